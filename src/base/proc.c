@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "base/proc.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/syscall.h>
+
+#include "base/path.h"
+
+struct stat_fields {
+	char state;
+	uint64_t utime, stime, start, rss_pages;
+};
+
+/* proc(5): "pid (comm) state ppid ... utime(14) stime(15) ... starttime(22) vsize(23) rss(24)". The
+ * comm may hold spaces and brackets, so fields are counted from the last ')'. */
+static int read_stat(pid_t pid, struct stat_fields *ret, struct err *err)
+{
+	char name[40];
+	_cleanup_free_ char *text = NULL;
+	snprintf(name, sizeof(name), "/proc/%d/stat", (int)pid);
+	if (pid <= 0 || path_read(name, 65536, &text, NULL, NULL) < 0)
+		return err_set(err, ESRCH, "no process %d", (int)pid);
+	const char *p = strrchr(text, ')');
+	if (!p || sscanf(p + 1,
+			 " %c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %" SCNu64 " %" SCNu64
+			 " %*d %*d %*d %*d %*d %*d %" SCNu64 " %*u %" SCNu64,
+			 &ret->state, &ret->utime, &ret->stime, &ret->start, &ret->rss_pages) != 5)
+		return err_set(err, ESRCH, "no process %d", (int)pid);
+	return 0;
+}
+
+int proc_start_time(pid_t pid, uint64_t *ret, struct err *err)
+{
+	struct stat_fields f;
+	if (read_stat(pid, &f, err) < 0)
+		return -1;
+	*ret = f.start;
+	return 0;
+}
+
+bool proc_alive(pid_t pid, uint64_t start)
+{
+	struct stat_fields f;
+	return read_stat(pid, &f, NULL) == 0 && f.start == start && f.state != 'Z' && f.state != 'X';
+}
+
+void proc_kill(pid_t pid, uint64_t start)
+{
+	if (pid <= 1)
+		return;
+	_cleanup_close_ int fd = (int)syscall(SYS_pidfd_open, pid, 0);
+	/* Once the pidfd is held, a matching start time proves that it is the process meant. */
+	if (!proc_alive(pid, start))
+		return;
+	if (fd >= 0)
+		syscall(SYS_pidfd_send_signal, fd, SIGKILL, NULL, 0);
+	else if (errno == ENOSYS || errno == EPERM)
+		kill(pid, SIGKILL); /* Linux before 5.3: the window for reuse is the best there is */
+}
+
+int proc_usage(pid_t pid, uint64_t *ret_rss, uint64_t *ret_cpu_ms, struct err *err)
+{
+	struct stat_fields f;
+	if (read_stat(pid, &f, err) < 0)
+		return -1;
+	if (ret_rss)
+		*ret_rss = f.rss_pages * (uint64_t)sysconf(_SC_PAGESIZE);
+	if (ret_cpu_ms)
+		*ret_cpu_ms = (f.utime + f.stime) * 1000 / (uint64_t)sysconf(_SC_CLK_TCK);
+	return 0;
+}

@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Processes as /proc shows them. A pid alone may be reused; with its start time it names one process. */
+#ifndef VSE_BASE_PROC_H
+#define VSE_BASE_PROC_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/err.h"
+
+/* Start time in clock ticks since boot (proc(5) stat field 22). ESRCH when there is no such process. */
+int proc_start_time(pid_t pid, uint64_t *ret, struct err *err);
+/* The process of that start time lives (a zombie does not count). */
+bool proc_alive(pid_t pid, uint64_t start);
+/* SIGKILL by pidfd, only if the start time still matches: never hits a stranger. */
+void proc_kill(pid_t pid, uint64_t start);
+/* Resident memory in bytes, CPU time (user+system) in ms; either may be NULL. */
+int proc_usage(pid_t pid, uint64_t *ret_rss, uint64_t *ret_cpu_ms, struct err *err);
+
+#endif

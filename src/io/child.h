@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Child processes: started from an argv, never through a shell; watched by pidfd, so that a process
+ * this agent did not start (it was adopted) is watched the same way. */
+#ifndef VSE_IO_CHILD_H
+#define VSE_IO_CHILD_H
+
+#include <sys/types.h>
+
+#include "io/loop.h"
+
+struct child;
+
+#define CHILD_FDS_MAX 16
+
+struct child_spec {
+	char *const *argv;  /* argv[0] is looked up in PATH unless it has a slash */
+	char *const *env;   /* NULL: the parent's */
+	const char *cwd;    /* NULL: the parent's */
+	/* Descriptor i of the child is fds[i] of the parent (borrowed); -1 gives /dev/null for 0-2, and is
+	 * left closed above. Nothing else is inherited. */
+	int fds[CHILD_FDS_MAX];
+	int n_fds;
+	bool die_with_parent; /* PR_SET_PDEATHSIG: SIGKILL when the thread that started it ends */
+	bool new_session;     /* setsid() */
+	int nice;             /* added to the nice value; 0 = unchanged */
+};
+
+/* Starts. on_exit(arg, status as of waitpid(2)) runs once from the loop. A program that cannot be
+ * executed is an error here (ENOENT, EACCES...), not an exit status. */
+struct child *child_start(struct loop *l, const struct child_spec *spec,
+			  void (*on_exit)(void *arg, int status), void *arg, struct err *err);
+/* Watches a process that is not a child; its exit status is unknown and given as -1. */
+struct child *child_adopt(struct loop *l, pid_t pid, void (*on_exit)(void *arg, int status), void *arg,
+			  struct err *err);
+pid_t child_pid(const struct child *c);
+void child_kill(struct child *c, int signo); /* does nothing once it has ended */
+/* Forgets the process; does not kill it. A child that still runs is reaped in the background. */
+void child_destroy(struct child *c); /* NULL is fine */
+/* "exit 3", "killed by SIGSEGV". */
+const char *child_status_text(int status, char out[40]);
+
+#endif
