@@ -1,0 +1,263 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "io/child.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
+#include "base/alloc.h"
+#include "base/path.h"
+#include "base/proc.h"
+
+#define POLL_MS 100 /* without pidfd (Linux before 5.3) a process is looked at this often */
+
+struct child {
+	struct loop *loop;
+	pid_t pid;
+	uint64_t start; /* of an adopted process */
+	bool own, ended, forgotten;
+	int pidfd;
+	struct watch *watch;
+	struct evtimer *poll;
+	void (*on_exit)(void *arg, int status);
+	void *arg;
+};
+
+static void release(struct child *c)
+{
+	watch_destroy(c->watch);
+	evtimer_destroy(c->poll);
+	if (c->pidfd >= 0)
+		close(c->pidfd);
+	free(c);
+}
+
+static void look(struct child *c)
+{
+	int status = -1;
+	if (c->own) {
+		pid_t got = waitpid(c->pid, &status, WNOHANG);
+		if (got == 0)
+			return;
+		if (got < 0) {
+			if (errno == EINTR)
+				return;
+			status = -1;
+		}
+	} else if (proc_alive(c->pid, c->start)) {
+		return;
+	}
+	c->ended = true;
+	if (c->watch)
+		watch_set(c->watch, 0);
+	if (c->poll)
+		evtimer_stop(c->poll);
+	if (c->forgotten)
+		release(c);
+	else
+		c->on_exit(c->arg, status); /* may destroy c */
+}
+
+static void on_pidfd(void *arg, int events _unused_)
+{
+	look(arg);
+}
+
+static void on_poll(void *arg)
+{
+	look(arg);
+}
+
+static int follow(struct child *c, struct err *err)
+{
+	c->pidfd = (int)syscall(SYS_pidfd_open, c->pid, 0);
+	if (c->pidfd >= 0) {
+		c->watch = watch_create(c->loop, c->pidfd, on_pidfd, c, err);
+		if (!c->watch)
+			return -1;
+		watch_set(c->watch, WATCH_READ);
+		return 0;
+	}
+	if (errno == ESRCH && !c->own)
+		return err_set(err, ESRCH, "no process %d", (int)c->pid);
+	c->poll = evtimer_create(c->loop, on_poll, c);
+	evtimer_start(c->poll, POLL_MS, POLL_MS);
+	return 0;
+}
+
+/* ---- between fork and exec: async-signal-safe calls only ---- */
+
+static void close_above(int first)
+{
+	if (syscall(SYS_close_range, first, ~0u, 0) == 0)
+		return;
+	struct rlimit rl;
+	int max = getrlimit(RLIMIT_NOFILE, &rl) == 0 && rl.rlim_cur < 65536 ? (int)rl.rlim_cur : 65536;
+	for (int fd = first; fd < max; fd++)
+		close(fd);
+}
+
+/* Two passes, since a target number may be another's source: first all out of the way, then into place. */
+static int place_fds(const struct child_spec *spec, int *report)
+{
+	int n = MAX(spec->n_fds, 3), at[CHILD_FDS_MAX + 1];
+	for (int i = 0; i < n; i++) {
+		int from = i < spec->n_fds ? spec->fds[i] : -1;
+		if (from < 0 && i < 3)
+			from = open("/dev/null", O_RDWR);
+		at[i] = from < 0 ? -1 : fcntl(from, F_DUPFD_CLOEXEC, CHILD_FDS_MAX + 1);
+		if (from >= 0 && at[i] < 0)
+			return -1;
+	}
+	at[n] = fcntl(*report, F_DUPFD_CLOEXEC, CHILD_FDS_MAX + 1);
+	if (at[n] < 0)
+		return -1;
+	for (int i = 0; i < n; i++) {
+		if (at[i] < 0)
+			close(i);
+		else if (dup2(at[i], i) < 0)
+			return -1;
+	}
+	if (dup3(at[n], n, O_CLOEXEC) < 0)
+		return -1;
+	*report = n;
+	close_above(n + 1);
+	return 0;
+}
+
+static _Noreturn void run(const struct child_spec *spec, const char *program, int report, pid_t parent)
+{
+	int code;
+	sigset_t none;
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	for (int s = 1; s < NSIG; s++)
+		signal(s, SIG_DFL); /* an ignored signal would stay ignored across exec */
+	if (place_fds(spec, &report) < 0)
+		goto fail;
+	if (spec->new_session)
+		setsid();
+	if (spec->die_with_parent) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		if (getppid() != parent)
+			_exit(127); /* it died before the line above */
+	}
+	if (spec->cwd && chdir(spec->cwd) < 0)
+		goto fail;
+	if (spec->nice && setpriority(PRIO_PROCESS, 0, getpriority(PRIO_PROCESS, 0) + spec->nice) < 0)
+		errno = 0;
+	if (spec->env)
+		execve(program, spec->argv, spec->env);
+	else
+		execv(program, spec->argv);
+fail:
+	code = errno;
+	if (write(report, &code, sizeof(code)) < 0)
+		_exit(126);
+	_exit(127);
+}
+
+/* ---- */
+
+struct child *child_start(struct loop *l, const struct child_spec *spec,
+			  void (*on_exit)(void *arg, int status), void *arg, struct err *err)
+{
+	_cleanup_free_ char *program = path_find_program(spec->argv[0]);
+	if (!program) {
+		err_set(err, ENOENT, "%s: no such program%s", spec->argv[0],
+			strchr(spec->argv[0], '/') ? "" : " in PATH");
+		return NULL;
+	}
+	int report[2];
+	if (pipe2(report, O_CLOEXEC) < 0) {
+		err_errno(err, errno, "start %s", spec->argv[0]);
+		return NULL;
+	}
+	/* Signals stay blocked across fork: the child must not run the parent's handlers. */
+	sigset_t all, old;
+	sigfillset(&all);
+	sigprocmask(SIG_SETMASK, &all, &old);
+	pid_t parent = getpid(), pid = fork();
+	if (pid == 0)
+		run(spec, program, report[1], parent);
+	int code = errno;
+	sigprocmask(SIG_SETMASK, &old, NULL);
+	close(report[1]);
+	if (pid < 0) {
+		close(report[0]);
+		err_errno(err, code, "start %s", spec->argv[0]);
+		return NULL;
+	}
+	code = 0;
+	ssize_t n = fd_read_full(report[0], &code, sizeof(code)); /* ends at exec or at exit: both come at once */
+	close(report[0]);
+	if (n == (ssize_t)sizeof(code)) {
+		waitpid(pid, NULL, 0);
+		err_errno(err, code, "start %s", program);
+		return NULL;
+	}
+	struct child *c = xcalloc(1, sizeof(*c));
+	*c = (struct child){.loop = l, .pid = pid, .own = true, .pidfd = -1, .on_exit = on_exit, .arg = arg};
+	if (follow(c, err) < 0) {
+		kill(pid, SIGKILL);
+		waitpid(pid, NULL, 0);
+		release(c);
+		return NULL;
+	}
+	return c;
+}
+
+struct child *child_adopt(struct loop *l, pid_t pid, void (*on_exit)(void *arg, int status), void *arg,
+			  struct err *err)
+{
+	struct child *c = xcalloc(1, sizeof(*c));
+	*c = (struct child){.loop = l, .pid = pid, .pidfd = -1, .on_exit = on_exit, .arg = arg};
+	if (proc_start_time(pid, &c->start, err) < 0 || follow(c, err) < 0) {
+		release(c);
+		return NULL;
+	}
+	return c;
+}
+
+pid_t child_pid(const struct child *c)
+{
+	return c->pid;
+}
+
+void child_kill(struct child *c, int signo)
+{
+	if (c->ended)
+		return;
+	if (c->pidfd >= 0)
+		syscall(SYS_pidfd_send_signal, c->pidfd, signo, NULL, 0);
+	else if (c->own || proc_alive(c->pid, c->start))
+		kill(c->pid, signo);
+}
+
+void child_destroy(struct child *c)
+{
+	if (!c)
+		return;
+	if (c->own && !c->ended)
+		c->forgotten = true; /* reaped when it ends; release() follows there */
+	else
+		release(c);
+}
+
+const char *child_status_text(int status, char out[40])
+{
+	if (status == -1)
+		snprintf(out, 40, "ended");
+	else if (WIFEXITED(status))
+		snprintf(out, 40, "exit %d", WEXITSTATUS(status));
+	else if (WIFSIGNALED(status))
+		snprintf(out, 40, "killed by SIG%s", sigabbrev_np(WTERMSIG(status)) ?: "?");
+	else
+		snprintf(out, 40, "status %#x", (unsigned)status);
+	return out;
+}

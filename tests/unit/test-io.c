@@ -1,0 +1,215 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/path.h"
+#include "base/proc.h"
+#include "base/strvec.h"
+#include "io/child.h"
+#include "io/listener.h"
+#include "io/loop.h"
+#include "io/stream.h"
+#include "tap.h"
+
+static struct loop *loop;
+
+struct seen {
+	int status, exits, fired, closes;
+	size_t bytes;
+	char text[64];
+	struct stream *s;
+	struct evtimer *t;
+};
+
+static void on_exit_status(void *arg, int status)
+{
+	struct seen *s = arg;
+	s->status = status;
+	s->exits++;
+	loop_stop(loop);
+}
+
+static void run_child(struct seen *s, char *const argv[], bool want)
+{
+	struct err err = ERR_INIT;
+	struct child_spec spec = {.argv = argv};
+	struct child *c = child_start(loop, &spec, on_exit_status, s, &err);
+	ok(!!c == want, "start %s %s", argv[0], err.text);
+	if (!c)
+		return;
+	loop_run(loop);
+	child_destroy(c);
+}
+
+static void test_child(void)
+{
+	struct seen s = {0};
+	char text[40];
+	run_child(&s, (char *[]){(char *)"sh", (char *)"-c", (char *)"exit 3", NULL}, true);
+	is_str(child_status_text(s.status, text), "exit 3", "exit status");
+	run_child(&s, (char *[]){(char *)"sh", (char *)"-c", (char *)"kill -9 $$", NULL}, true);
+	is_str(child_status_text(s.status, text), "killed by SIGKILL", "signal");
+	run_child(&s, (char *[]){(char *)"/no/such/program", NULL}, false);
+	run_child(&s, (char *[]){(char *)"/etc", NULL}, false);
+	is_int(s.exits, 2, "one exit each");
+}
+
+static void test_child_fds(void)
+{
+	/* A child sees exactly the descriptors it was given, in their places. */
+	int p[2], leak = open("/dev/null", O_RDONLY); /* not close-on-exec on purpose */
+	ok(pipe2(p, O_CLOEXEC) == 0 && leak >= 0, "pipe");
+	struct seen s = {0};
+	struct err err = ERR_INIT;
+	struct child_spec spec = {
+		.argv = (char *[]){(char *)"sh", (char *)"-c", (char *)"echo /proc/self/fd/*; echo five >&5", NULL},
+		.fds = {-1, p[1], 2, -1, -1, p[1]},
+		.n_fds = 6,
+	};
+	struct child *c = child_start(loop, &spec, on_exit_status, &s, &err);
+	ok(c != NULL, "start %s", err.text);
+	loop_run(loop);
+	close(p[1]);
+	char out[256] = "";
+	fd_read_full(p[0], out, sizeof(out) - 1);
+	/* 3 is the folder that the shell reads for its pattern. */
+	is_str(out, "/proc/self/fd/0 /proc/self/fd/1 /proc/self/fd/2 /proc/self/fd/3 /proc/self/fd/5\nfive\n",
+	       "descriptors of the child");
+	child_destroy(c);
+	close(p[0]);
+	close(leak);
+}
+
+static void test_adopt(void)
+{
+	struct seen s = {0};
+	struct err err = ERR_INIT;
+	pid_t pid = fork();
+	if (pid == 0) {
+		pause();
+		_exit(0);
+	}
+	struct child *c = child_adopt(loop, pid, on_exit_status, &s, &err);
+	ok(c != NULL, "adopt %s", err.text);
+	child_kill(c, SIGKILL);
+	loop_run(loop);
+	is_int(s.exits, 1, "the end of an adopted process is seen");
+	child_destroy(c);
+	waitpid(pid, NULL, 0);
+	ok(!child_adopt(loop, pid, on_exit_status, &s, &err) && err.code == ESRCH, "none to adopt");
+}
+
+static void on_data(void *arg, struct buf *in)
+{
+	struct seen *s = arg;
+	s->bytes += buf_len(in);
+	buf_consume(in, buf_len(in));
+}
+
+static void on_close(void *arg, const struct err *err _unused_)
+{
+	struct seen *s = arg;
+	s->closes++;
+	stream_destroy(s->s);
+	s->s = NULL;
+	loop_stop(loop);
+}
+
+static const struct stream_ops ops = {.on_data = on_data, .on_close = on_close};
+
+static void test_stream(void)
+{
+	int p[2];
+	struct err err = ERR_INIT;
+	struct seen a = {0}, b = {0};
+	ok(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, p) == 0, "socketpair");
+	a.s = stream_create(loop, p[0], &ops, &a, &err);
+	b.s = stream_create(loop, p[1], &ops, &b, &err);
+	size_t n = 5 << 20;
+	char *big = xcalloc(1, n);
+	stream_pause(b.s, true);
+	stream_write(a.s, big, n);
+	free(big);
+	ok(stream_queued(a.s) > 0, "a reader that does not read leaves the rest in the queue");
+	stream_pause(b.s, false);
+	stream_end(a.s);
+	loop_run(loop);
+	is_int(b.bytes, n, "all bytes came");
+	is_int(b.closes, 1, "then the end");
+	loop_run(loop); /* b is gone: a learns it */
+	is_int(a.closes, 1, "and the other side");
+}
+
+static void on_timer(void *arg)
+{
+	struct seen *s = arg;
+	if (++s->fired == 3) {
+		evtimer_destroy(s->t); /* from its own callback */
+		loop_stop(loop);
+	}
+}
+
+static void test_timer(void)
+{
+	struct seen s = {0};
+	s.t = evtimer_create(loop, on_timer, &s);
+	evtimer_start(s.t, 1, 1);
+	loop_run(loop);
+	is_int(s.fired, 3, "a repeating timer");
+}
+
+static void on_connect(void *arg, int fd, uid_t uid)
+{
+	struct seen *s = arg;
+	s->fired++;
+	ok(uid == getuid(), "the kernel names the peer");
+	close(fd);
+	loop_stop(loop);
+}
+
+static void test_listener(void)
+{
+	char dir[] = "/tmp/vse-unit-XXXXXX";
+	struct err err = ERR_INIT;
+	struct seen s = {0};
+	int fd = -1;
+	struct stat st;
+	ok(mkdtemp(dir) != NULL, "folder");
+	_cleanup_free_ char *path = path_join(dir, "s");
+	struct listener *ln = listener_create(loop, path, on_connect, &s, &err);
+	ok(ln != NULL, "listen %s", err.text);
+	ok(stat(path, &st) == 0 && (st.st_mode & 0777) == 0600, "mode 0600");
+	ok(unix_connect(path, &fd, &err) == 0, "connect %s", err.text);
+	loop_run(loop);
+	is_int(s.fired, 1, "seen");
+	close(fd);
+	listener_destroy(ln);
+	ok(unix_connect(path, &fd, &err) < 0 && err.code == ENOENT, "the path is gone");
+	char deep[200];
+	memset(deep, 'x', sizeof(deep) - 1);
+	deep[0] = '/';
+	deep[sizeof(deep) - 1] = '\0';
+	ok(unix_listen(deep, &fd, &err) < 0 && err.code == ENAMETOOLONG, "too long a path is refused");
+	path_remove(dir, NULL);
+}
+
+int main(void)
+{
+	signal(SIGPIPE, SIG_IGN);
+	loop = loop_create();
+	test_child();
+	test_child_fds();
+	test_adopt();
+	test_stream();
+	test_timer();
+	test_listener();
+	loop_destroy(loop);
+	return done();
+}
