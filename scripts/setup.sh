@@ -1,0 +1,125 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# setup.sh [run|build|test]...   installs the Debian packages that are missing for these purposes
+# (default: all). Asks for no privilege when everything is there. Exit 1: something is missing and cannot
+# be installed from here; what to do is said.
+set -u
+
+# purpose package why
+packages() {
+	cat <<'LIST'
+build gcc               compiles vse
+build libc6-dev         C library, also for static linking
+build linux-libc-dev    kernel headers for the guest agent
+build meson             build system
+build ninja-build       build system
+build pkg-config        finds the libraries
+build libuv1-dev        event loop
+build libjansson-dev    JSON
+build libyaml-dev       YAML
+build libssl-dev        TLS and SHA-256
+build libxxhash-dev     fast checksums
+build libzstd-dev       compression
+build musl-tools        the small static guest agent
+build scdoc             man pages
+run   qemu-system-x86   runs virtual machines
+run   seabios           firmware of virtual machines
+run   mmdebstrap        makes root file systems of Debian and Ubuntu
+run   uidmap            image builds by ordinary users
+run   squashfs-tools    compressed root images
+run   erofs-utils       compressed root images
+run   lz4               unpacks kernels
+run   zstd              unpacks kernels
+run   xz-utils          unpacks kernels
+run   kmod              finds kernel modules
+run   openssh-client    ssh between nodes
+test  perl              prove, the test runner
+test  sharness          shell tests
+test  clang             second compiler
+test  clang-format      format check
+test  shellcheck        checks the scripts
+test  codespell         spelling
+test  e2fsprogs         disks of the test machine
+test  procps            process checks
+LIST
+}
+
+list() { # purposes, as "package why" lines
+	for purpose; do
+		packages | sed -n "s/^$purpose  *//p"
+	done
+}
+
+installed() {
+	dpkg-query -W -f '${db:Status-Abbrev}' "$1" 2>/dev/null | grep -q '^ii'
+}
+
+missing() {
+	list "$@" | while read -r package why; do
+		installed "$package" || echo "$package $why"
+	done
+}
+
+root() {
+	if [ "$(id -u)" = 0 ]; then
+		env DEBIAN_FRONTEND=noninteractive "$@"
+	else
+		sudo env DEBIAN_FRONTEND=noninteractive "$@"
+	fi
+}
+
+can_be_root() {
+	[ "$(id -u)" = 0 ] && return 0
+	command -v sudo >/dev/null || return 1
+	sudo -n true 2>/dev/null || [ -t 0 ]
+}
+
+install_missing() {
+	wanted=$(missing "$@")
+	[ -n "$wanted" ] || return 0
+	echo "These packages are missing:"
+	echo "$wanted" | while read -r package why; do printf '  %-18s %s\n' "$package" "$why"; done
+	names=$(echo "$wanted" | cut -d' ' -f1 | tr '\n' ' ')
+	if ! can_be_root; then
+		echo "This user may not install them. Ask an administrator to run:" >&2
+		echo "  apt-get install --no-install-recommends $names" >&2
+		return 1
+	fi
+	echo "Installing them (apt-get update, apt-get install)."
+	log=$(mktemp)
+	# shellcheck disable=SC2086 # a list of words
+	if root apt-get -q update >"$log" 2>&1 &&
+		root apt-get -qy install --no-install-recommends $names >>"$log" 2>&1 </dev/null; then
+		rm -f "$log"
+		return 0
+	fi
+	tail -n 20 "$log" >&2
+	rm -f "$log"
+	echo "setup: apt-get could not install: $names" >&2
+	return 1
+}
+
+# An ordinary user builds images in a user namespace with a range of subordinate ids.
+check_user() {
+	[ "$(id -u)" != 0 ] || return 0
+	unshare --map-auto --map-root-user true 2>/dev/null && return 0
+	user=$(id -un)
+	if ! grep -q "^$user:" /etc/subuid 2>/dev/null || ! grep -q "^$user:" /etc/subgid 2>/dev/null; then
+		echo "Note: $user has no subordinate ids, so 'vse build' will not work. An administrator can run:"
+		echo "  usermod --add-subuids 300000-365535 --add-subgids 300000-365535 $user"
+	else
+		echo "Note: this kernel does not let $user make user namespaces, so 'vse build' will not work."
+	fi
+}
+
+[ $# -gt 0 ] || set -- build run test
+if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
+	echo "setup: this is not a Debian system; install the counterparts of:" >&2
+	list "$@" | while read -r package why; do printf '  %-18s %s\n' "$package" "$why"; done >&2
+	exit 1
+fi
+install_missing "$@" || exit 1
+for purpose; do
+	[ "$purpose" != run ] || check_user
+done
+exit 0
