@@ -25,7 +25,8 @@ struct walk {
 
 /* ---- messages ---- */
 
-static int _printf_(4, 5) wrong(struct walk *w, const yaml_node_t *at, const char *allowed, const char *fmt, ...)
+static int _printf_(4, 5)
+	wrong(struct walk *w, const yaml_node_t *at, const char *allowed, const char *fmt, ...)
 {
 	char what[ERR_TEXT_MAX];
 	va_list ap;
@@ -33,7 +34,8 @@ static int _printf_(4, 5) wrong(struct walk *w, const yaml_node_t *at, const cha
 	vsnprintf(what, sizeof(what), fmt, ap);
 	va_end(ap);
 	return problem_add(w->problems, at->start_mark.line, at->start_mark.column, "%s: %s%s%s",
-			   buf_cstr(&w->path), what, allowed ? "; allowed: " : "", allowed ? allowed : "");
+			   buf_cstr(&w->path), what, allowed ? "; allowed: " : "",
+			   allowed ? allowed : "");
 }
 
 /* Appends ".name" or "[i]" to the path; path_up() with the value it gave takes that away again. */
@@ -75,8 +77,9 @@ static const yaml_node_t *node(struct walk *w, int id)
 static const char *kind_name(const yaml_node_t *n)
 {
 	if (n->type == YAML_SCALAR_NODE)
-		return n->data.scalar.length == 0 && n->data.scalar.style == YAML_PLAIN_SCALAR_STYLE ? "has no value"
-												     : "is one value";
+		return n->data.scalar.length == 0 && n->data.scalar.style == YAML_PLAIN_SCALAR_STYLE
+			       ? "has no value"
+			       : "is one value";
 	return n->type == YAML_SEQUENCE_NODE ? "is a list" : "is a map";
 }
 
@@ -136,8 +139,8 @@ static int fill_list(struct walk *w, const yaml_node_t *n, const struct spec_fie
 }
 
 /* Where the same key stands before pair i, or NULL. */
-static const yaml_node_t *earlier(struct walk *w, const yaml_node_t *map, const yaml_node_pair_t *end,
-				  const yaml_node_t *key)
+static const yaml_node_t *earlier(struct walk *w, const yaml_node_t *map,
+				  const yaml_node_pair_t *end, const yaml_node_t *key)
 {
 	for (const yaml_node_pair_t *p = map->data.mapping.pairs.start; p < end; p++) {
 		const yaml_node_t *k = node(w, p->key);
@@ -170,7 +173,9 @@ static const char *key_of(struct walk *w, const yaml_node_t *map, const yaml_nod
 static int too_many_pairs(struct walk *w, const yaml_node_t *n)
 {
 	size_t count = (size_t)(n->data.mapping.pairs.top - n->data.mapping.pairs.start);
-	return count > PAIRS_MAX ? wrong(w, n, NULL, "has %zu fields; allowed: at most %d", count, PAIRS_MAX) : 0;
+	return count > PAIRS_MAX
+		       ? wrong(w, n, NULL, "has %zu fields; allowed: at most %d", count, PAIRS_MAX)
+		       : 0;
 }
 
 static int fill_pairs(struct walk *w, const yaml_node_t *n, const struct spec_field *f, void *object)
@@ -178,7 +183,8 @@ static int fill_pairs(struct walk *w, const yaml_node_t *n, const struct spec_fi
 	int code = too_many_pairs(w, n);
 	if (code)
 		return code;
-	for (const yaml_node_pair_t *p = n->data.mapping.pairs.start; p < n->data.mapping.pairs.top; p++) {
+	for (const yaml_node_pair_t *p = n->data.mapping.pairs.start; p < n->data.mapping.pairs.top;
+	     p++) {
 		struct err err = ERR_INIT;
 		const char *key = key_of(w, n, p), *text;
 		if (!key) {
@@ -200,18 +206,20 @@ static int fill_pairs(struct walk *w, const yaml_node_t *n, const struct spec_fi
 static int fill_field(struct walk *w, const yaml_node_t *n, const struct spec_field *f, void *object)
 {
 	switch (f->kind) {
-	case SPEC_TEXT:
-		return fill_text(w, n, f, object);
+	case SPEC_TEXT: return fill_text(w, n, f, object);
 	case SPEC_LIST:
 	case SPEC_MAPS:
-		return n->type == YAML_SEQUENCE_NODE ? fill_list(w, n, f, object)
-						     : wrong(w, n, f->allowed, "%s, not a list", kind_name(n));
+		return n->type == YAML_SEQUENCE_NODE
+			       ? fill_list(w, n, f, object)
+			       : wrong(w, n, f->allowed, "%s, not a list", kind_name(n));
 	case SPEC_MAP:
-		return n->type == YAML_MAPPING_NODE ? fill_map(w, n, f->fields, object)
-						    : wrong(w, n, f->allowed, "%s, not a map", kind_name(n));
+		return n->type == YAML_MAPPING_NODE
+			       ? fill_map(w, n, f->fields, object)
+			       : wrong(w, n, f->allowed, "%s, not a map", kind_name(n));
 	case SPEC_PAIRS:
-		return n->type == YAML_MAPPING_NODE ? fill_pairs(w, n, f, object)
-						    : wrong(w, n, f->allowed, "%s, not a map", kind_name(n));
+		return n->type == YAML_MAPPING_NODE
+			       ? fill_pairs(w, n, f, object)
+			       : wrong(w, n, f->allowed, "%s, not a map", kind_name(n));
 	}
 	return -1;
 }
@@ -222,12 +230,13 @@ static int unknown(struct walk *w, const yaml_node_t *k, const struct spec_field
 		return wrong(w, k, "the fields written out", "YAML's merge key is not used here");
 	_cleanup_free_ char *names = names_of(fields);
 	const char *near = spec_suggest(fields, key);
-	return wrong(w, k, names, "unknown field%s%s%s", near ? ", did you mean '" : "", near ? near : "",
-		     near ? "'?" : "");
+	return wrong(w, k, names, "unknown field%s%s%s", near ? ", did you mean '" : "",
+		     near ? near : "", near ? "'?" : "");
 }
 
 /* Required fields, and those of which exactly one is given. `seen` has a bit for each line of the table. */
-static int check_presence(struct walk *w, const yaml_node_t *n, const struct spec_field *fields, uint64_t seen)
+static int check_presence(struct walk *w, const yaml_node_t *n, const struct spec_field *fields,
+			  uint64_t seen)
 {
 	int code = 0;
 	for (size_t i = 0; fields[i].name; i++) {
@@ -238,8 +247,10 @@ static int check_presence(struct walk *w, const yaml_node_t *n, const struct spe
 		for (size_t k = 0; f->either && k < i; k++) {
 			if (fields[k].either != f->either || (seen >> i & 1) != (seen >> k & 1))
 				continue;
-			code = wrong(w, n, NULL, seen >> i & 1 ? "is given beside %s; allowed: one of the two"
-							       : "is missing, and so is %s; allowed: one of the two",
+			code = wrong(w, n, NULL,
+				     seen >> i & 1
+					     ? "is given beside %s; allowed: one of the two"
+					     : "is missing, and so is %s; allowed: one of the two",
 				     fields[k].name);
 		}
 		path_up(w, was);
@@ -253,7 +264,8 @@ static int fill_map(struct walk *w, const yaml_node_t *n, const struct spec_fiel
 	int code = too_many_pairs(w, n);
 	if (code)
 		return code;
-	for (const yaml_node_pair_t *p = n->data.mapping.pairs.start; p < n->data.mapping.pairs.top; p++) {
+	for (const yaml_node_pair_t *p = n->data.mapping.pairs.start; p < n->data.mapping.pairs.top;
+	     p++) {
 		const char *key = key_of(w, n, p);
 		if (!key) {
 			code = -1;
@@ -279,7 +291,8 @@ static int fill_map(struct walk *w, const yaml_node_t *n, const struct spec_fiel
 static const yaml_node_t *top_value(struct walk *w, const char *name)
 {
 	const yaml_node_t *root = yaml_document_get_root_node(w->doc);
-	for (const yaml_node_pair_t *p = root->data.mapping.pairs.start; p < root->data.mapping.pairs.top; p++) {
+	for (const yaml_node_pair_t *p = root->data.mapping.pairs.start;
+	     p < root->data.mapping.pairs.top; p++) {
 		const yaml_node_t *k = node(w, p->key);
 		if (k->type == YAML_SCALAR_NODE && strcmp((const char *)k->data.scalar.value, name) == 0)
 			return node(w, p->value);
@@ -330,8 +343,10 @@ static int walk(struct walk *w)
 {
 	const yaml_node_t *root = yaml_document_get_root_node(w->doc);
 	if (root->type != YAML_MAPPING_NODE)
-		return problem_add(w->problems, root->start_mark.line, root->start_mark.column,
-				   "the file %s, not a map; allowed: a map of fields, with 'vse: 1'", kind_name(root));
+		return problem_add(
+			w->problems, root->start_mark.line, root->start_mark.column,
+			"the file %s, not a map; allowed: a map of fields, with 'vse: 1'",
+			kind_name(root));
 	if (other_version(w) < 0)
 		return -1;
 	int code = fill_map(w, root, spec_fields, w->context.vse);
@@ -343,14 +358,15 @@ static char *folder_of(const char *file)
 {
 	char cwd[PATH_MAX];
 	const char *slash = strrchr(file, '/');
-	_cleanup_free_ char *dir = slash ? xstrndup(file, MAX((size_t)(slash - file), 1)) : xstrdup(".");
+	_cleanup_free_ char *dir = slash ? xstrndup(file, MAX((size_t)(slash - file), 1))
+					 : xstrdup(".");
 	if (*dir == '/' || !getcwd(cwd, sizeof(cwd)))
 		return TAKE_PTR(dir);
 	return path_join(cwd, dir);
 }
 
-int vse_load_text(const char *name, const char *text, size_t len, struct vse **ret, struct strvec *problems,
-		  struct err *err)
+int vse_load_text(const char *name, const char *text, size_t len, struct vse **ret,
+		  struct strvec *problems, struct err *err)
 {
 	struct problems p = {.file = name};
 	yaml_document_t doc;
@@ -391,7 +407,7 @@ void vse_destroy(struct vse *v)
 	if (!v)
 		return;
 	char *texts[] = {v->file,      v->name, v->description, v->distro, v->suite,
-			 v->base_path, v->arch, v->mirror,	v->kernel, v->net_subnet};
+			 v->base_path, v->arch, v->mirror,      v->kernel, v->net_subnet};
 	for (size_t i = 0; i < ARRAY_SIZE(texts); i++)
 		free(texts[i]);
 	for (size_t i = 0; i < v->n_files; i++) {

@@ -60,5 +60,6 @@ int problems_report(struct problems *p, struct strvec *out, struct err *err)
 		strvec_addf(out, "%s:%zu:%zu: %s", p->file, p->v[i].line, p->v[i].column, p->v[i].text);
 	if (p->lost)
 		strvec_addf(out, "%s: and %zu more problems", p->file, p->lost);
-	return err_set(err, EINVAL, "%s:%zu:%zu: %s", p->file, p->v[0].line, p->v[0].column, p->v[0].text);
+	return err_set(err, EINVAL, "%s:%zu:%zu: %s", p->file, p->v[0].line, p->v[0].column,
+		       p->v[0].text);
 }

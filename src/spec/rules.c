@@ -151,7 +151,7 @@ int rule_package(const char *s, struct err *err)
 	char name[512];
 	if (strlen(s) >= sizeof(name))
 		return bad(err, s, "is too long for a package name");
-	strcpy(name, s);
+	memcpy(name, s, strlen(s) + 1);
 	char *version = strchr(name, '=');
 	if (version) {
 		*version++ = '\0';
@@ -240,7 +240,8 @@ int rule_subnet(const char *s, struct err *err)
 		return bad(err, s, "is not an IPv4 subnet");
 	memcpy(text, s, (size_t)(slash - s));
 	text[slash - s] = '\0';
-	if (inet_pton(AF_INET, text, &a) != 1 || int_parse(slash + 1, 0, 32, &bits, NULL) < 0 || strlen(slash) > 3)
+	if (inet_pton(AF_INET, text, &a) != 1 || int_parse(slash + 1, 0, 32, &bits, NULL) < 0 ||
+	    strlen(slash) > 3)
 		return bad(err, s, "is not an IPv4 subnet");
 	uint32_t ip = ntohl(a.s_addr);
 	if (bits > 29)
@@ -253,7 +254,9 @@ int rule_subnet(const char *s, struct err *err)
 		inet_ntop(AF_INET, &a, text, sizeof(text));
 		return bad(err, s, "is an address in a subnet, which is %s/%d", text, (int)bits);
 	}
-	return usable(ip) ? 0 : bad(err, s, "is not for hosts (loopback, link-local, multicast or reserved)");
+	return usable(ip)
+		       ? 0
+		       : bad(err, s, "is not for hosts (loopback, link-local, multicast or reserved)");
 }
 
 int rule_bool(const char *s, bool *ret, struct err *err)

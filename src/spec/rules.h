@@ -18,17 +18,17 @@
 /* The text as it may stand in a message: one printable line, cut with "..." at a character's end. Gives out. */
 const char *rule_shown(const char *text, char out[RULE_SHOWN]);
 
-int rule_name(const char *s, struct err *err);        /* of a VSE */
+int rule_name(const char *s, struct err *err); /* of a VSE */
 int rule_description(const char *s, struct err *err);
-int rule_suite(const char *s, struct err *err);       /* of a distribution */
+int rule_suite(const char *s, struct err *err); /* of a distribution */
 int rule_mirror(const char *s, struct err *err);
 int rule_component(const char *s, struct err *err);
-int rule_package(const char *s, struct err *err);     /* NAME[:ARCH][=VERSION] */
-int rule_guest_path(const char *s, struct err *err);  /* where a file may go in the image */
+int rule_package(const char *s, struct err *err);    /* NAME[:ARCH][=VERSION] */
+int rule_guest_path(const char *s, struct err *err); /* where a file may go in the image */
 int rule_env_name(const char *s, struct err *err);
 int rule_env_value(const char *s, struct err *err);
 int rule_build_step(const char *s, struct err *err);
-int rule_subnet(const char *s, struct err *err);      /* IPv4, "10.199.0.0/16" */
+int rule_subnet(const char *s, struct err *err); /* IPv4, "10.199.0.0/16" */
 int rule_bool(const char *s, bool *ret, struct err *err);
 int rule_mode(const char *s, unsigned *ret, struct err *err); /* octal: 644, 0644, 0o644 */
 int rule_owner(const char *s, unsigned *ret_uid, unsigned *ret_gid, struct err *err);

@@ -38,7 +38,8 @@ static char *host_path(const char *dir, const char *path)
 }
 
 /* The path of something on this host that must be there. */
-static int existing(const struct spec_context *c, const char *text, char **ret, struct stat *st, struct err *err)
+static int existing(const struct spec_context *c, const char *text, char **ret, struct stat *st,
+		    struct err *err)
 {
 	char shown[RULE_SHOWN];
 	if (!*text)
@@ -57,8 +58,9 @@ static int set_version(const struct spec_context *c, void *object, const char *t
 	char shown[RULE_SHOWN];
 	(void)c;
 	(void)object;
-	return strcmp(text, "1") == 0 ? 0 : err_set(err, EINVAL, "'%s' is not a version this vse reads",
-						    rule_shown(text, shown));
+	return strcmp(text, "1") == 0 ? 0
+				      : err_set(err, EINVAL, "'%s' is not a version this vse reads",
+						rule_shown(text, shown));
 }
 
 #define SET_STRING(field)                                                                          \
@@ -76,13 +78,12 @@ SET_STRING(name)
 SET_STRING(description)
 SET_STRING(mirror)
 
-#define SET_VALUE(fn, rule, member)                                                                \
-	static int fn(const struct spec_context *c, void *object, const char *text,                \
-		      struct err *err)                                                             \
-	{                                                                                          \
-		struct vse *v = object;                                                            \
-		(void)c;                                                                           \
-		return rule(text, &v->member, err);                                                \
+#define SET_VALUE(fn, rule, member)                                                                  \
+	static int fn(const struct spec_context *c, void *object, const char *text, struct err *err) \
+	{                                                                                            \
+		struct vse *v = object;                                                              \
+		(void)c;                                                                             \
+		return rule(text, &v->member, err);                                                  \
 	}
 SET_VALUE(set_cpus, rule_cpus, cpus)
 SET_VALUE(set_memory, rule_memory, memory)
@@ -99,8 +100,8 @@ static int set_subnet(const struct spec_context *c, void *object, const char *te
 	return 0;
 }
 
-static int set_root(const struct spec_context *c, struct vse *v, enum vse_base kind, const char *path,
-		    struct err *err)
+static int set_root(const struct spec_context *c, struct vse *v, enum vse_base kind,
+		    const char *path, struct err *err)
 {
 	_cleanup_free_ char *full = NULL;
 	char shown[RULE_SHOWN];
@@ -143,21 +144,21 @@ static int set_arch(const struct spec_context *c, void *object, const char *text
 	char shown[RULE_SHOWN];
 	(void)c;
 	if (strcmp(text, "amd64") && strcmp(text, "arm64"))
-		return err_set(err, EINVAL, "'%s' is not an architecture that vse runs", rule_shown(text, shown));
+		return err_set(err, EINVAL, "'%s' is not an architecture that vse runs",
+			       rule_shown(text, shown));
 	replace(&v->arch, xstrdup(text));
 	return 0;
 }
 
-#define SET_ITEM(fn, rule, member)                                                                 \
-	static int fn(const struct spec_context *c, void *object, const char *text,                \
-		      struct err *err)                                                             \
-	{                                                                                          \
-		struct vse *v = object;                                                            \
-		(void)c;                                                                           \
-		if (rule(text, err) < 0)                                                           \
-			return -1;                                                                 \
-		strvec_add(&v->member, text);                                                      \
-		return 0;                                                                          \
+#define SET_ITEM(fn, rule, member)                                                                   \
+	static int fn(const struct spec_context *c, void *object, const char *text, struct err *err) \
+	{                                                                                            \
+		struct vse *v = object;                                                              \
+		(void)c;                                                                             \
+		if (rule(text, err) < 0)                                                             \
+			return -1;                                                                   \
+		strvec_add(&v->member, text);                                                        \
+		return 0;                                                                            \
 	}
 SET_ITEM(add_component, rule_component, components)
 SET_ITEM(add_package, rule_package, packages)
@@ -204,7 +205,8 @@ static int set_file_source(const struct spec_context *c, void *object, const cha
 	if (existing(c, text, &full, &st, err) < 0)
 		return -1;
 	if (!S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode))
-		return err_set(err, EINVAL, "'%s' is neither a file nor a folder", rule_shown(text, shown));
+		return err_set(err, EINVAL, "'%s' is neither a file nor a folder",
+			       rule_shown(text, shown));
 	if (f->mode == UINT32_MAX)
 		f->mode = st.st_mode & 0777;
 	replace(&f->source, TAKE_PTR(full));
@@ -268,77 +270,148 @@ static int set_kernel(const struct spec_context *c, void *object, const char *te
 /* ---- the table ---- */
 
 static const struct spec_field file_fields[] = {
-	{.name = "path", .required = true, .set = set_file_path,
-	 .allowed = "an absolute path such as /etc/motd, without '.' and '..', not below /proc, /sys, /dev or /run",
+	{.name = "path",
+	 .required = true,
+	 .set = set_file_path,
+	 .allowed = "an absolute path such as /etc/motd, without '.' and '..', not below /proc, "
+		    "/sys, /dev or /run",
 	 .help = "where the file goes in the image"},
-	{.name = "content", .either = 'c', .set = set_file_content,
-	 .allowed = "text", .help = "what the file holds"},
-	{.name = "source", .either = 'c', .set = set_file_source,
+	{.name = "content", .either = 'c', .set = set_file_content, .allowed = "text", .help = "what the file holds"},
+	{.name = "source",
+	 .either = 'c',
+	 .set = set_file_source,
 	 .allowed = "a file or folder on this host, absolute or relative to the VSE file",
 	 .help = "what to copy: a file, or a folder with all that is in it"},
-	{.name = "mode", .set = set_file_mode, .standard = "0644, or the source's",
+	{.name = "mode",
+	 .set = set_file_mode,
+	 .standard = "0644, or the source's",
 	 .allowed = "octal digits from 000 to 7777, such as 0644",
 	 .help = "permission bits of the file, or of the folder itself"},
-	{.name = "owner", .set = set_file_owner, .standard = "root:root",
-	 .allowed = "USER:GROUP, each root or a number from 0 to 65534", .help = "owner of the file, or of all in the folder"},
+	{.name = "owner",
+	 .set = set_file_owner,
+	 .standard = "root:root",
+	 .allowed = "USER:GROUP, each root or a number from 0 to 65534",
+	 .help = "owner of the file, or of all in the folder"},
 	{0},
 };
 
 static const struct spec_field needs_fields[] = {
-	{.name = "cpus", .set = set_cpus, .standard = "1",
-	 .allowed = "a whole number from 1 to 1024", .help = "virtual CPUs"},
-	{.name = "memory", .set = set_memory, .bytes = true, .standard = "512M",
-	 .allowed = "a size from 64M to 64T, such as 512M or 2G", .help = "memory"},
-	{.name = "scratch", .set = set_scratch, .bytes = true, .standard = "0",
+	{.name = "cpus",
+	 .set = set_cpus,
+	 .standard = "1",
+	 .allowed = "a whole number from 1 to 1024",
+	 .help = "virtual CPUs"},
+	{.name = "memory",
+	 .set = set_memory,
+	 .bytes = true,
+	 .standard = "512M",
+	 .allowed = "a size from 64M to 64T, such as 512M or 2G",
+	 .help = "memory"},
+	{.name = "scratch",
+	 .set = set_scratch,
+	 .bytes = true,
+	 .standard = "0",
 	 .allowed = "0 or a size from 16M to 64T, such as 2G",
 	 .help = "writable scratch disk; with 0 all changes live in memory"},
 	{0},
 };
 
 static const struct spec_field network_fields[] = {
-	{.name = "outbound", .set = set_outbound, .standard = "false",
-	 .allowed = "true or false", .help = "whether the VMs reach what the host reaches"},
-	{.name = "subnet", .set = set_subnet, .standard = "10.199.0.0/16",
-	 .allowed = "an IPv4 subnet from /8 to /29 such as 10.199.0.0/16", .help = "addresses of the VMs"},
+	{.name = "outbound",
+	 .set = set_outbound,
+	 .standard = "false",
+	 .allowed = "true or false",
+	 .help = "whether the VMs reach what the host reaches"},
+	{.name = "subnet",
+	 .set = set_subnet,
+	 .standard = "10.199.0.0/16",
+	 .allowed = "an IPv4 subnet from /8 to /29 such as 10.199.0.0/16",
+	 .help = "addresses of the VMs"},
 	{0},
 };
 
 const struct spec_field spec_fields[] = {
 	{.name = "vse", .required = true, .set = set_version, .allowed = "1", .help = "version of this format"},
-	{.name = "name", .required = true, .set = set_name,
-	 .allowed = "at most 32 lower-case letters, digits and '-', with a letter first and no '-' last",
+	{.name = "name",
+	 .required = true,
+	 .set = set_name,
+	 .allowed = "at most 32 lower-case letters, digits and '-', with a letter first and no '-' "
+		    "last",
 	 .help = "name of the environment"},
-	{.name = "description", .set = set_description, .allowed = "text of at most 4096 bytes",
+	{.name = "description",
+	 .set = set_description,
+	 .allowed = "text of at most 4096 bytes",
 	 .help = "what it is for"},
-	{.name = "base", .required = true, .set = set_base,
+	{.name = "base",
+	 .required = true,
+	 .set = set_base,
 	 .allowed = "debian:SUITE, ubuntu:SUITE, dir:PATH or tar:PATH, such as debian:bookworm",
 	 .help = "what the root file system begins with"},
-	{.name = "arch", .set = set_arch, .standard = "the host's", .allowed = "amd64 or arm64",
+	{.name = "arch",
+	 .set = set_arch,
+	 .standard = "the host's",
+	 .allowed = "amd64 or arm64",
 	 .help = "architecture, as Debian names it"},
-	{.name = "mirror", .set = set_mirror, .standard = "the host's apt sources",
+	{.name = "mirror",
+	 .set = set_mirror,
+	 .standard = "the host's apt sources",
 	 .allowed = "http://..., https://... or file:///... of at most 512 characters",
 	 .help = "where packages come from"},
-	{.name = "components", .kind = SPEC_LIST, .set = add_component, .standard = "[main]",
-	 .allowed = "names such as main, contrib or universe", .help = "parts of the distribution that packages come from"},
-	{.name = "packages", .kind = SPEC_LIST, .set = add_package, .standard = "[]",
+	{.name = "components",
+	 .kind = SPEC_LIST,
+	 .set = add_component,
+	 .standard = "[main]",
+	 .allowed = "names such as main, contrib or universe",
+	 .help = "parts of the distribution that packages come from"},
+	{.name = "packages",
+	 .kind = SPEC_LIST,
+	 .set = add_package,
+	 .standard = "[]",
 	 .allowed = "NAME, NAME:ARCH or NAME=VERSION, with names as Debian writes them",
 	 .help = "packages to install"},
-	{.name = "files", .kind = SPEC_MAPS, .fields = file_fields, .add = add_file, .standard = "[]",
-	 .allowed = "maps with path, content or source, mode, owner", .help = "files to put into the image"},
-	{.name = "env", .kind = SPEC_PAIRS, .name_rule = rule_env_name, .pair = add_env, .standard = "{}",
-	 .allowed = "names of letters, digits and '_' with no digit first and not VSE_..., values of one line",
+	{.name = "files",
+	 .kind = SPEC_MAPS,
+	 .fields = file_fields,
+	 .add = add_file,
+	 .standard = "[]",
+	 .allowed = "maps with path, content or source, mode, owner",
+	 .help = "files to put into the image"},
+	{.name = "env",
+	 .kind = SPEC_PAIRS,
+	 .name_rule = rule_env_name,
+	 .pair = add_env,
+	 .standard = "{}",
+	 .allowed = "names of letters, digits and '_' with no digit first and not VSE_..., values "
+		    "of one line",
 	 .help = "environment of every program in the VMs"},
-	{.name = "build", .kind = SPEC_LIST, .set = add_step, .standard = "[]",
-	 .allowed = "shell text of at most 65536 bytes", .help = "steps run as root in the image after packages and files"},
-	{.name = "init", .set = set_init, .standard = "vse", .allowed = "vse or systemd",
+	{.name = "build",
+	 .kind = SPEC_LIST,
+	 .set = add_step,
+	 .standard = "[]",
+	 .allowed = "shell text of at most 65536 bytes",
+	 .help = "steps run as root in the image after packages and files"},
+	{.name = "init",
+	 .set = set_init,
+	 .standard = "vse",
+	 .allowed = "vse or systemd",
 	 .help = "what is process 1 in the VMs"},
-	{.name = "kernel", .set = set_kernel, .standard = "auto",
+	{.name = "kernel",
+	 .set = set_kernel,
+	 .standard = "auto",
 	 .allowed = "auto, a package's name, or the path of a kernel on this host",
 	 .help = "kernel of the VMs"},
-	{.name = "needs", .kind = SPEC_MAP, .fields = needs_fields, .standard = "{}",
-	 .allowed = "cpus, memory, scratch", .help = "what one VM asks for; 'vse up' and 'vse run' may override it"},
-	{.name = "network", .kind = SPEC_MAP, .fields = network_fields, .standard = "{}",
-	 .allowed = "outbound, subnet", .help = "the virtual network"},
+	{.name = "needs",
+	 .kind = SPEC_MAP,
+	 .fields = needs_fields,
+	 .standard = "{}",
+	 .allowed = "cpus, memory, scratch",
+	 .help = "what one VM asks for; 'vse up' and 'vse run' may override it"},
+	{.name = "network",
+	 .kind = SPEC_MAP,
+	 .fields = network_fields,
+	 .standard = "{}",
+	 .allowed = "outbound, subnet",
+	 .help = "the virtual network"},
 	{0},
 };
 

@@ -31,11 +31,11 @@ struct spec_field {
 	const char *name;
 	enum spec_kind kind;
 	bool required;
-	char either;         /* of the fields of a map with the same letter exactly one is given; 0: alone */
-	bool bytes;          /* an integer of bytes, written as 512M in YAML */
-	const char *allowed; /* what a value may be: for messages and manuals */
-	const char *standard; /* the default, as the manual says it; NULL: none */
-	const char *help;    /* one line */
+	char either; /* of the fields of a map with the same letter exactly one is given; 0: alone */
+	bool bytes;  /* an integer of bytes, written as 512M in YAML */
+	const char *allowed;             /* what a value may be: for messages and manuals */
+	const char *standard;            /* the default, as the manual says it; NULL: none */
+	const char *help;                /* one line */
 	const struct spec_field *fields; /* SPEC_MAP, SPEC_MAPS; ends with a zeroed entry */
 	/* Each gives 0, or -1 with err saying what is wrong (not what is allowed). `text` is (copied). */
 	int (*set)(const struct spec_context *c, void *object, const char *text, struct err *err);

@@ -11,7 +11,7 @@
 #include "base/err.h"
 #include "base/strvec.h"
 
-#define VSE_FORMAT 1 /* the `vse: 1` of the file */
+#define VSE_FORMAT 1               /* the `vse: 1` of the file */
 #define VSE_FILE_MAX (1024 * 1024) /* bytes of a VSE file */
 
 enum vse_base {
@@ -23,8 +23,8 @@ enum vse_base {
 enum vse_init { VSE_INIT_VSE, VSE_INIT_SYSTEMD };
 
 struct vse_file {
-	char *path;    /* absolute path inside the VM, clean: no "..", ".", "//"; not below /proc /sys /dev /run */
-	char *source;  /* absolute path of a file or folder on this host, or NULL when content is given */
+	char *path; /* absolute path inside the VM, clean: no "..", ".", "//"; not below /proc /sys /dev /run */
+	char *source; /* absolute path of a file or folder on this host, or NULL when content is given */
 	char *content; /* inline text, or NULL. Exactly one of source and content is set */
 	unsigned mode; /* permission bits; default 0644, or the source's (& 0777). Where the source is a folder
 			* it is the folder's own mode: what is inside keeps its modes */
@@ -40,25 +40,25 @@ struct vse {
 	char *name;        /* [a-z][a-z0-9-]{0,31}, no '-' at the end */
 	char *description; /* or NULL */
 	enum vse_base base;
-	char *distro, *suite; /* VSE_BASE_DISTRO */
-	char *base_path;      /* VSE_BASE_DIR, VSE_BASE_TAR: absolute */
-	char *arch;           /* "amd64" or "arm64" as Debian names them; default: the host's */
-	char *mirror;         /* URL, or NULL: the host's own apt configuration */
+	char *distro, *suite;     /* VSE_BASE_DISTRO */
+	char *base_path;          /* VSE_BASE_DIR, VSE_BASE_TAR: absolute */
+	char *arch;               /* "amd64" or "arm64" as Debian names them; default: the host's */
+	char *mirror;             /* URL, or NULL: the host's own apt configuration */
 	struct strvec components; /* apt components, default main */
-	struct strvec packages;   /* NAME, NAME:ARCH, NAME=VERSION or NAME:ARCH=VERSION; in file order */
-	struct vse_file *files;   /* no path twice */
+	struct strvec packages; /* NAME, NAME:ARCH, NAME=VERSION or NAME:ARCH=VERSION; in file order */
+	struct vse_file *files; /* no path twice */
 	size_t n_files;
 	struct vse_env *env; /* no name twice, none that begins with VSE_ */
 	size_t n_env;
 	struct strvec build; /* build steps: each a shell text run by /bin/sh -e inside the root as root, in order */
 	enum vse_init init;
-	char *kernel;        /* "auto" (the distribution's cloud kernel), a package name, or an absolute path of a bzImage/vmlinux */
+	char *kernel; /* "auto" (the distribution's cloud kernel), a package name, or an absolute path of a bzImage/vmlinux */
 	/* needs: what one VM asks for; `up` and `run` may override them (spec/rules.h checks those) */
-	unsigned cpus;           /* default 1 */
-	uint64_t memory;         /* bytes, default 512 MiB; whole MiB, at least 64 */
-	uint64_t scratch;        /* bytes of writable scratch disk, 0 = none: changes live in memory; whole MiB */
-	bool net_outbound;       /* NAT to the outside */
-	char *net_subnet;        /* "10.199.0.0/16" by default: the virtual network's IPv4 */
+	unsigned cpus;   /* default 1 */
+	uint64_t memory; /* bytes, default 512 MiB; whole MiB, at least 64 */
+	uint64_t scratch; /* bytes of writable scratch disk, 0 = none: changes live in memory; whole MiB */
+	bool net_outbound; /* NAT to the outside */
+	char *net_subnet;  /* "10.199.0.0/16" by default: the virtual network's IPv4 */
 	/* The fields that the file itself gives, sorted: "name", "needs.memory", "files[0].mode". */
 	struct strvec given;
 };
@@ -70,8 +70,8 @@ struct vse {
  * with err set to the first (EINVAL; or the errno of reading the file). */
 int vse_load(const char *path, struct vse **ret, struct strvec *problems, struct err *err);
 /* The same from memory. `name` stands for the file in messages, and relative paths are relative to its folder. */
-int vse_load_text(const char *name, const char *text, size_t len, struct vse **ret, struct strvec *problems,
-		  struct err *err);
+int vse_load_text(const char *name, const char *text, size_t len, struct vse **ret,
+		  struct strvec *problems, struct err *err);
 void vse_destroy(struct vse *v); /* NULL is fine */
 static inline void vse_destroyp(struct vse **v)
 {

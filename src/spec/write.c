@@ -57,8 +57,8 @@ static json_t *env_json(const struct vse *v)
 
 static json_t *needs_json(const struct vse *v)
 {
-	return json_pack("{s:I, s:I, s:I}", "cpus", (json_int_t)v->cpus, "memory", (json_int_t)v->memory, "scratch",
-			 (json_int_t)v->scratch);
+	return json_pack("{s:I, s:I, s:I}", "cpus", (json_int_t)v->cpus, "memory",
+			 (json_int_t)v->memory, "scratch", (json_int_t)v->scratch);
 }
 
 json_t *vse_to_json(const struct vse *v)
@@ -80,7 +80,8 @@ json_t *vse_to_json(const struct vse *v)
 	put_text(o, "kernel", v->kernel);
 	json_object_set_new(o, "needs", needs_json(v));
 	json_object_set_new(o, "network",
-			    json_pack("{s:b, s:s}", "outbound", v->net_outbound, "subnet", v->net_subnet));
+			    json_pack("{s:b, s:s}", "outbound", v->net_outbound, "subnet",
+				      v->net_subnet));
 	return o;
 }
 
@@ -98,7 +99,7 @@ static void prune(const struct vse *v, json_t *o, const struct spec_field *field
 			_cleanup_free_ char *below = xasprintf("%s.", path);
 			prune(v, value, f->fields, below);
 		} else if (f->kind == SPEC_MAPS) {
-			json_array_foreach(value, i, item) {
+			json_array_foreach (value, i, item) {
 				_cleanup_free_ char *below = xasprintf("%s[%zu].", path, i);
 				prune(v, item, f->fields, below);
 			}
@@ -134,7 +135,8 @@ static yaml_scalar_style_t style_of(const char *text)
 	if (strchr(" \t\n", *text))
 		return YAML_DOUBLE_QUOTED_SCALAR_STYLE;
 	for (const unsigned char *p = (const unsigned char *)text; *p; p++)
-		if ((*p < 0x20 && *p != '\n' && *p != '\t') || *p == 0x7f || *p == 0xc2 || *p == 0xe2 || *p >= 0xef)
+		if ((*p < 0x20 && *p != '\n' && *p != '\t') || *p == 0x7f || *p == 0xc2 ||
+		    *p == 0xe2 || *p >= 0xef)
 			return YAML_DOUBLE_QUOTED_SCALAR_STYLE;
 	return YAML_LITERAL_SCALAR_STYLE;
 }
@@ -142,8 +144,8 @@ static yaml_scalar_style_t style_of(const char *text)
 static void send_text(yaml_emitter_t *e, const char *text)
 {
 	yaml_event_t event;
-	if (!yaml_scalar_event_initialize(&event, NULL, NULL, (const unsigned char *)text, (int)strlen(text), 1, 1,
-					  style_of(text)))
+	if (!yaml_scalar_event_initialize(&event, NULL, NULL, (const unsigned char *)text,
+					  (int)strlen(text), 1, 1, style_of(text)))
 		abort();
 	send(e, &event);
 }
@@ -169,7 +171,7 @@ static void send_object(yaml_emitter_t *e, const json_t *j, const struct spec_fi
 	json_t *value;
 	yaml_mapping_start_event_initialize(&event, NULL, NULL, 1, YAML_BLOCK_MAPPING_STYLE);
 	send(e, &event);
-	json_object_foreach((json_t *)j, key, value) {
+	json_object_foreach ((json_t *)j, key, value) {
 		send_text(e, key);
 		send_json(e, value, fields ? spec_find(fields, key) : NULL);
 	}
@@ -184,13 +186,11 @@ static void send_json(yaml_emitter_t *e, const json_t *j, const struct spec_fiel
 	size_t i;
 	json_t *item;
 	switch (json_typeof(j)) {
-	case JSON_OBJECT:
-		send_object(e, j, f ? f->fields : NULL);
-		break;
+	case JSON_OBJECT: send_object(e, j, f ? f->fields : NULL); break;
 	case JSON_ARRAY:
 		yaml_sequence_start_event_initialize(&event, NULL, NULL, 1, YAML_BLOCK_SEQUENCE_STYLE);
 		send(e, &event);
-		json_array_foreach(j, i, item)
+		json_array_foreach (j, i, item)
 			send_json(e, item, f);
 		yaml_sequence_end_event_initialize(&event);
 		send(e, &event);
@@ -202,11 +202,8 @@ static void send_json(yaml_emitter_t *e, const json_t *j, const struct spec_fiel
 		send_text(e, number);
 		break;
 	case JSON_TRUE:
-	case JSON_FALSE:
-		send_text(e, json_is_true(j) ? "true" : "false");
-		break;
-	default:
-		send_text(e, json_string_value(j));
+	case JSON_FALSE: send_text(e, json_is_true(j) ? "true" : "false"); break;
+	default: send_text(e, json_string_value(j));
 	}
 }
 
