@@ -10,7 +10,11 @@
  *   - a NULL op is a capability the back end lacks: hypervisor.c answers ENOTSUP with `lacks` as the reason;
  *   - a VM's state comes from the hypervisor, never from our belief: HV_EVENT_STATE follows what QMP, xl
  *     or the ioctl says, also when nobody asked (the guest powered off, somebody killed the VMM);
- *   - exactly one HV_EVENT_GONE ends every VM that was started, after which only release is called. */
+ *   - exactly one HV_EVENT_GONE ends every VM that was started, after which only release is called;
+ *   - a guest that resets itself ends its VM (HV_CRASHED): a kernel that panics at boot must not boot for ever.
+ *     Who heard its "bye how=reboot" knows that it was a reboot, and may start the VM anew;
+ *   - after a reset that was asked for, HV_EVENT_CHANNEL comes again with a new descriptor: the one before is
+ *     of no use (what was half sent on it is cut off) and is closed by its owner. */
 #ifndef VSE_HYPERVISOR_HYPERVISOR_H
 #define VSE_HYPERVISOR_HYPERVISOR_H
 
@@ -26,23 +30,23 @@ struct hv_vm; /* a back end's own state of one VM; opaque above */
 
 /* What to run. All strings borrowed for the call only. */
 struct hv_spec {
-	const char *name;     /* "vm3": for process titles and logs */
+	const char *name; /* "vm3": for process titles and logs */
 	uint32_t rank;
-	unsigned cpus;        /* >= 1 */
-	uint64_t memory;      /* bytes */
-	const char *kernel;   /* bzImage */
-	const char *vmlinux;  /* uncompressed PVH ELF or NULL */
+	unsigned cpus;       /* >= 1 */
+	uint64_t memory;     /* bytes */
+	const char *kernel;  /* bzImage */
+	const char *vmlinux; /* uncompressed PVH ELF or NULL */
 	const char *initrd;
-	const char *cmdline;  /* what /init needs ("vse.root=..."); the back end puts its own words before it */
-	const char *root;     /* read-only root file system image */
-	const char *scratch;  /* raw writable disk, or NULL; already made */
-	const char *dir;      /* this VM's own private folder (0700, short): sockets and the like go here */
-	const char *machine;  /* "auto", or the back end's own name of a machine type ("microvm", "q35") */
-	const char *accel;    /* "auto", "kvm", "tcg" */
-	bool trusted;         /* single tenant: may relax guest-side mitigations under emulation */
-	uint8_t mac[6];       /* of eth0 on the virtual network */
-	bool nic;             /* eth0 wanted */
-	bool outbound;        /* a second NIC with NAT wanted */
+	const char *cmdline; /* what /init needs ("vse.root=..."); the back end puts its own words before it */
+	const char *root;    /* read-only root file system image */
+	const char *scratch; /* raw writable disk, or NULL; already made */
+	const char *dir; /* this VM's own private folder (0700, short): sockets and the like go here */
+	const char *machine; /* "auto", or the back end's own name of a machine type ("microvm", "q35") */
+	const char *accel; /* "auto", "kvm", "tcg" */
+	bool trusted;      /* single tenant: may relax guest-side mitigations under emulation */
+	uint8_t mac[6];    /* of eth0 on the virtual network */
+	bool nic;          /* eth0 wanted */
+	bool outbound;     /* a second NIC with NAT wanted */
 	const struct strvec *extra_args; /* more VMM arguments by the administrator, or NULL */
 };
 
@@ -52,9 +56,9 @@ enum hv_event_type {
 	HV_EVENT_STATE,   /* .state, .reason */
 	HV_EVENT_CHANNEL, /* .fd (taken by the receiver): byte stream to the guest agent */
 	HV_EVENT_CONSOLE, /* .fd (taken): the console, both ways */
-	HV_EVENT_NET,     /* .fd (taken): Ethernet frames of eth0, each with a 4-byte big-endian length */
-	HV_EVENT_FAILED,  /* an op that had begun did not succeed: .op, .err; the VM goes on as it was */
-	HV_EVENT_GONE,    /* the VM ended and its resources are free: .state HV_SHUTDOWN (clean) or HV_CRASHED, .reason */
+	HV_EVENT_NET, /* .fd (taken): Ethernet frames of eth0, each with a 4-byte big-endian length */
+	HV_EVENT_FAILED, /* an op that had begun did not succeed: .op, .err; the VM goes on as it was */
+	HV_EVENT_GONE, /* the VM ended and its resources are free: .state HV_SHUTDOWN (clean, or stopped by us) or HV_CRASHED, .reason */
 };
 
 struct hv_event {
@@ -82,7 +86,7 @@ struct hv_probe {
 	char why[256];    /* not usable: one line that says why */
 	char accel[16];   /* "kvm", "tcg", "xen", "fake", ... */
 	char version[64]; /* of the VMM */
-	char note[256];   /* said once to the user: "/dev/kvm opens but runs no guest: using TCG"; may be "" */
+	char note[256]; /* said once to the user: "/dev/kvm opens but runs no guest: using TCG"; may be "" */
 };
 
 enum hv_capability {
@@ -102,10 +106,10 @@ struct hypervisor {
 	const char *lacks; /* the reason given with ENOTSUP */
 
 	/* Finds out what this node offers. done() is called once, from the loop, within 2 s. */
-	int (*probe)(struct loop *l, const char *accel, void (*done)(void *arg, const struct hv_probe *p), void *arg,
-		     struct err *err);
-	int (*start)(struct loop *l, const struct hv_spec *spec, const struct hv_probe *p, hv_event_fn *fn, void *arg,
-		     struct hv_vm **ret, struct err *err);
+	int (*probe)(struct loop *l, const char *accel,
+		     void (*done)(void *arg, const struct hv_probe *p), void *arg, struct err *err);
+	int (*start)(struct loop *l, const struct hv_spec *spec, const struct hv_probe *p,
+		     hv_event_fn *fn, void *arg, struct hv_vm **ret, struct err *err);
 	int (*stop)(struct hv_vm *vm, enum hv_stop how, struct err *err);
 	int (*pause)(struct hv_vm *vm, struct err *err);
 	int (*resume)(struct hv_vm *vm, struct err *err);
@@ -122,8 +126,8 @@ int hypervisor_probe(const struct hypervisor *h, struct loop *l, const char *acc
 		     void (*done)(void *arg, const struct hv_probe *p), void *arg, struct err *err);
 
 struct hv; /* one VM under one back end */
-int hv_start(const struct hypervisor *h, struct loop *l, const struct hv_spec *spec, const struct hv_probe *p,
-	     hv_event_fn *fn, void *arg, struct hv **ret, struct err *err);
+int hv_start(const struct hypervisor *h, struct loop *l, const struct hv_spec *spec,
+	     const struct hv_probe *p, hv_event_fn *fn, void *arg, struct hv **ret, struct err *err);
 int hv_stop(struct hv *v, enum hv_stop how, struct err *err);
 int hv_pause(struct hv *v, struct err *err);
 int hv_resume(struct hv *v, struct err *err);

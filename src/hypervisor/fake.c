@@ -1,0 +1,344 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "hypervisor/fake.h"
+
+#include <errno.h>
+#include <linux/sockios.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+
+#include "base/alloc.h"
+
+/* What was asked for and is told in the next round of the loop, in order. */
+enum act {
+	ACT_START,
+	ACT_PAUSE,
+	ACT_RESUME,
+	ACT_RESET,
+	ACT_CRASH,
+	ACT_KILL,
+	ACT_POWEROFF,
+	ACT_REBOOT
+};
+#define ACTS_MAX 16
+
+struct hv_vm {
+	struct loop *loop;
+	hv_event_fn *fn;
+	void *arg;
+	char *name;
+	uint64_t memory, started;
+	struct fake_script script;
+	struct fake_guest guest;
+	struct stream *console;
+	struct evtimer *tick, *doom; /* doom: crash-after and poweroff-after; NULL = none */
+	unsigned char acts[ACTS_MAX];
+	unsigned n_acts, tries;
+	enum hv_state state;
+	bool gone, *released;
+};
+
+static bool tell(struct hv_vm *vm, struct hv_event e)
+{
+	bool dead = false;
+	vm->released = &dead;
+	vm->state = e.state;
+	vm->fn(vm->arg, &e);
+	if (!dead)
+		vm->released = NULL;
+	return !dead;
+}
+
+static void gone(struct hv_vm *vm, enum hv_state state, const char *reason)
+{
+	vm->gone = true;
+	vm->n_acts = 0;
+	fake_guest_finish(&vm->guest);
+	stream_destroy(TAKE_PTR(vm->console));
+	evtimer_destroy(TAKE_PTR(vm->doom));
+	tell(vm, (struct hv_event){.type = HV_EVENT_GONE, .state = state, .fd = -1, .reason = reason});
+}
+
+/* ---- console ---- */
+
+static void on_console_input(void *arg, struct buf *in)
+{
+	struct hv_vm *vm = arg; /* typed text is echoed, as a terminal does it */
+	stream_write(vm->console, buf_head(in), buf_len(in));
+	buf_consume(in, buf_len(in));
+}
+
+static void on_console_close(void *arg, const struct err *err _unused_)
+{
+	struct hv_vm *vm = arg;
+	stream_destroy(TAKE_PTR(vm->console));
+}
+
+static void print_boot(struct hv_vm *vm)
+{
+	const struct fake_script *s = &vm->script;
+	char line[80];
+	if (!vm->console)
+		return;
+	if (s->console)
+		stream_write(vm->console, s->console, strlen(s->console));
+	else {
+		int n = snprintf(line, sizeof(line), "%.40s: a fake guest boots\r\n", vm->name);
+		stream_write(vm->console, line, (size_t)n);
+	}
+	memset(line, 'c', sizeof(line));
+	line[sizeof(line) - 1] = '\n';
+	for (uint64_t left = s->console_bytes; left;) {
+		size_t n = MIN(left, sizeof(line));
+		stream_write(vm->console, line + sizeof(line) - n, n);
+		left -= n;
+	}
+}
+
+static bool open_console(struct hv_vm *vm)
+{
+	static const struct stream_ops ops = {.on_data = on_console_input, .on_close = on_console_close};
+	int pair[2];
+	if (vm->script.console && strcmp(vm->script.console, "off") == 0)
+		return true;
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
+		return true;
+	vm->console = stream_create(vm->loop, pair[0], &ops, vm, NULL);
+	return tell(vm, (struct hv_event){.type = HV_EVENT_CONSOLE, .state = vm->state, .fd = pair[1]});
+}
+
+/* ---- acts ---- */
+
+static void act_later(struct hv_vm *vm, enum act a)
+{
+	if (vm->gone || vm->n_acts == ACTS_MAX)
+		return;
+	vm->acts[vm->n_acts++] = (unsigned char)a;
+	evtimer_start(vm->tick, 0, 0);
+}
+
+static void on_down(void *arg, const char *how)
+{
+	act_later(arg, strcmp(how, "reboot") == 0 ? ACT_REBOOT : ACT_POWEROFF);
+}
+
+/* A fresh guest on a fresh channel; the one before, if any, has lost its power. */
+static bool boot(struct hv_vm *vm, const char *reason)
+{
+	struct err e = ERR_INIT;
+	int pair[2];
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0) {
+		gone(vm, HV_CRASHED, "fake: out of descriptors");
+		return false;
+	}
+	fake_guest_finish(&vm->guest);
+	vm->guest = (struct fake_guest){.loop = vm->loop,
+					.script = &vm->script,
+					.on_down = on_down,
+					.arg = vm,
+					.paused = vm->state == HV_PAUSED};
+	if (fake_guest_boot(&vm->guest, pair[0], &e) < 0) {
+		close(pair[1]);
+		gone(vm, HV_CRASHED, "fake: the channel cannot be watched");
+		return false;
+	}
+	enum hv_state state = vm->state == HV_PAUSED ? HV_PAUSED : HV_RUNNING;
+	if (!tell(vm, (struct hv_event){.type = HV_EVENT_STATE, .state = state, .fd = -1, .reason = reason}) ||
+	    !tell(vm, (struct hv_event){.type = HV_EVENT_CHANNEL, .state = vm->state, .fd = pair[1]}))
+		return false;
+	return true;
+}
+
+static void first_boot(struct hv_vm *vm)
+{
+	const struct fake_script *s = &vm->script;
+	if (s->fail_start)
+		gone(vm, HV_CRASHED, "fake: told to fail by its script (exit 1)");
+	else if (boot(vm, "started") && open_console(vm))
+		print_boot(vm);
+}
+
+static void set_paused(struct hv_vm *vm, bool pause)
+{
+	enum hv_state want = pause ? HV_PAUSED : HV_RUNNING;
+	if (vm->state == want)
+		return;
+	fake_guest_pause(&vm->guest, pause);
+	tell(vm, (struct hv_event){.type = HV_EVENT_STATE,
+				   .state = want,
+				   .fd = -1,
+				   .reason = pause ? "paused" : "resumed"});
+}
+
+/* A guest that goes down has time to be heard: its "bye" is read before the VM is gone. */
+static bool unheard(struct hv_vm *vm)
+{
+	int unread = 0;
+	return vm->guest.channel && vm->tries++ < 1000 &&
+	       ioctl(stream_fd(vm->guest.channel), SIOCOUTQ, &unread) == 0 && unread > 0;
+}
+
+static void perform(struct hv_vm *vm, enum act a)
+{
+	switch (a) {
+	case ACT_START: first_boot(vm); break;
+	case ACT_PAUSE:
+	case ACT_RESUME: set_paused(vm, a == ACT_PAUSE); break;
+	case ACT_RESET:
+		if (boot(vm, "reset"))
+			print_boot(vm);
+		break;
+	case ACT_CRASH: gone(vm, HV_CRASHED, "fake VMM crashed, as its script says"); break;
+	case ACT_KILL: gone(vm, HV_SHUTDOWN, "stopped"); break;
+	case ACT_POWEROFF: gone(vm, HV_SHUTDOWN, "guest powered off"); break;
+	case ACT_REBOOT: gone(vm, HV_CRASHED, "guest reset itself (reboot or kernel panic)"); break;
+	}
+}
+
+/* One act a round: what its events lead to comes in between. */
+static void on_tick(void *arg)
+{
+	struct hv_vm *vm = arg;
+	if (!vm->n_acts)
+		return;
+	enum act a = vm->acts[0];
+	if ((a == ACT_POWEROFF || a == ACT_REBOOT) && unheard(vm)) {
+		evtimer_start(vm->tick, 1, 0);
+		return;
+	}
+	memmove(vm->acts, vm->acts + 1, --vm->n_acts);
+	if (vm->n_acts)
+		evtimer_start(vm->tick, 0, 0);
+	perform(vm, a); /* may release vm */
+}
+
+static void on_doom(void *arg)
+{
+	struct hv_vm *vm = arg;
+	if (vm->script.crash_ms)
+		act_later(vm, ACT_CRASH);
+	else
+		fake_guest_down(&vm->guest, "poweroff");
+}
+
+/* ---- ops ---- */
+
+struct probing {
+	struct evtimer *timer;
+	void (*done)(void *arg, const struct hv_probe *p);
+	void *arg;
+};
+
+static void on_probed(void *arg)
+{
+	struct probing *q = arg;
+	struct hv_probe p = {.usable = true, .accel = "fake", .version = VSE_VERSION};
+	evtimer_destroy(q->timer);
+	q->done(q->arg, &p);
+	free(q);
+}
+
+static int probe(struct loop *l, const char *accel _unused_,
+		 void (*done)(void *arg, const struct hv_probe *p), void *arg, struct err *err _unused_)
+{
+	struct probing *q = xcalloc(1, sizeof(*q));
+	*q = (struct probing){.timer = evtimer_create(l, on_probed, q), .done = done, .arg = arg};
+	evtimer_start(q->timer, 0, 0);
+	return 0;
+}
+
+static void release(struct hv_vm *vm)
+{
+	if (vm->released)
+		*vm->released = true;
+	fake_guest_finish(&vm->guest);
+	stream_destroy(vm->console);
+	evtimer_destroy(vm->tick);
+	evtimer_destroy(vm->doom);
+	fake_script_finish(&vm->script);
+	free(vm->name);
+	free(vm);
+}
+
+static int start(struct loop *l, const struct hv_spec *spec, const struct hv_probe *p _unused_,
+		 hv_event_fn *fn, void *arg, struct hv_vm **ret, struct err *err)
+{
+	struct fake_script s = {0};
+	if (fake_script_parse(&s, spec->extra_args, err) < 0 ||
+	    (s.refuse_start && err_set(err, EPERM, "told to refuse by its script"))) {
+		fake_script_finish(&s);
+		return -1;
+	}
+	struct hv_vm *vm = xcalloc(1, sizeof(*vm));
+	*vm = (struct hv_vm){.loop = l,
+			     .fn = fn,
+			     .arg = arg,
+			     .memory = spec->memory,
+			     .started = loop_now(l),
+			     .script = s};
+	vm->name = xstrdup(spec->name);
+	vm->tick = evtimer_create(l, on_tick, vm);
+	if (s.crash_ms || s.poweroff_ms) {
+		vm->doom = evtimer_create(l, on_doom, vm);
+		evtimer_start(vm->doom, s.crash_ms ? s.crash_ms : s.poweroff_ms, 0);
+	}
+	act_later(vm, ACT_START);
+	*ret = vm;
+	return 0;
+}
+
+static int stop(struct hv_vm *vm, enum hv_stop how, struct err *err)
+{
+	if (how == HV_STOP_GRACEFUL)
+		return err_set(err, ENOTSUP,
+			       "stop: not supported: no power button; ask the guest agent");
+	vm->n_acts = 0; /* what was asked for before no longer matters */
+	act_later(vm, ACT_KILL);
+	return 0;
+}
+
+static int later(struct hv_vm *vm, enum act a, struct err *err)
+{
+	if (vm->n_acts == ACTS_MAX)
+		return err_set(err, EBUSY, "too many requests at once");
+	act_later(vm, a);
+	return 0;
+}
+
+static int pause_vm(struct hv_vm *vm, struct err *err)
+{
+	return later(vm, ACT_PAUSE, err);
+}
+
+static int resume_vm(struct hv_vm *vm, struct err *err)
+{
+	return later(vm, ACT_RESUME, err);
+}
+
+static int reset_vm(struct hv_vm *vm, struct err *err)
+{
+	return later(vm, ACT_RESET, err);
+}
+
+static int stats(struct hv_vm *vm, struct hv_stats *ret, struct err *err _unused_)
+{
+	*ret = (struct hv_stats){.rss = vm->memory / 4,
+				 .cpu_ms = (loop_now(vm->loop) - vm->started) / 100};
+	return 0;
+}
+
+const struct hypervisor hypervisor_fake = {
+	.name = "fake",
+	.summary = "no VMM: a scripted guest inside the agent, for tests and for runs of thousands "
+		   "of VMs",
+	.caps = HV_CAP_PAUSE | HV_CAP_RESET | HV_CAP_CONSOLE,
+	.lacks = "there is no machine behind it",
+	.probe = probe,
+	.start = start,
+	.stop = stop,
+	.pause = pause_vm,
+	.resume = resume_vm,
+	.reset = reset_vm,
+	.stats = stats,
+	.release = release,
+};

@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The inside of the back end `fake`: a VM without a VMM, for tests and for runs of thousands of VMs on
+ * one node. Its guest lives in the loop and speaks wire/guestproto.h as the real one does.
+ *
+ * The script is spec.extra_args, one word each:
+ *   boot=DURATION         from start (or reset) to "hello"; default 0
+ *   ready=DURATION        from "setup" to "ready"; default 0
+ *   refuse-start          start refuses
+ *   fail-start            start begins, then the VMM fails: GONE
+ *   never-hello, never-ready, fail-setup
+ *   crash-after=DURATION  the VMM dies so long after the start
+ *   poweroff-after=DURATION  the guest powers off, with its "bye"
+ *   slow-exec=DURATION    every program takes so long to start
+ *   ignore-shutdown       "shutdown" does nothing
+ *   garbage               speaks nonsense in place of "hello"
+ *   console=TEXT          what the console says at boot ("off": no console); default a banner
+ *   console-bytes=SIZE    so much more on the console
+ * Programs: true, false, echo WORDS, cat, hostname, sleep SECONDS, exit CODE, yes BYTES (on stdout),
+ * spew BYTES (on stderr), kill SIGNAL (dies of it); any other exits 127. */
+#ifndef VSE_HYPERVISOR_FAKE_H
+#define VSE_HYPERVISOR_FAKE_H
+
+#include "base/buf.h"
+#include "hypervisor/hypervisor.h"
+#include "io/stream.h"
+#include "wire/frame.h"
+
+struct fake_script {
+	uint64_t boot_ms, ready_ms, crash_ms, poweroff_ms, exec_ms; /* crash, poweroff: 0 = never */
+	uint64_t console_bytes;
+	bool refuse_start, fail_start, never_hello, never_ready, fail_setup, ignore_shutdown, garbage;
+	char *console; /* owned; NULL = the default banner */
+};
+
+/* EINVAL: a word that is not in the list above. */
+int fake_script_parse(struct fake_script *s, const struct strvec *words, struct err *err);
+void fake_script_finish(struct fake_script *s);
+
+struct fake_request;
+
+/* The guest: what is behind the channel. Set up anew by every boot. */
+struct fake_guest {
+	struct loop *loop;
+	const struct fake_script *script; /* borrowed */
+	struct stream *channel;
+	struct evtimer *timer; /* for hello and ready */
+	uint64_t booted;       /* loop time */
+	char *hostname;
+	struct fake_request *requests;
+	bool paused, due; /* due: the timer ran out while paused */
+	bool hello_sent, is_set_up;
+	void (*on_down)(void *arg, const char *how); /* the guest goes down: "poweroff" or "reboot" */
+	void *arg;
+};
+
+/* fd: taken. */
+int fake_guest_boot(struct fake_guest *g, int fd, struct err *err);
+void fake_guest_finish(struct fake_guest *g); /* as if the power was cut */
+void fake_guest_pause(struct fake_guest *g, bool pause);
+void fake_guest_down(struct fake_guest *g, const char *how);
+
+/* ---- fake_exec.c: requests of a guest ---- */
+
+/* One message or data frame that belongs to a request. -1: the host broke the protocol. */
+int fake_request_frame(struct fake_guest *g, const struct frame *f);
+void fake_request_pump(struct fake_guest *g); /* after a resume: what was held back */
+void fake_request_end_all(struct fake_guest *g);
+void fake_send(struct fake_guest *g, uint32_t id, const struct buf *kv);
+
+#endif

@@ -1,0 +1,518 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The life of a VM under QEMU. All its sockets are ours: bound in the VM's folder, handed to QEMU as
+ * listening descriptors, connected to at once (the connection waits in the backlog until QEMU accepts), so
+ * there is nothing to poll for and no race. What the VM does is learnt from QMP; that it ended, from the
+ * process, after what QMP and stderr still had to say was read. */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+
+#include "base/alloc.h"
+#include "base/buf.h"
+#include "base/path.h"
+#include "base/proc.h"
+#include "hypervisor/qemu.h"
+#include "hypervisor/qemu_qmp.h"
+#include "io/child.h"
+#include "io/listener.h"
+#include "io/stream.h"
+
+#define GREETING_MS                                                                                \
+	30000 /* qemu greets after 30 ms; a node that swaps or reads it from a slow file system takes longer */
+#define COMMAND_MS 20000
+#define DRAIN_MS 500      /* for the end of QMP and stderr, once the process is gone */
+#define STDERR_KEEP 4096u /* bytes of the end of stderr */
+
+enum { SOCK_QMP, SOCK_CHANNEL, SOCK_CONSOLE, SOCK_NET, SOCKS };
+static const char *const sock_names[SOCKS] = {"qmp", "ch", "con", "net"};
+
+struct hv_vm {
+	struct loop *loop;
+	hv_event_fn *fn;
+	void *arg;
+	char *dir;
+	unsigned qemu; /* version number, as in struct qemu_binary */
+	struct child *child;
+	struct stream *errors;
+	struct buf tail; /* the end of stderr */
+	struct qmp *qmp;
+	struct evtimer *timer;
+	int fds[SOCKS]; /* our ends, until they are handed out */
+	int net_vmm;    /* QEMU before 7.2: its end of eth0, until it was started */
+	enum hv_state state;
+	bool listening[SOCKS]; /* the socket's file is ours to remove */
+	bool exited, killed;   /* killed: by hv_stop() */
+	int status;            /* of waitpid, once exited */
+	char shutdown[64];     /* reason of QMP's SHUTDOWN event, "" = none came */
+	char failure[512];     /* why we gave it up, "" = we did not */
+	bool *released;        /* set while a callback runs */
+};
+
+/* ---- telling ---- */
+
+/* False when the receiver released the VM. */
+static bool tell(struct hv_vm *vm, const struct hv_event *e)
+{
+	bool dead = false, *outer = vm->released;
+	vm->released = &dead;
+	vm->fn(vm->arg, e);
+	if (dead) {
+		if (outer)
+			*outer = true;
+		return false;
+	}
+	vm->released = outer;
+	return true;
+}
+
+static bool tell_state(struct hv_vm *vm, enum hv_state state, const char *reason)
+{
+	vm->state = state;
+	return tell(vm, &(struct hv_event){
+				.type = HV_EVENT_STATE, .state = state, .fd = -1, .reason = reason});
+}
+
+static bool tell_fd(struct hv_vm *vm, enum hv_event_type type, int *fd)
+{
+	if (*fd < 0)
+		return true;
+	return tell(vm, &(struct hv_event){.type = type, .state = vm->state, .fd = TAKE_FD(*fd)});
+}
+
+static void tell_failed(struct hv_vm *vm, const char *op, const struct err *err)
+{
+	tell(vm, &(struct hv_event){
+			 .type = HV_EVENT_FAILED, .state = vm->state, .fd = -1, .op = op, .err = err});
+}
+
+/* ---- the end ---- */
+
+static const char *end_reason(struct hv_vm *vm, char *text, size_t size, enum hv_state *ret)
+{
+	char said[200], how[40];
+	*ret = HV_CRASHED;
+	if (vm->killed) {
+		*ret = HV_SHUTDOWN;
+		return "stopped";
+	}
+	if (vm->failure[0])
+		return vm->failure;
+	if (strcmp(vm->shutdown, "guest-shutdown") == 0) {
+		*ret = HV_SHUTDOWN;
+		return "guest powered off";
+	}
+	/* A panic is told as a reset where the guest has no driver for pvpanic (yet). */
+	if (strcmp(vm->shutdown, "guest-reset") == 0)
+		return "guest reset itself (reboot or kernel panic)";
+	if (strcmp(vm->shutdown, "guest-panic") == 0)
+		return "guest kernel panicked";
+	if (WIFSIGNALED(vm->status)) {
+		snprintf(text, size, "qemu %s", child_status_text(vm->status, how));
+		return text;
+	}
+	if (vm->shutdown[0]) {
+		snprintf(text, size, "qemu ended: %s", vm->shutdown);
+		return text;
+	}
+	qemu_last_words(buf_cstr(&vm->tail), said, sizeof(said));
+	snprintf(text, size, "qemu: %s%s%s", said, said[0] ? " (" : "",
+		 child_status_text(vm->status, how));
+	if (said[0])
+		strncat(text, ")", size - strlen(text) - 1);
+	return text;
+}
+
+static void remove_sockets(struct hv_vm *vm)
+{
+	for (int i = 0; i < SOCKS; i++) {
+		if (!vm->listening[i])
+			continue;
+		_cleanup_free_ char *p = path_join(vm->dir, sock_names[i]);
+		unlink(p);
+		vm->listening[i] = false;
+	}
+}
+
+static void tell_gone(struct hv_vm *vm)
+{
+	char text[300];
+	struct hv_event e = {.type = HV_EVENT_GONE, .fd = -1};
+	evtimer_stop(vm->timer);
+	remove_sockets(vm);
+	e.reason = end_reason(vm, text, sizeof(text), &e.state);
+	vm->state = e.state;
+	tell(vm, &e);
+}
+
+/* Gone is told once the process has ended and both its streams were read to their end. */
+static void maybe_gone(struct hv_vm *vm)
+{
+	if (!vm->exited)
+		return;
+	if (!vm->qmp && !vm->errors)
+		tell_gone(vm);
+	else
+		evtimer_start(vm->timer, DRAIN_MS, 0); /* a descendant of QEMU might hold them open */
+}
+
+static void give_up(struct hv_vm *vm, const char *why)
+{
+	if (!vm->failure[0])
+		snprintf(vm->failure, sizeof(vm->failure), "%s", why);
+	child_kill(vm->child, SIGKILL);
+}
+
+static void on_exit_status(void *arg, int status)
+{
+	struct hv_vm *vm = arg;
+	vm->exited = true;
+	vm->status = status;
+	maybe_gone(vm);
+}
+
+static void on_timer(void *arg)
+{
+	struct hv_vm *vm = arg;
+	if (!vm->exited) {
+		give_up(vm, "qemu closed its QMP connection");
+		return;
+	}
+	qmp_destroy(TAKE_PTR(vm->qmp));
+	stream_destroy(TAKE_PTR(vm->errors));
+	maybe_gone(vm);
+}
+
+static void on_errors(void *arg, struct buf *in)
+{
+	struct hv_vm *vm = arg;
+	buf_add(&vm->tail, buf_head(in), buf_len(in));
+	buf_consume(in, buf_len(in));
+	if (buf_len(&vm->tail) > STDERR_KEEP)
+		buf_consume(&vm->tail, buf_len(&vm->tail) - STDERR_KEEP);
+}
+
+static void on_errors_end(void *arg, const struct err *err _unused_)
+{
+	struct hv_vm *vm = arg;
+	stream_destroy(TAKE_PTR(vm->errors));
+	maybe_gone(vm);
+}
+
+/* ---- QMP ---- */
+
+static int connect_socket(struct hv_vm *vm, int which, struct err *err)
+{
+	struct sockaddr_un sa = {.sun_family = AF_UNIX};
+	_cleanup_free_ char *path = path_join(vm->dir, sock_names[which]);
+	if (strlen(path) >= sizeof(sa.sun_path))
+		return err_set(err, ENAMETOOLONG, "socket %s: the path is too long", path);
+	memcpy(sa.sun_path, path, strlen(path) + 1);
+	/* Not blocking: should the backlog be full, waiting for QEMU would stop the whole agent. */
+	_cleanup_close_ int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0 || connect(fd, (struct sockaddr *)&sa, sizeof(sa)) < 0)
+		return err_errno(err, errno, "connect to %s", path);
+	vm->fds[which] = TAKE_FD(fd);
+	return 0;
+}
+
+static void on_status(void *arg, json_t *ret, const struct err *err)
+{
+	struct hv_vm *vm = arg;
+	const char *status = json_string_value(json_object_get(ret, "status"));
+	if (err || !status) {
+		give_up(vm, err ? err->text : "query-status: no status");
+		return;
+	}
+	if (vm->state == HV_STARTING &&
+	    !tell_state(vm, strcmp(status, "paused") == 0 ? HV_PAUSED : HV_RUNNING, "started"))
+		return;
+	if (tell_fd(vm, HV_EVENT_CHANNEL, &vm->fds[SOCK_CHANNEL]) &&
+	    tell_fd(vm, HV_EVENT_CONSOLE, &vm->fds[SOCK_CONSOLE]))
+		tell_fd(vm, HV_EVENT_NET, &vm->fds[SOCK_NET]);
+}
+
+static void on_qmp_ready(void *arg)
+{
+	struct hv_vm *vm = arg;
+	qmp_command(vm->qmp, "query-status", NULL, COMMAND_MS, on_status, vm);
+}
+
+/* A machine that was reset says hello again, on a new connection: what was half sent on the old one is
+ * cut off. QEMU takes the new one as soon as the receiver lets go of the old. */
+static void on_reset_event(struct hv_vm *vm, json_t *data)
+{
+	const char *reason = json_string_value(json_object_get(data, "reason"));
+	bool asked = reason && strncmp(reason, "host-", 5) == 0;
+	struct err e = ERR_INIT;
+	if (vm->fds[SOCK_CHANNEL] < 0 && connect_socket(vm, SOCK_CHANNEL, &e) < 0) {
+		give_up(vm, e.text);
+		return;
+	}
+	if (tell_state(vm, vm->state, asked ? "reset" : "guest reset itself"))
+		tell_fd(vm, HV_EVENT_CHANNEL, &vm->fds[SOCK_CHANNEL]);
+}
+
+static void on_qmp_event(void *arg, const char *name, json_t *data)
+{
+	struct hv_vm *vm = arg;
+	const char *reason = json_string_value(json_object_get(data, "reason"));
+	if (strcmp(name, "STOP") == 0) {
+		/* QEMU stops by itself, too: just before it ends (SHUTDOWN comes after), or for a disk that is full. */
+		if (vm->state == HV_RUNNING)
+			tell_state(vm, HV_PAUSED, "paused");
+	} else if (strcmp(name, "RESUME") == 0) {
+		if (vm->state == HV_PAUSED)
+			tell_state(vm, HV_RUNNING, "resumed");
+	} else if (strcmp(name, "SHUTDOWN") == 0) {
+		snprintf(vm->shutdown, sizeof(vm->shutdown), "%s", reason ? reason : "shut down");
+	} else if (strcmp(name, "RESET") == 0) {
+		on_reset_event(vm, data);
+	}
+}
+
+/* QEMU closes QMP only by ending: the process follows at once, or its state can be known no longer. */
+static void on_qmp_close(void *arg, const struct err *err)
+{
+	struct hv_vm *vm = arg;
+	qmp_destroy(TAKE_PTR(vm->qmp));
+	if (vm->exited)
+		maybe_gone(vm);
+	else if (err->code)
+		give_up(vm, err->text);
+	else
+		evtimer_start(vm->timer, DRAIN_MS, 0);
+}
+
+/* ---- start ---- */
+
+static int open_sockets(struct hv_vm *vm, const struct hv_spec *spec, int vmm[QEMU_FDS], struct err *err)
+{
+	bool stream = vm->qemu >= QEMU_SINCE_STREAM;
+	for (int i = 0; i < SOCKS; i++) {
+		if (i == SOCK_NET && (!spec->nic || !stream))
+			continue;
+		_cleanup_free_ char *path = path_join(vm->dir, sock_names[i]);
+		unlink(path); /* of a VM that used this folder before and was not ended by us */
+		if (unix_listen(path, &vmm[QEMU_FD_QMP + i], err) < 0)
+			return -1;
+		vm->listening[i] = true;
+		if (connect_socket(vm, i, err) < 0)
+			return -1;
+	}
+	int pair[2];
+	if (!spec->nic || stream)
+		return 0;
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
+		return err_errno(err, errno, "socketpair");
+	vm->fds[SOCK_NET] = pair[0];
+	vmm[QEMU_FD_NET] = pair[1];
+	return 0;
+}
+
+static int run_qemu(struct hv_vm *vm, struct strvec *argv, int vmm[QEMU_FDS], struct err *err)
+{
+	static const struct stream_ops ops = {.on_data = on_errors, .on_close = on_errors_end};
+	static const struct qmp_ops qmp_ops = {.on_ready = on_qmp_ready,
+					       .on_event = on_qmp_event,
+					       .on_close = on_qmp_close};
+	int p[2];
+	if (pipe2(p, O_CLOEXEC) < 0)
+		return err_errno(err, errno, "pipe");
+	vmm[2] = p[1];
+	vm->errors = stream_create(vm->loop, p[0], &ops, vm, err);
+	if (!vm->errors)
+		return -1;
+	vm->qmp = qmp_create(vm->loop, TAKE_FD(vm->fds[SOCK_QMP]), GREETING_MS, &qmp_ops, vm, err);
+	if (!vm->qmp)
+		return -1;
+	struct child_spec cs = {
+		.argv = strvec_argv(argv), .cwd = "/", .n_fds = QEMU_FDS, .die_with_parent = true};
+	memcpy(cs.fds, vmm, sizeof(int) * QEMU_FDS);
+	vm->child = child_start(vm->loop, &cs, on_exit_status, vm, err);
+	return vm->child ? 0 : -1;
+}
+
+/* What QEMU would find out 30 ms later, told at once and with nothing begun. */
+static int check_files(const struct hv_spec *spec, struct err *err)
+{
+	const struct {
+		const char *what, *path;
+		int mode;
+	} files[] = {
+		{"kernel", spec->vmlinux ? spec->vmlinux : spec->kernel, R_OK},
+		{"initramfs", spec->initrd, R_OK},
+		{"root image", spec->root, R_OK},
+		{"scratch disk", spec->scratch, R_OK | W_OK},
+	};
+	for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
+		if (!files[i].path)
+			continue;
+		if (files[i].path[0] != '/')
+			return err_set(err, EINVAL, "%s %s: not an absolute path", files[i].what,
+				       files[i].path);
+		if (access(files[i].path, files[i].mode) < 0)
+			return err_errno(err, errno, "%s %s", files[i].what, files[i].path);
+	}
+	return 0;
+}
+
+static uint64_t host_tsc_khz(void)
+{
+	static uint64_t khz;
+	static bool asked;
+	_cleanup_free_ char *text = NULL;
+	/* Over a thousand CPUs make it some MB; the first entry is what is wanted. */
+	if (!asked && path_read("/proc/cpuinfo", 64u << 20, &text, NULL, NULL) == 0)
+		khz = qemu_tsc_khz(text);
+	asked = true;
+	return khz;
+}
+
+static void release(struct hv_vm *vm)
+{
+	if (vm->released)
+		*vm->released = true;
+	if (vm->child && !vm->exited)
+		child_kill(vm->child, SIGKILL);
+	child_destroy(vm->child);
+	qmp_destroy(vm->qmp);
+	stream_destroy(vm->errors);
+	evtimer_destroy(vm->timer);
+	remove_sockets(vm);
+	for (int i = 0; i < SOCKS; i++)
+		if (vm->fds[i] >= 0)
+			close(vm->fds[i]);
+	buf_finish(&vm->tail);
+	free(vm->dir);
+	free(vm);
+}
+
+static int start(struct loop *l, const struct hv_spec *spec, const struct hv_probe *p,
+		 hv_event_fn *fn, void *arg, struct hv_vm **ret, struct err *err)
+{
+	const struct qemu_host host = {.binary = qemu_binary_known(),
+				       .accel = p->accel,
+				       .tsc_khz = host_tsc_khz()};
+	_cleanup_strvec_ struct strvec argv = STRVEC_INIT;
+	if (!host.binary)
+		return err_set(err, EINVAL, "not probed yet");
+	if (check_files(spec, err) < 0 || qemu_args(spec, &host, &argv, err) < 0)
+		return -1;
+	struct hv_vm *vm = xcalloc(1, sizeof(*vm));
+	*vm = (struct hv_vm){
+		.loop = l, .fn = fn, .arg = arg, .qemu = host.binary->number, .fds = {-1, -1, -1, -1}};
+	vm->dir = xstrdup(spec->dir);
+	vm->timer = evtimer_create(l, on_timer, vm);
+	int vmm[QEMU_FDS] = {-1, -1, -1, -1, -1, -1, -1};
+	int rc = open_sockets(vm, spec, vmm, err);
+	if (rc == 0)
+		rc = run_qemu(vm, &argv, vmm, err);
+	for (int i = 0; i < QEMU_FDS; i++)
+		if (vmm[i] >= 0)
+			close(vmm[i]);
+	if (rc < 0) {
+		release(vm);
+		return -1;
+	}
+	*ret = vm;
+	return 0;
+}
+
+/* ---- the other ops ---- */
+
+/* QMP is gone before the process is; whoever calls then is about to hear that it ended. */
+static int check_qmp(struct hv_vm *vm, struct err *err)
+{
+	return vm->qmp && !vm->killed ? 0 : err_set(err, ESRCH, "the VM is ending");
+}
+
+static int stop(struct hv_vm *vm, enum hv_stop how, struct err *err)
+{
+	if (how == HV_STOP_GRACEFUL) {
+		if (check_qmp(vm, err) < 0)
+			return -1;
+		qmp_command(vm->qmp, "system_powerdown", NULL, COMMAND_MS, NULL, NULL);
+		return 0;
+	}
+	vm->killed = true;
+	child_kill(vm->child, SIGKILL);
+	return 0;
+}
+
+static void on_pause_done(void *arg, json_t *ret _unused_, const struct err *err)
+{
+	if (err)
+		tell_failed(arg, "pause", err);
+}
+
+static void on_resume_done(void *arg, json_t *ret _unused_, const struct err *err)
+{
+	if (err)
+		tell_failed(arg, "resume", err);
+}
+
+static void on_reset_done(void *arg, json_t *ret _unused_, const struct err *err)
+{
+	if (err)
+		tell_failed(arg, "reset", err);
+}
+
+static int pause_vm(struct hv_vm *vm, struct err *err)
+{
+	if (check_qmp(vm, err) < 0)
+		return -1;
+	qmp_command(vm->qmp, "stop", NULL, COMMAND_MS, on_pause_done, vm);
+	return 0;
+}
+
+static int resume_vm(struct hv_vm *vm, struct err *err)
+{
+	if (check_qmp(vm, err) < 0)
+		return -1;
+	qmp_command(vm->qmp, "cont", NULL, COMMAND_MS, on_resume_done, vm);
+	return 0;
+}
+
+/* -no-reboot is lifted for the one reset that was asked for. */
+static int reset_vm(struct hv_vm *vm, struct err *err)
+{
+	if (check_qmp(vm, err) < 0)
+		return -1;
+	if (vm->qemu < QEMU_SINCE_SET_ACTION)
+		return err_set(err, ENOTSUP, "reset: not supported: QEMU %u.%u or later is needed",
+			       QEMU_SINCE_SET_ACTION / 100, QEMU_SINCE_SET_ACTION % 100);
+	qmp_command(vm->qmp, "set-action", json_pack("{s:s}", "reboot", "reset"), COMMAND_MS, NULL,
+		    NULL);
+	qmp_command(vm->qmp, "system_reset", NULL, COMMAND_MS, on_reset_done, vm);
+	qmp_command(vm->qmp, "set-action", json_pack("{s:s}", "reboot", "shutdown"), COMMAND_MS,
+		    NULL, NULL);
+	return 0;
+}
+
+static int stats(struct hv_vm *vm, struct hv_stats *ret, struct err *err)
+{
+	struct hv_stats s = {.pid = child_pid(vm->child)};
+	if (proc_usage(s.pid, &s.rss, &s.cpu_ms, err) < 0)
+		return -1;
+	*ret = s;
+	return 0;
+}
+
+const struct hypervisor hypervisor_qemu = {
+	.name = "qemu",
+	.summary = "QEMU, with KVM where it works and by emulation elsewhere; no root needed",
+	.caps = HV_CAP_PAUSE | HV_CAP_RESET | HV_CAP_CONSOLE | HV_CAP_NET,
+	.lacks = "not built for this back end yet",
+	.probe = qemu_probe,
+	.start = start,
+	.stop = stop,
+	.pause = pause_vm,
+	.resume = resume_vm,
+	.reset = reset_vm,
+	.stats = stats,
+	.release = release,
+};

@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The inside of the back end `qemu`: what its files share. Nothing else includes this. */
+#ifndef VSE_HYPERVISOR_QEMU_H
+#define VSE_HYPERVISOR_QEMU_H
+
+#include "hypervisor/hypervisor.h"
+
+/* ---- qemu_binary.c: the program and what it can do ---- */
+
+struct qemu_binary {
+	char path[512];
+	char version[32]; /* "7.2.22" */
+	unsigned number;  /* major * 100 + minor: 702 */
+	char qboot[512];  /* path of qboot.rom, "" = not there */
+	bool microvm;     /* has that machine type */
+};
+
+#define QEMU_SINCE_SET_ACTION                                                                      \
+	600 /* QMP set-action: reset of a machine that ends when it resets itself */
+#define QEMU_SINCE_STREAM 702 /* -netdev stream */
+#define QEMU_OLDEST 502       /* microvm with ACPI; nothing older was tried */
+
+/* Finds $VSE_QEMU, else the usual names in PATH, and asks it for its version once per inode and mtime.
+ * done(): ret is NULL when there is none that can be used, err says why. */
+int qemu_binary_find(struct loop *l,
+		     void (*done)(void *arg, const struct qemu_binary *ret, const struct err *err),
+		     void *arg, struct err *err);
+/* The last one found by this process, or NULL. */
+const struct qemu_binary *qemu_binary_known(void);
+/* The number in "QEMU emulator version 7.2.22 (...)"; fills version and number. */
+int qemu_binary_parse(const char *text, struct qemu_binary *b, struct err *err);
+
+/* ---- qemu_kvm.c: does KVM run a guest? ---- */
+
+/* Runs a small loop in a guest, in a process of its own. done() comes within 400 ms. text is one line:
+ * why it does not work, "" when it does. */
+int qemu_kvm_probe(struct loop *l, const char *device,
+		   void (*done)(void *arg, bool works, const char *text), void *arg, struct err *err);
+
+/* ---- qemu_probe.c ---- */
+
+int qemu_probe(struct loop *l, const char *accel, void (*done)(void *arg, const struct hv_probe *p),
+	       void *arg, struct err *err);
+
+/* ---- qemu_args.c: pure ---- */
+
+/* Descriptors of the VMM, as child_start places them. */
+enum { QEMU_FD_QMP = 3, QEMU_FD_CHANNEL, QEMU_FD_CONSOLE, QEMU_FD_NET, QEMU_FDS };
+
+struct qemu_host {
+	const struct qemu_binary *binary;
+	const char *accel; /* "kvm" or "tcg": what the probe chose */
+	uint64_t tsc_khz;  /* of this node's TSC, 0 = unknown */
+};
+
+/* The machine type for a spec: its own name, or by what is there. NULL: unknown name. */
+const char *qemu_machine(const struct hv_spec *spec, const struct qemu_host *host);
+/* The whole command line. EINVAL: a spec that cannot be run (unknown machine, accelerator). */
+int qemu_args(const struct hv_spec *spec, const struct qemu_host *host, struct strvec *argv,
+	      struct err *err);
+/* The TSC frequency of this node from the text of /proc/cpuinfo; 0 where it does not say. */
+uint64_t qemu_tsc_khz(const char *cpuinfo);
+/* What a failed VMM said, in one line: `text` is the end of its stderr. "" when it said nothing. */
+void qemu_last_words(const char *text, char *out, size_t size);
+
+#endif

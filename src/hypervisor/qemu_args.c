@@ -1,0 +1,219 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* From a spec to QEMU's command line. Pure: the unit test compares it with golden text. The choices are
+ * measured ones; docs/hypervisors.md has the numbers. */
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/buf.h"
+#include "hypervisor/qemu.h"
+#include "wire/guestproto.h"
+
+/* A value within QEMU's "key=value,key=value": a comma in it is doubled. */
+static char *quoted(const char *s)
+{
+	char *out = xmalloc(2 * strlen(s) + 1), *o = out;
+	for (; *s; s++) {
+		*o++ = *s;
+		if (*s == ',')
+			*o++ = ',';
+	}
+	*o = '\0';
+	return out;
+}
+
+const char *qemu_machine(const struct hv_spec *spec, const struct qemu_host *host)
+{
+	const char *m = spec->machine ? spec->machine : "auto";
+	if (strcmp(m, "auto") == 0)
+		/* microvm is the fastest to start, but only with a PVH kernel and qboot; nothing in a spec
+		 * needs PCI so far. */
+		return spec->vmlinux && host->binary->microvm && host->binary->qboot[0] ? "microvm"
+											: "q35";
+	if (strcmp(m, "microvm") == 0)
+		return "microvm";
+	return strcmp(m, "q35") == 0 ? "q35" : NULL;
+}
+
+static void add_kernel_words(struct buf *b, const struct hv_spec *spec, const struct qemu_host *host)
+{
+	bool tcg = strcmp(host->accel, "tcg") == 0;
+	buf_adds(b, "console=ttyS0 quiet panic=-1");
+	/* microvm has neither HPET nor PM timer: when the vCPU loses its CPU during the PIT calibration the
+	 * guest finds no TSC and hangs. Known, it calibrates nothing. Under TCG the guest sees the host's TSC. */
+	if (host->tsc_khz)
+		buf_addf(b, " tsc_early_khz=%" PRIu64, host->tsc_khz);
+	/* The self tests of the kernel's ciphers are 0.3 s of the boot under TCG; no such devices are there. */
+	buf_adds(b, " cryptomgr.notests i8042.noaux i8042.nokbd");
+	if (tcg)
+		/* Without tsc=reliable the watchdog drops the TSC on a loaded node, and an idle guest then costs
+		 * ten times the CPU. Under KVM the guest has kvm-clock and needs none of this. */
+		buf_adds(b, " tsc=reliable no_timer_check audit=0 apparmor=0");
+	if (tcg && spec->trusted)
+		buf_adds(b, " mitigations=off init_on_alloc=0");
+	if (spec->cmdline && spec->cmdline[0])
+		buf_addf(b, " %s", spec->cmdline);
+}
+
+static void add_machine(struct strvec *v, const struct hv_spec *spec, const struct qemu_host *host,
+			const char *machine)
+{
+	bool tcg = strcmp(host->accel, "tcg") == 0, pvh = spec->vmlinux != NULL;
+	strvec_addv(v, "-accel", host->accel, "-machine",
+		    strcmp(machine, "q35") == 0 ? "q35,vmport=off,smbus=off,sata=off,usb=off" : machine,
+		    NULL);
+	/* 5-level paging only makes the kernel's page tables deeper under emulation. */
+	strvec_addv(v, "-cpu", tcg ? "max,-la57" : "host", NULL);
+	strvec_add(v, "-smp");
+	strvec_addf(v, "%u", spec->cpus);
+	strvec_add(v, "-m");
+	strvec_addf(v, "%" PRIu64 "M", (spec->memory + (1u << 20) - 1) >> 20);
+	/* qboot boots PVH kernels only. */
+	if (pvh && host->binary->qboot[0])
+		strvec_addv(v, "-bios", host->binary->qboot, NULL);
+	_cleanup_buf_ struct buf words = BUF_INIT;
+	add_kernel_words(&words, spec, host);
+	strvec_addv(v, "-kernel", pvh ? spec->vmlinux : spec->kernel, NULL);
+	if (spec->initrd)
+		strvec_addv(v, "-initrd", spec->initrd, NULL);
+	strvec_addv(v, "-append", buf_cstr(&words), NULL);
+}
+
+static void add_disk(struct strvec *v, const char *id, const char *path, const char *options,
+		     const char *bus)
+{
+	_cleanup_free_ char *q = quoted(path);
+	strvec_add(v, "-blockdev");
+	/* locking=off: many VMs share the root, a scratch disk has one user by construction, and the locks of
+	 * a parallel file system are slow or not there. */
+	strvec_addf(v, "driver=raw,node-name=%s,%s,file.driver=file,file.locking=off,file.filename=%s",
+		    id, options, q);
+	strvec_add(v, "-device");
+	strvec_addf(v, "virtio-blk-%s,drive=%s,serial=%s", bus, id, id);
+}
+
+static void add_socket(struct strvec *v, const char *id, int fd)
+{
+	strvec_add(v, "-chardev");
+	/* We listen, QEMU accepts: an agent that comes back can connect anew. */
+	strvec_addf(v, "socket,id=%s,fd=%d,server=on,wait=off", id, fd);
+}
+
+static void add_channel(struct strvec *v, const char *bus)
+{
+	add_socket(v, "channel", QEMU_FD_CHANNEL);
+	strvec_add(v, "-device");
+	strvec_addf(v, "virtio-serial-%s,max_ports=2", bus);
+	strvec_add(v, "-device");
+	strvec_addf(v, "virtserialport,chardev=channel,name=%s", GUESTPROTO_PORT);
+}
+
+static void add_nics(struct strvec *v, const struct hv_spec *spec, const struct qemu_host *host,
+		     const char *bus)
+{
+	bool pci = strcmp(bus, "pci") == 0;
+	const uint8_t *m = spec->mac;
+	if (spec->nic) {
+		strvec_add(v, "-netdev");
+		if (host->binary->number >= QEMU_SINCE_STREAM)
+			strvec_addf(v, "stream,id=net0,server=on,addr.type=fd,addr.str=%d", QEMU_FD_NET);
+		else
+			strvec_addf(v, "socket,id=net0,fd=%d", QEMU_FD_NET);
+		strvec_add(v, "-device");
+		strvec_addf(v, "virtio-net-%s,netdev=net0,mac=%02x:%02x:%02x:%02x:%02x:%02x%s", bus,
+			    m[0], m[1], m[2], m[3], m[4], m[5], pci ? ",romfile=" : "");
+	}
+	if (spec->outbound) {
+		/* A network of its own for each VM, so the address may be the same in all; the guest tells the two
+		 * NICs apart by eth0's MAC, which it is told. */
+		strvec_addv(v, "-netdev", "user,id=net1,ipv6=off", "-device", NULL);
+		strvec_addf(v, "virtio-net-%s,netdev=net1,mac=52:54:00:12:34:56%s", bus,
+			    pci ? ",romfile=" : "");
+	}
+}
+
+int qemu_args(const struct hv_spec *spec, const struct qemu_host *host, struct strvec *argv,
+	      struct err *err)
+{
+	const char *machine = qemu_machine(spec, host);
+	if (!machine)
+		return err_set(err, EINVAL,
+			       "machine type %s: unknown, allowed are auto, microvm and q35",
+			       spec->machine);
+	if (spec->accel && strcmp(spec->accel, "auto") != 0 && strcmp(spec->accel, host->accel) != 0)
+		return err_set(err, EINVAL, "accelerator %s: this node was probed for %s",
+			       spec->accel, host->accel);
+	if (!spec->vmlinux && !spec->kernel)
+		return err_set(err, EINVAL, "no kernel given");
+	const char *bus = strcmp(machine, "microvm") == 0 ? "device" : "pci";
+	_cleanup_free_ char *name = quoted(spec->name);
+	strvec_addv(argv, host->binary->path, "-name", NULL);
+	strvec_addf(argv, "guest=%s", name);
+	strvec_addv(argv, "-nodefaults", "-no-user-config", "-display", "none", NULL);
+	/* A guest that resets itself ends its VMM: the reason is then known, and a kernel that panics at boot
+	 * does not boot for ever. A reset that is asked for is let through (qemu.c). */
+	strvec_add(argv, "-no-reboot");
+	strvec_addv(argv, "-sandbox",
+		    "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny", NULL);
+	add_socket(argv, "monitor", QEMU_FD_QMP);
+	strvec_addv(argv, "-mon", "chardev=monitor,mode=control", NULL);
+	add_machine(argv, spec, host, machine);
+	/* With it a guest whose kernel panics says so (modules pvpanic, pvpanic-mmio); without, it just resets. */
+	strvec_addv(argv, "-device", "pvpanic", NULL);
+	add_socket(argv, "console", QEMU_FD_CONSOLE);
+	strvec_addv(argv, "-serial", "chardev:console", NULL);
+	add_channel(argv, bus);
+	if (spec->root)
+		add_disk(argv, "root", spec->root, "read-only=on", bus);
+	if (spec->scratch) /* it lives as long as its VM: nothing to flush for */
+		add_disk(argv, "scratch", spec->scratch, "cache.no-flush=on,discard=unmap", bus);
+	add_nics(argv, spec, host, bus);
+	if (spec->extra_args)
+		strvec_copy(argv, spec->extra_args);
+	return 0;
+}
+
+uint64_t qemu_tsc_khz(const char *cpuinfo)
+{
+	/* x86: BogoMIPS is twice the TSC's MHz where the kernel knows the TSC (loops_per_jiffy is taken from it,
+	 * arch/x86/kernel/tsc.c), and worthless where the TSC is not constant. */
+	const char *p = strstr(cpuinfo, "\nbogomips");
+	double mips;
+	if (!p || !strstr(cpuinfo, "constant_tsc") || sscanf(p + 9, " : %lf", &mips) != 1 ||
+	    mips < 200 || mips > 40000)
+		return 0;
+	return (uint64_t)(mips * 500 + 0.5);
+}
+
+static bool is_warning(const char *s, size_t n)
+{
+	return memmem(s, n, "warning:", 8) != NULL;
+}
+
+void qemu_last_words(const char *text, char *out, size_t size)
+{
+	const char *best = NULL;
+	size_t best_len = 0;
+	bool best_own = false;
+	for (const char *p = text; *p;) {
+		size_t n = strcspn(p, "\n");
+		bool own = strncmp(p, "qemu", 4) == 0 && !is_warning(p, n);
+		/* The last line that is QEMU's own and no warning; else the last that says anything. */
+		if (n && (own || !best_own)) {
+			best = p;
+			best_len = n;
+			best_own = own;
+		}
+		p += n + (p[n] == '\n');
+	}
+	const char *colon = best_own ? memmem(best, best_len, ": ", 2) : NULL;
+	if (colon) { /* "qemu-system-x86_64: what": the back end's name comes before it anyway */
+		best_len -= (size_t)(colon + 2 - best);
+		best = colon + 2;
+	}
+	snprintf(out, size, "%.*s", (int)best_len, best ? best : "");
+	for (char *c = out; *c; c++)
+		if ((unsigned char)*c < 0x20 || *c == 0x7f)
+			*c = '?';
+}

@@ -1,0 +1,313 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Does /dev/kvm run guests? That it opens says nothing: on some nodes (a container host, a cloud machine
+ * without nested virtualisation) every ioctl succeeds and a kernel then takes minutes for its first line,
+ * because an emulator is behind it. So a small loop is run in a guest, with raw ioctls (Linux
+ * Documentation/virt/kvm/api.rst), and its time a turn is judged:
+ *   real KVM 0.3-1 ns; KVM nested in an emulated machine 2-20 ns; the fake 800-5000 ns. */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/kvm.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+
+#include "base/alloc.h"
+#include "hypervisor/qemu.h"
+
+#define BOUND_MS 300 /* for everything; a guest that hangs is killed then */
+#define TURNS 10000u
+#define TURN_NS_MAX 100u /* slower than this is no hardware */
+#define TRIES 4          /* the best counts: the process may lose the CPU in one of them */
+
+#define CODE_AT 0x1000ull
+
+enum stage { OPEN, API, MAKE_VM, MAKE_CPU, RUN, DONE };
+
+struct result {
+	enum stage stage; /* where it stopped */
+	int code;         /* errno there */
+	uint64_t turn_ns; /* DONE: time of one turn */
+	uint64_t loop_us; /* DONE: time of the whole loop */
+};
+
+/* ---- in the child: async-signal-safe calls only ---- */
+
+static uint64_t now_ns(void)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+/* mov ecx, N; 1: dec ecx; jnz 1b; hlt (32-bit code) */
+static void put_code(unsigned char *page, uint32_t turns)
+{
+	const unsigned char code[] = {
+		0xb9,
+		(unsigned char)turns,
+		(unsigned char)(turns >> 8),
+		(unsigned char)(turns >> 16),
+		(unsigned char)(turns >> 24),
+		0x49,
+		0x75,
+		0xfd,
+		0xf4,
+	};
+	memcpy(page, code, sizeof(code));
+}
+
+/* Flat 32-bit protected mode. In real mode old processors would have KVM itself emulate the loop. */
+static int flat_mode(int cpu)
+{
+	struct kvm_sregs s;
+	if (ioctl(cpu, KVM_GET_SREGS, &s) < 0)
+		return -1;
+	struct kvm_segment code = {
+		.limit = 0xffffffff, .selector = 8, .type = 11, .present = 1, .db = 1, .s = 1, .g = 1};
+	struct kvm_segment data = code;
+	data.selector = 16;
+	data.type = 3;
+	s.cs = code;
+	s.ds = s.es = s.fs = s.gs = s.ss = data;
+	s.cr0 |= 1;
+	return ioctl(cpu, KVM_SET_SREGS, &s);
+}
+
+static int run_loop(int cpu, const struct kvm_run *run, unsigned char *page, uint32_t turns,
+		    uint64_t *ret_ns)
+{
+	struct kvm_regs r = {.rip = CODE_AT, .rflags = 2};
+	put_code(page, turns);
+	if (ioctl(cpu, KVM_SET_REGS, &r) < 0)
+		return -1;
+	uint64_t start = now_ns();
+	while (ioctl(cpu, KVM_RUN, 0) < 0)
+		if (errno != EINTR)
+			return -1;
+	*ret_ns = now_ns() - start;
+	if (run->exit_reason != KVM_EXIT_HLT || ioctl(cpu, KVM_GET_REGS, &r) < 0 || r.rcx != 0) {
+		errno = EIO;
+		return -1;
+	}
+	return 0;
+}
+
+static int measure(int cpu, const struct kvm_run *run, unsigned char *page, struct result *res)
+{
+	uint64_t entry = UINT64_MAX, loop = UINT64_MAX, ns;
+	for (int i = 0; i < 2; i++) {
+		if (run_loop(cpu, run, page, 1, &ns) < 0)
+			return -1;
+		entry = MIN(entry, ns); /* what entering and leaving the guest costs */
+	}
+	for (int i = 0; i < TRIES; i++) {
+		if (run_loop(cpu, run, page, TURNS, &ns) < 0)
+			return -1;
+		loop = MIN(loop, ns);
+		res->loop_us = loop / 1000;
+		res->turn_ns = loop > entry ? (loop - entry) / TURNS : 0;
+		if (res->turn_ns <= TURN_NS_MAX)
+			break;
+	}
+	return 0;
+}
+
+static void try_kvm(const char *device, struct result *res)
+{
+	res->stage = OPEN;
+	int kvm = open(device, O_RDWR | O_CLOEXEC);
+	if (kvm < 0)
+		return;
+	res->stage = API;
+	if (ioctl(kvm, KVM_GET_API_VERSION, 0) != KVM_API_VERSION)
+		return;
+	res->stage = MAKE_VM;
+	int vm = ioctl(kvm, KVM_CREATE_VM, 0);
+	if (vm < 0)
+		return;
+	ioctl(vm, KVM_SET_TSS_ADDR, 0xfffbd000ul); /* Intel needs it, others refuse it */
+	unsigned char *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
+				   -1, 0);
+	struct kvm_userspace_memory_region r = {.guest_phys_addr = CODE_AT,
+						.memory_size = 4096,
+						.userspace_addr = (uintptr_t)page};
+	if (page == MAP_FAILED || ioctl(vm, KVM_SET_USER_MEMORY_REGION, &r) < 0)
+		return;
+	res->stage = MAKE_CPU;
+	int cpu = ioctl(vm, KVM_CREATE_VCPU, 0), size = ioctl(kvm, KVM_GET_VCPU_MMAP_SIZE, 0);
+	if (cpu < 0 || size < (int)sizeof(struct kvm_run))
+		return;
+	struct kvm_run *run = mmap(NULL, (size_t)size, PROT_READ | PROT_WRITE, MAP_SHARED, cpu, 0);
+	if (run == MAP_FAILED || flat_mode(cpu) < 0)
+		return;
+	res->stage = RUN;
+	if (measure(cpu, run, page, res) == 0)
+		res->stage = DONE;
+}
+
+static void close_but(int keep)
+{
+	int last = (int)sysconf(_SC_OPEN_MAX);
+	if (keep > 0)
+		syscall(SYS_close_range, 0, keep - 1, 0);
+	if (syscall(SYS_close_range, keep + 1, ~0u, 0) == 0)
+		return;
+	for (int fd = 0; fd < (last > 0 && last < 65536 ? last : 65536); fd++)
+		if (fd != keep)
+			close(fd);
+}
+
+static _Noreturn void child(const char *device, int out, pid_t parent)
+{
+	struct result res = {0};
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (getppid() != parent)
+		_exit(1);
+	close_but(out); /* a socket of the parent's must not stay open because we have it, too */
+	errno = 0;
+	try_kvm(device, &res);
+	res.code = errno;
+	_exit(write(out, &res, sizeof(res)) == (ssize_t)sizeof(res) ? 0 : 1);
+}
+
+/* ---- in the agent ---- */
+
+struct kvm_probe {
+	char device[64];
+	pid_t pid;
+	int fd, pidfd;
+	struct watch *watch, *reaper;
+	struct evtimer *timer;
+	void (*done)(void *arg, bool works, const char *text);
+	void *arg;
+};
+
+static void describe(const struct kvm_probe *k, const struct result *r, char *out, size_t size)
+{
+	const char *d = k->device;
+	if (r->stage == DONE && r->turn_ns <= TURN_NS_MAX)
+		out[0] = '\0';
+	else if (r->stage == DONE)
+		snprintf(out, size, "%s opens but is no hardware (a loop of %u turns took %.1f ms)",
+			 d, TURNS, (double)r->loop_us / 1000);
+	else if (r->stage == OPEN && r->code == ENOENT)
+		snprintf(out, size, "no %s (module kvm not loaded, or virtualisation off)", d);
+	else if (r->stage == OPEN && (r->code == EACCES || r->code == EPERM))
+		snprintf(out, size, "%s: %s (be in its group, often \"kvm\")", d, strerror(r->code));
+	else if (r->stage == OPEN)
+		snprintf(out, size, "%s: %s", d, strerror(r->code));
+	else if (r->stage == API)
+		snprintf(out, size, "%s is not KVM, or not version %d of it", d, KVM_API_VERSION);
+	else
+		snprintf(out, size, "%s opens but %s fails: %s", d,
+			 r->stage == RUN       ? "a guest"
+			 : r->stage == MAKE_VM ? "making a VM"
+					       : "making a CPU",
+			 strerror(r->code));
+}
+
+/* The child is reaped when it ends, which need not be now: a process inside KVM_RUN takes the signal when
+ * the kernel lets it. */
+static void on_ended(void *arg, int events _unused_)
+{
+	struct kvm_probe *k = arg;
+	if (waitpid(k->pid, NULL, WNOHANG) == 0)
+		return;
+	watch_destroy(k->reaper);
+	close(k->pidfd);
+	free(k);
+}
+
+static void finish(struct kvm_probe *k, bool works, const char *text)
+{
+	kill(k->pid, SIGKILL); /* not reaped yet, so the number is its own */
+	watch_destroy(k->watch);
+	close(k->fd);
+	evtimer_destroy(k->timer);
+	void (*done)(void *, bool, const char *) = k->done;
+	void *arg = k->arg;
+	if (k->reaper) {
+		watch_set(k->reaper, WATCH_READ);
+	} else { /* Linux before 5.3 has no pidfd */
+		waitpid(k->pid, NULL, 0);
+		free(k);
+	}
+	done(arg, works, text);
+}
+
+static void on_result(void *arg, int events _unused_)
+{
+	struct kvm_probe *k = arg;
+	struct result r;
+	char text[200] = "the KVM probe died";
+	ssize_t n = read(k->fd, &r, sizeof(r));
+	if (n < 0 && (errno == EINTR || errno == EAGAIN))
+		return;
+	if (n == (ssize_t)sizeof(r))
+		describe(k, &r, text, sizeof(text));
+	finish(k, !text[0], text);
+}
+
+static void on_timer(void *arg)
+{
+	struct kvm_probe *k = arg;
+	char text[200];
+	snprintf(text, sizeof(text),
+		 "%s opens but runs no guest (a loop of %u turns took more than %d ms)", k->device,
+		 TURNS, BOUND_MS);
+	finish(k, false, text);
+}
+
+static pid_t fork_child(const char *device, int out)
+{
+	sigset_t all, old;
+	sigfillset(&all);
+	pid_t parent = getpid();
+	sigprocmask(SIG_SETMASK, &all, &old); /* the child must not run our handlers */
+	pid_t pid = fork();
+	if (pid == 0)
+		child(device, out, parent);
+	int code = errno;
+	sigprocmask(SIG_SETMASK, &old, NULL);
+	errno = code;
+	return pid;
+}
+
+int qemu_kvm_probe(struct loop *l, const char *device,
+		   void (*done)(void *arg, bool works, const char *text), void *arg, struct err *err)
+{
+	int p[2];
+	if (pipe2(p, O_CLOEXEC) < 0)
+		return err_errno(err, errno, "KVM probe");
+	struct kvm_probe *k = xcalloc(1, sizeof(*k));
+	snprintf(k->device, sizeof(k->device), "%s", device);
+	k->fd = p[0];
+	k->done = done;
+	k->arg = arg;
+	k->pid = fork_child(device, p[1]);
+	int code = errno;
+	close(p[1]);
+	k->watch = k->pid < 0 ? NULL : watch_create(l, k->fd, on_result, k, err);
+	if (!k->watch) {
+		if (k->pid < 0)
+			err_errno(err, code, "KVM probe: fork");
+		else {
+			kill(k->pid, SIGKILL);
+			waitpid(k->pid, NULL, 0);
+		}
+		close(k->fd);
+		free(k);
+		return -1;
+	}
+	watch_set(k->watch, WATCH_READ);
+	k->pidfd = (int)syscall(SYS_pidfd_open, k->pid, 0);
+	k->reaper = k->pidfd >= 0 ? watch_create(l, k->pidfd, on_ended, k, NULL) : NULL;
+	k->timer = evtimer_create(l, on_timer, k);
+	evtimer_start(k->timer, BOUND_MS, 0);
+	return 0;
+}

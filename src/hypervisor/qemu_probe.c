@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "hypervisor/qemu.h"
+
+#define KVM_DEVICE "/dev/kvm"
+
+/* Two questions are out at once: the program, and KVM. The later answer ends the probe. */
+struct probe {
+	bool want_kvm, want_tcg;
+	int waiting;
+	bool kvm;
+	struct hv_probe p;
+	struct err binary;
+	char kvm_text[200];
+	struct evtimer *timer;
+	void (*done)(void *arg, const struct hv_probe *p);
+	void *arg;
+};
+
+static void decide(struct probe *q)
+{
+	struct hv_probe *p = &q->p;
+	if (q->binary.code) {
+		snprintf(p->why, sizeof(p->why), "%.*s", (int)sizeof(p->why) - 1, q->binary.text);
+	} else if (q->kvm) {
+		snprintf(p->accel, sizeof(p->accel), "kvm");
+	} else if (q->want_tcg) {
+		snprintf(p->accel, sizeof(p->accel), "tcg");
+		if (q->want_kvm)
+			snprintf(p->note, sizeof(p->note), "%s: using TCG (emulation, slow)",
+				 q->kvm_text);
+	} else {
+		snprintf(p->why, sizeof(p->why), "%s", q->kvm_text);
+	}
+	p->usable = !p->why[0];
+}
+
+static void one_answer(struct probe *q)
+{
+	if (--q->waiting)
+		return;
+	decide(q);
+	evtimer_destroy(q->timer);
+	q->done(q->arg, &q->p);
+	free(q);
+}
+
+static void on_binary(void *arg, const struct qemu_binary *b, const struct err *err)
+{
+	struct probe *q = arg;
+	if (b)
+		snprintf(q->p.version, sizeof(q->p.version), "%s", b->version);
+	else
+		q->binary = *err;
+	one_answer(q);
+}
+
+static void on_kvm(void *arg, bool works, const char *text)
+{
+	struct probe *q = arg;
+	q->kvm = works;
+	snprintf(q->kvm_text, sizeof(q->kvm_text), "%s", text);
+	one_answer(q);
+}
+
+static void on_begun(void *arg)
+{
+	one_answer(arg);
+}
+
+int qemu_probe(struct loop *l, const char *accel, void (*done)(void *arg, const struct hv_probe *p),
+	       void *arg, struct err *err)
+{
+	bool any = !accel || strcmp(accel, "auto") == 0;
+	struct probe *q = xcalloc(1, sizeof(*q));
+	q->done = done;
+	q->arg = arg;
+	q->want_kvm = any || strcmp(accel, "kvm") == 0;
+	q->want_tcg = any || strcmp(accel, "tcg") == 0;
+	if (!q->want_kvm && !q->want_tcg) {
+		free(q);
+		return err_set(err, EINVAL,
+			       "accelerator %s: unknown, allowed are auto, kvm and tcg", accel);
+	}
+	/* One more answer, from the loop: whatever the others say at once, done() is never called from here. */
+	q->waiting = 1;
+	q->timer = evtimer_create(l, on_begun, q);
+	evtimer_start(q->timer, 0, 0);
+#if defined(__x86_64__)
+	if (qemu_binary_find(l, on_binary, q, &q->binary) == 0)
+		q->waiting++;
+	struct err e = ERR_INIT;
+	if (q->want_kvm && qemu_kvm_probe(l, KVM_DEVICE, on_kvm, q, &e) == 0)
+		q->waiting++;
+	else if (q->want_kvm)
+		snprintf(q->kvm_text, sizeof(q->kvm_text), "%.*s", (int)sizeof(q->kvm_text) - 1, e.text);
+#else
+	err_set(&q->binary, ENOTSUP, "only x86-64 nodes are supported so far");
+	(void)on_binary;
+	(void)on_kvm;
+#endif
+	return 0;
+}

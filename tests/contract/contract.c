@@ -1,0 +1,553 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The contract of hypervisor.h, checked the same way on every back end. TAP.
+ *   contract BACKEND [--kernel F] [--vmlinux F] [--initrd F] [--root F] [--cmdline TEXT] [--accel A]
+ *                    [--machine M] [--vms N] [--bound SECONDS] */
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/alloc.h"
+#include "base/path.h"
+#include "base/proc.h"
+#include "base/size.h"
+#include "base/time.h"
+#include "testvm.h"
+#include "tests/tap.h"
+
+#define VMS_MAX 64
+
+static struct env env;
+static unsigned n_vms = 8;
+
+static bool fake(void)
+{
+	return strcmp(env.h->name, "fake") == 0;
+}
+
+static bool one_line(const char *s)
+{
+	return s[0] && !strchr(s, '\n');
+}
+
+/* A VM that is ready; a failed one ends the check, not the run. */
+static bool up(struct testvm *t, const char *const *words)
+{
+	struct err e = ERR_INIT;
+	if (testvm_start(t, &env, words, &e) < 0) {
+		ok(false, "start: %s", e.text);
+		return false;
+	}
+	if (testvm_wait(t, t->readies || t->gone))
+		return ok(t->readies && !t->gone, "ready%s%s", t->gone ? ", but: " : "", t->gone_reason);
+	return ok(false, "ready in time (hellos %d, state %s)", t->hellos, hv_state_name(t->state));
+}
+
+/* ---- probe ---- */
+
+static void on_probe(void *arg, const struct hv_probe *p)
+{
+	env.probe = *p;
+	++*(int *)arg;
+}
+
+static void test_probe(const char *accel)
+{
+	struct err e = ERR_INIT;
+	int answers = 0;
+	struct testvm t = {.env = &env};
+	uint64_t begin = time_mono_ms();
+	ok(hypervisor_probe(env.h, env.loop, accel, on_probe, &answers, &e) == 0, "probe begins %s",
+	   e.text);
+	is_int(answers, 0, "no answer from inside the call");
+	ok(testvm_wait(&t, answers), "an answer comes");
+	printf("# probe: %llu ms, usable %d, accel '%s', version '%s', why '%s', note '%s'\n",
+	       (unsigned long long)(time_mono_ms() - begin), env.probe.usable, env.probe.accel,
+	       env.probe.version, env.probe.why, env.probe.note);
+	ok(env.probe.usable ? env.probe.accel[0] && env.probe.version[0] : one_line(env.probe.why),
+	   "usable: accelerator and version; else: why");
+}
+
+/* ---- the table ---- */
+
+static void test_table(void)
+{
+	size_t n = 0;
+	for (const struct hypervisor *h; (h = hypervisor_at(n)); n++)
+		ok(hypervisor_find(h->name) == h && h->summary && h->lacks, "table: %s", h->name);
+	ok(n >= 2, "several back ends");
+	ok(!hypervisor_find("nosuch"), "an unknown name is not found");
+}
+
+/* What a back end lacks is refused with ENOTSUP and why. A back end with no ops but those needed to begin. */
+static struct hv_vm *const bare_vm = (struct hv_vm *)&env;
+
+static int bare_start(struct loop *l _unused_, const struct hv_spec *s _unused_,
+		      const struct hv_probe *p _unused_, hv_event_fn *fn _unused_,
+		      void *arg _unused_, struct hv_vm **ret, struct err *err _unused_)
+{
+	*ret = bare_vm;
+	return 0;
+}
+
+static void bare_release(struct hv_vm *vm)
+{
+	ok(vm == bare_vm, "release reaches the back end");
+}
+
+static void test_lacking(void)
+{
+	static const struct hypervisor bare = {
+		.name = "bare", .lacks = "it is bare", .start = bare_start, .release = bare_release};
+	struct hv *v = NULL;
+	struct hv_stats st;
+	struct err e = ERR_INIT;
+	struct hv_probe p = {.why = "no metal"};
+	ok(hv_start(&bare, env.loop, &env.spec, &p, NULL, NULL, &v, &e) < 0 && !v,
+	   "not usable: not started");
+	is_str(e.text, "bare: no metal", "and says why");
+	p.usable = true;
+	is_int(hv_start(&bare, env.loop, &env.spec, &p, NULL, NULL, &v, &e), 0, "started");
+#define LACKS(call)                                                                                \
+	do {                                                                                       \
+		e = ERR_INIT;                                                                      \
+		ok((call) < 0 && e.code == ENOTSUP && strstr(e.text, "it is bare"), "%s", e.text); \
+	} while (0)
+	LACKS(hypervisor_probe(&bare, env.loop, "auto", on_probe, NULL, &e));
+	LACKS(hv_stop(v, HV_STOP_HARD, &e));
+	LACKS(hv_pause(v, &e));
+	LACKS(hv_resume(v, &e));
+	LACKS(hv_reset(v, &e));
+	LACKS(hv_stats(v, &st, &e));
+	hv_release(v);
+	hv_release(NULL);
+}
+
+/* ---- one VM ---- */
+
+static void test_start_and_exec(void)
+{
+	struct testvm t;
+	struct hv_stats st = {0};
+	struct err e = ERR_INIT;
+	if (!up(&t, NULL)) {
+		testvm_finish(&t);
+		return;
+	}
+	printf("# running after %llu ms, hello %llu ms, ready %llu ms\n",
+	       (unsigned long long)t.running_ms, (unsigned long long)t.hello_ms,
+	       (unsigned long long)t.ready_ms);
+	is_int(t.state, HV_RUNNING, "state: running");
+	is_int(t.channels, 1, "one channel");
+	is_int(t.hellos, 1, "one hello");
+	static const char *const echo[] = {"echo", "round", "trip", NULL}, *const cat[] = {"cat", NULL},
+				 *const none[] = {"no-such-program", NULL};
+	testvm_exec(&t, echo, NULL);
+	ok(testvm_wait(&t, t.exits == 1), "a program ends");
+	is_int(t.exit_code, 0, "with exit code 0");
+	is_str(buf_cstr(&t.out), "round trip\n", "and its output");
+	testvm_exec(&t, cat, "through\n");
+	ok(testvm_wait(&t, t.exits == 2) && t.exit_code == 0, "a program with input ends");
+	is_str(buf_cstr(&t.out), "through\n", "input comes back");
+	testvm_exec(&t, none, NULL);
+	ok(testvm_wait(&t, t.exits == 3), "a program that is not there ends");
+	is_int(t.exit_code, 127, "with 127");
+	is_int(hv_stats(t.hv, &st, &e), 0, "stats %s", e.text);
+	ok(st.rss > 0, "it uses memory (%llu KiB)", (unsigned long long)st.rss / 1024);
+	if (env.h->caps & HV_CAP_CONSOLE)
+		ok(testvm_wait(&t, buf_len(&t.console_text) > 0), "the console says something");
+	ok(hv_stop(t.hv, HV_STOP_HARD, &e) == 0, "hard stop begins %s", e.text);
+	is_int(t.gone, 0, "no event from inside the call");
+	ok(testvm_wait(&t, t.gone), "the VM is gone");
+	is_int(t.gone_state, HV_SHUTDOWN, "a stop that was asked for is no crash");
+	is_str(t.gone_reason, "stopped", "and the reason says so");
+	ok(hv_pause(t.hv, &e) < 0 && e.code == ESRCH, "after the end every op is refused: %s", e.text);
+	testvm_run(&env, 100);
+	is_int(t.after_gone, 0, "no event after the end");
+	is_int(t.failed, 0, "nothing failed");
+	testvm_finish(&t);
+}
+
+static void test_console(void)
+{
+	struct testvm t;
+	static const char *const words[] = {"console=line one\n", "console-bytes=100000", NULL};
+	if (!(env.h->caps & HV_CAP_CONSOLE) || !fake())
+		return;
+	if (up(&t, words)) {
+		ok(testvm_wait(&t, buf_len(&t.console_text) >= 100009), "the whole console comes");
+		ok(strncmp(buf_cstr(&t.console_text), "line one\n", 9) == 0, "in order");
+		size_t before = buf_len(&t.console_text);
+		stream_write(t.console, "typed", 5);
+		ok(testvm_wait(&t, buf_len(&t.console_text) == before + 5),
+		   "the console takes input");
+	}
+	testvm_finish(&t);
+}
+
+static void test_pause(void)
+{
+	struct testvm t;
+	struct err e = ERR_INIT;
+	if (!up(&t, NULL)) {
+		testvm_finish(&t);
+		return;
+	}
+	is_int(hv_pause(t.hv, &e), 0, "pause begins %s", e.text);
+	ok(testvm_wait(&t, t.state == HV_PAUSED), "state: paused");
+	testvm_ping(&t);
+	testvm_run(&env, 300);
+	is_int(t.pongs, 0, "a paused guest does not answer");
+	is_int(hv_resume(t.hv, &e), 0, "resume begins %s", e.text);
+	ok(testvm_wait(&t, t.state == HV_RUNNING), "state: running");
+	ok(testvm_wait(&t, t.pongs == 1), "the answer comes now");
+	is_int(t.failed + t.gone, 0, "nothing failed");
+	/* In order, also when nobody waits in between. */
+	int before = t.states;
+	hv_pause(t.hv, &e);
+	hv_resume(t.hv, &e);
+	ok(testvm_wait(&t, t.states >= before + 2) && t.state == HV_RUNNING,
+	   "pause and resume at once end in running");
+	testvm_finish(&t);
+}
+
+static void test_reset(void)
+{
+	struct testvm t;
+	struct err e = ERR_INIT;
+	char boot[64];
+	if (!(env.h->caps & HV_CAP_RESET))
+		return;
+	if (up(&t, NULL)) {
+		memcpy(boot, t.boot, sizeof(boot));
+		is_int(hv_reset(t.hv, &e), 0, "reset begins %s", e.text);
+		ok(testvm_wait(&t, t.hellos == 2 || t.gone), "the guest says hello again");
+		is_int(t.channels, 2, "on a new channel");
+		ok(strcmp(boot, t.boot) != 0, "with another boot id (%s, %s)", boot, t.boot);
+		ok(testvm_wait(&t, t.readies == 2), "and is ready again");
+		is_int(t.gone, 0, "it is the same VM");
+	}
+	testvm_finish(&t);
+}
+
+static void test_guest_shutdown(void)
+{
+	struct testvm t;
+	if (up(&t, NULL)) {
+		testvm_shutdown(&t, "poweroff");
+		ok(testvm_wait(&t, t.gone), "the VM is gone");
+		is_int(t.gone_state, HV_SHUTDOWN, "by a shutdown");
+		is_str(t.gone_reason, "guest powered off", "and the reason says so");
+		is_int(t.byes, 1, "the guest said bye");
+	}
+	testvm_finish(&t);
+	if (up(&t, NULL)) {
+		testvm_shutdown(&t, "reboot");
+		ok(testvm_wait(&t, t.gone), "a guest that reboots by itself ends its VM");
+		ok(strstr(t.gone_reason, "reset itself"), "and the reason says so: %s", t.gone_reason);
+	}
+	testvm_finish(&t);
+}
+
+static void test_vmm_killed(void)
+{
+	struct testvm t;
+	struct hv_stats st = {0};
+	struct err e = ERR_INIT;
+	static const char *const crash[] = {"crash-after=50ms", NULL};
+	if (up(&t, fake() ? crash : NULL)) {
+		if (!fake()) {
+			hv_stats(t.hv, &st, &e);
+			ok(st.pid > 1, "the VMM has a process");
+			kill(st.pid, SIGKILL);
+		}
+		ok(testvm_wait(&t, t.gone), "the VM is gone");
+		is_int(t.gone_state, HV_CRASHED, "by a crash");
+		ok(one_line(t.gone_reason), "reason: %s", t.gone_reason);
+		ok(fake() || strstr(t.gone_reason, "SIGKILL"), "it names the signal");
+		is_int(t.gone, 1, "told once");
+	}
+	testvm_finish(&t);
+}
+
+static void test_graceful(void)
+{
+	struct testvm t;
+	struct err e = ERR_INIT;
+	if (up(&t, NULL)) {
+		/* What the guest does with a power button is its own matter; a refusal says why. */
+		int rc = hv_stop(t.hv, HV_STOP_GRACEFUL, &e);
+		ok(rc == 0 || (e.code == ENOTSUP && one_line(e.text)), "graceful stop: %s",
+		   rc == 0 ? "begun" : e.text);
+		is_int(t.gone, 0, "no event from inside the call");
+	}
+	testvm_finish(&t);
+}
+
+/* ---- failures ---- */
+
+static void test_start_fails(void)
+{
+	struct testvm t;
+	struct err e = ERR_INIT;
+	struct hv_spec was = env.spec;
+	static const char *const refuse[] = {"refuse-start", NULL}, *const fail[] = {"fail-start", NULL},
+				 *const bad_word[] = {"no-such-word", NULL},
+				 *const bad_device[] = {"-device", "nosuch", NULL};
+	if (!fake())
+		env.spec.vmlinux = env.spec.kernel = "/nonexistent/kernel";
+	ok(testvm_start(&t, &env, fake() ? refuse : NULL, &e) < 0,
+	   "a start that cannot succeed is refused");
+	ok(one_line(e.text) && (fake() || strstr(e.text, "/nonexistent/kernel")), "one line: %s",
+	   e.text);
+	env.spec = was;
+	if (fake())
+		ok(testvm_start(&t, &env, bad_word, &e) < 0 && e.code == EINVAL, "bad script: %s",
+		   e.text);
+	env.spec.machine = "nosuch";
+	ok(fake() || (testvm_start(&t, &env, NULL, &e) < 0 && e.code == EINVAL), "bad machine: %s",
+	   e.text);
+	env.spec = was;
+	if (testvm_start(&t, &env, fake() ? fail : bad_device, &e) < 0) {
+		ok(false, "start: %s", e.text);
+		return;
+	}
+	ok(testvm_wait(&t, t.gone), "a start that fails later ends in gone");
+	testvm_run(&env, 50);
+	is_int(t.gone, 1, "once");
+	is_int(t.gone_state, HV_CRASHED, "as a crash");
+	is_int(t.channels, 0, "with no channel");
+	ok(one_line(t.gone_reason) && (fake() || strstr(t.gone_reason, "nosuch")), "one line: %s",
+	   t.gone_reason);
+	testvm_finish(&t);
+}
+
+static void test_kernel_is_nonsense(void)
+{
+	struct testvm t;
+	struct err e = ERR_INIT;
+	struct hv_spec was = env.spec;
+	if (fake())
+		return;
+	_cleanup_free_ char *path = path_join(env.tmp, "nonsense");
+	path_write(path, "no kernel\n", 10, 0600, &e);
+	env.spec.vmlinux = NULL;
+	env.spec.kernel = path;
+	if (testvm_start(&t, &env, NULL, &e) == 0) {
+		ok(testvm_wait(&t, t.gone), "a file that is no kernel ends the VM");
+		ok(one_line(t.gone_reason), "one line: %s", t.gone_reason);
+		testvm_finish(&t);
+	} else {
+		ok(one_line(e.text), "a file that is no kernel is refused: %s", e.text);
+	}
+	env.spec = was;
+	unlink(path);
+}
+
+/* ---- release in every state; many VMs ---- */
+
+static bool left_over(pid_t pid, uint64_t start)
+{
+	return pid > 0 && proc_alive(pid, start);
+}
+
+/* Starts, runs until `when` holds, releases; nothing may stay. */
+static void release_when(const char *what, bool (*when)(const struct testvm *t), bool do_pause)
+{
+	struct testvm t;
+	struct err e = ERR_INIT;
+	struct hv_stats st = {0};
+	uint64_t start = 0;
+	if (testvm_start(&t, &env, NULL, &e) < 0) {
+		ok(false, "start: %s", e.text);
+		return;
+	}
+	bool reached = testvm_wait(&t, when(&t));
+	if (reached && do_pause) {
+		hv_pause(t.hv, &e);
+		reached = testvm_wait(&t, t.state == HV_PAUSED);
+	}
+	hv_stats(t.hv, &st, &e);
+	if (st.pid)
+		proc_start_time(st.pid, &start, &e);
+	testvm_finish(&t);
+	int gone = t.gone;
+	ok(reached && testvm_wait(&t, !left_over(st.pid, start)), "released %s: no process stays", what);
+	ok(t.gone == gone, "and no event comes");
+}
+
+static bool at_once(const struct testvm *t _unused_)
+{
+	return true;
+}
+
+static bool is_running(const struct testvm *t)
+{
+	return t->states > 0;
+}
+
+static bool is_ready(const struct testvm *t)
+{
+	return t->readies > 0;
+}
+
+static void test_release(void)
+{
+	release_when("at once", at_once, false);
+	release_when("when it runs", is_running, false);
+	release_when("when it is ready", is_ready, false);
+	release_when("when it is paused", is_running, true);
+}
+
+static void test_many(void)
+{
+	static struct testvm vms[VMS_MAX];
+	struct err e = ERR_INIT;
+	unsigned begun = 0, ready = 0, gone = 0, single = 0;
+	uint64_t begin = time_mono_ms();
+	for (unsigned i = 0; i < n_vms; i++)
+		begun += testvm_start(&vms[i], &env, NULL, &e) == 0;
+	is_int(begun, n_vms, "%u VMs start at once %s", n_vms, e.text);
+	if (begun < n_vms)
+		return;
+	uint64_t bound = env.bound_ms;
+	env.bound_ms *= 1 + n_vms / 4;
+	for (unsigned i = 0; i < n_vms; i++)
+		ready += testvm_wait(&vms[i], vms[i].readies || vms[i].gone) && vms[i].readies == 1;
+	is_int(ready, n_vms, "all are ready");
+	printf("# %u VMs ready after %llu ms\n", n_vms, (unsigned long long)(time_mono_ms() - begin));
+	begin = time_mono_ms();
+	for (unsigned i = 0; i < n_vms; i++)
+		hv_stop(vms[i].hv, HV_STOP_HARD, &e);
+	for (unsigned i = 0; i < n_vms; i++)
+		gone += testvm_wait(&vms[i], vms[i].gone);
+	is_int(gone, n_vms, "all are gone");
+	printf("# and gone %llu ms after the stop\n", (unsigned long long)(time_mono_ms() - begin));
+	for (unsigned i = 0; i < n_vms; i++) {
+		single += vms[i].gone == 1 && vms[i].after_gone == 0;
+		testvm_finish(&vms[i]);
+	}
+	is_int(single, n_vms, "each once");
+	env.bound_ms = bound;
+}
+
+/* A release from inside the event is what the layer above does with a VM that has ended. */
+static struct hv *doomed;
+static int doomed_events;
+
+static void release_inside(void *arg _unused_, const struct hv_event *e)
+{
+	doomed_events++;
+	if (e->fd >= 0)
+		close(e->fd);
+	hv_release(TAKE_PTR(doomed));
+}
+
+static void test_release_inside(void)
+{
+	struct err e = ERR_INIT;
+	struct testvm t = {.env = &env};
+	struct hv_spec spec = env.spec;
+	_cleanup_free_ char *dir = path_join(env.tmp, "inside");
+	mkdir(dir, 0700);
+	spec.dir = dir;
+	doomed_events = 0;
+	is_int(hv_start(env.h, env.loop, &spec, &env.probe, release_inside, NULL, &doomed, &e), 0,
+	       "start %s", e.text);
+	ok(testvm_wait(&t, doomed_events), "the first event comes, and releases");
+	testvm_run(&env, 100);
+	is_int(doomed_events, 1, "no other comes");
+	path_remove(dir, NULL);
+}
+
+/* ---- */
+
+static int usage(void)
+{
+	fprintf(stderr, "usage: contract BACKEND [--kernel F] [--vmlinux F] [--initrd F] [--root "
+			"F] [--cmdline TEXT]"
+			" [--accel A] [--machine M] [--vms N] [--bound SECONDS]\n");
+	return 2;
+}
+
+static int parse(int argc, char **argv, const char **ret_accel)
+{
+	static const struct option options[] = {
+		{"kernel", 1, NULL, 'k'},  {"vmlinux", 1, NULL, 'v'},
+		{"initrd", 1, NULL, 'i'},  {"root", 1, NULL, 'r'},
+		{"cmdline", 1, NULL, 'c'}, {"accel", 1, NULL, 'a'},
+		{"machine", 1, NULL, 'm'}, {"vms", 1, NULL, 'n'},
+		{"bound", 1, NULL, 'b'},   {0}};
+	int64_t n;
+	struct hv_spec *s = &env.spec;
+	for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
+		switch (c) {
+		case 'k': s->kernel = optarg; break;
+		case 'v': s->vmlinux = optarg; break;
+		case 'i': s->initrd = optarg; break;
+		case 'r': s->root = optarg; break;
+		case 'c': s->cmdline = optarg; break;
+		case 'a': *ret_accel = optarg; break;
+		case 'm': s->machine = optarg; break;
+		case 'n':
+			if (int_parse(optarg, 1, VMS_MAX, &n, NULL) < 0)
+				return usage();
+			n_vms = (unsigned)n;
+			break;
+		case 'b':
+			if (int_parse(optarg, 1, 3600, &n, NULL) < 0)
+				return usage();
+			env.bound_ms = (uint64_t)n * 1000;
+			break;
+		default: return usage();
+		}
+	}
+	env.h = argc == optind + 1 ? hypervisor_find(argv[optind]) : NULL;
+	return env.h ? 0 : usage();
+}
+
+static void run_all(void)
+{
+	test_start_and_exec();
+	test_console();
+	test_pause();
+	test_reset();
+	test_guest_shutdown();
+	test_vmm_killed();
+	test_graceful();
+	test_start_fails();
+	test_kernel_is_nonsense();
+	test_release();
+	test_release_inside();
+	test_many();
+}
+
+int main(int argc, char **argv)
+{
+	const char *accel = "auto";
+	env.bound_ms = 60000;
+	env.spec = (struct hv_spec){
+		.name = "vm0", .cpus = 1, .memory = 256u << 20, .machine = "auto", .trusted = true};
+	int rc = parse(argc, argv, &accel);
+	if (rc)
+		return rc;
+	env.spec.accel = accel;
+	env.loop = loop_create();
+	env.tmp = xasprintf("%s/vse-contract.XXXXXX", getenv("TMPDIR") ?: "/tmp");
+	if (!mkdtemp(env.tmp))
+		return 1;
+	test_table();
+	test_lacking();
+	test_probe(accel);
+	if (env.probe.usable)
+		run_all();
+	else
+		ok(false, "%s is usable here: %s", env.h->name, env.probe.why);
+	testvm_run(&env, 10);
+	loop_destroy(env.loop);
+	path_remove(env.tmp, NULL);
+	free(env.tmp);
+	return done();
+}

@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A VM under test: keeps every event of the back end, speaks the host's side of wire/guestproto.h. */
+#ifndef VSE_TESTS_CONTRACT_TESTVM_H
+#define VSE_TESTS_CONTRACT_TESTVM_H
+
+#include "base/buf.h"
+#include "hypervisor/hypervisor.h"
+#include "io/stream.h"
+
+/* What the command line gave: the same for every VM of a run. */
+struct env {
+	const struct hypervisor *h;
+	struct loop *loop;
+	struct hv_probe probe;
+	struct hv_spec spec; /* the template; name, dir and extra_args are set per VM */
+	char *tmp;           /* folder of the VMs' folders */
+	uint64_t bound_ms;   /* a wait that takes longer fails the check */
+	unsigned made;
+};
+
+struct testvm {
+	struct env *env;
+	struct hv *hv;
+	char *dir;
+	struct strvec words; /* the VMM's extra arguments */
+	struct stream *channel, *console;
+	int net_fd;
+	struct buf console_text;
+	/* events, counted; the last of each kind */
+	int states, channels, failed, gone, after_gone;
+	enum hv_state state, gone_state;
+	char reason[300], gone_reason[400], failed_op[32], failed_text[300];
+	/* the guest */
+	int hellos, readies, pongs, byes, started, exits, errors;
+	char boot[64];
+	int64_t exit_code;
+	struct buf out; /* stdout of the last exec */
+	bool out_eof;
+	uint32_t next_id;
+	/* times, in ms since the start */
+	uint64_t started_at, running_ms, hello_ms, ready_ms;
+	bool no_setup; /* do not answer "hello" */
+};
+
+/* words: NULL-terminated script words or VMM arguments; may be NULL. -1 when the start is refused. */
+int testvm_start(struct testvm *t, struct env *env, const char *const *words, struct err *err);
+void testvm_finish(struct testvm *t); /* releases; removes the folder */
+void testvm_ping(struct testvm *t);
+/* argv NULL-terminated; output and exit code land in t->out and t->exit_code. */
+void testvm_exec(struct testvm *t, const char *const *argv, const char *input);
+void testvm_shutdown(struct testvm *t, const char *how);
+
+/* Runs the loop until the condition holds or the bound is over. */
+#define testvm_wait(t, cond)                                                                       \
+	__extension__({                                                                            \
+		uint64_t until_ = time_mono_ms() + (t)->env->bound_ms;                             \
+		testvm_tick((t)->env, true);                                                       \
+		while (!(cond) && time_mono_ms() < until_ && loop_run_once((t)->env->loop))        \
+			;                                                                          \
+		testvm_tick((t)->env, false);                                                      \
+		(cond);                                                                            \
+	})
+/* A heartbeat, so that a wait wakes up for its bound. */
+void testvm_tick(struct env *env, bool on);
+/* Runs the loop for so long, whatever comes. */
+void testvm_run(struct env *env, uint64_t ms);
+
+#endif

@@ -1,0 +1,517 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The pure parts of the back end `qemu`, its QMP client against a scripted peer, and the KVM probe
+ * against devices that are none. */
+#include <errno.h>
+#include <signal.h>
+#include <sys/socket.h>
+
+#include "base/alloc.h"
+#include "base/buf.h"
+#include "hypervisor/fake.h"
+#include "hypervisor/qemu.h"
+#include "hypervisor/qemu_qmp.h"
+#include "tap.h"
+
+/* ---- lines ---- */
+
+static int parse(const char *s, struct qmp_message *m, struct err *e)
+{
+	return qmp_parse(s, strlen(s), m, e);
+}
+
+static void test_lines(void)
+{
+	struct qmp_message m;
+	struct err e = ERR_INIT;
+	is_int(parse("{\"event\":\"STOP\",\"timestamp\":{\"seconds\":1,\"microseconds\":2}}", &m, &e),
+	       0, "an event");
+	ok(m.kind == QMP_EVENT && strcmp(m.name, "STOP") == 0 && !m.data, "its name, no data");
+	qmp_message_finish(&m);
+	is_int(parse("{\"return\":{\"status\":\"running\"},\"id\":7}", &m, &e), 0, "an answer");
+	ok(m.kind == QMP_RETURN && m.id == 7 && json_is_object(m.data), "its id and value");
+	qmp_message_finish(&m);
+	is_int(parse("{\"id\":8,\"error\":{\"class\":\"GenericError\",\"desc\":\"no disk\"}}", &m, &e),
+	       0, "an error");
+	ok(m.kind == QMP_ERROR && m.id == 8 && strcmp(m.text, "no disk") == 0, "its id and text");
+	qmp_message_finish(&m);
+	is_int(parse("{\"QMP\":{\"version\":{\"qemu\":{\"major\":7}},\"capabilities\":[]}}", &m, &e),
+	       0, "the greeting");
+	ok(m.kind == QMP_GREETING && m.data, "with a version");
+	qmp_message_finish(&m);
+	is_int(parse("{\"return\":{},\"id\":\"7\"}", &m, &e), 0, "an answer with a foreign id");
+	is_int(m.id, 0, "is nobody's");
+	qmp_message_finish(&m);
+	static const char *const bad[] = {"",
+					  "{",
+					  "[]",
+					  "7",
+					  "{}",
+					  "{\"event\":7}",
+					  "{\"event\":\"STOP\",\"data\":[]}",
+					  "{\"error\":{}}",
+					  "{\"error\":\"x\"}",
+					  "{\"return\":1} {\"return\":2}",
+					  "\xff\xfe",
+					  "{\"return\":99999999999999999999}"};
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		e = ERR_INIT;
+		ok(parse(bad[i], &m, &e) < 0 && e.code == EPROTO, "refused: '%s' (%s)", bad[i], e.text);
+	}
+}
+
+/* ---- client ---- */
+
+#define GREETING "{\"QMP\":{\"version\":{},\"capabilities\":[]}}\r\n"
+
+struct peer {
+	struct loop *loop;
+	struct qmp *q;
+	int fd; /* QEMU's end */
+	int ready, events, closed, answers;
+	int close_code;
+	char event[32], answer[600];
+	bool destroy_at_event, destroy_at_answer;
+};
+
+static void on_ready(void *arg)
+{
+	struct peer *p = arg;
+	p->ready++;
+}
+
+static void on_event(void *arg, const char *name, json_t *data _unused_)
+{
+	struct peer *p = arg;
+	p->events++;
+	snprintf(p->event, sizeof(p->event), "%s", name);
+	if (p->destroy_at_event)
+		qmp_destroy(TAKE_PTR(p->q));
+}
+
+static void on_close(void *arg, const struct err *err)
+{
+	struct peer *p = arg;
+	p->closed++;
+	p->close_code = err->code;
+}
+
+static void on_answer(void *arg, json_t *ret, const struct err *err)
+{
+	struct peer *p = arg;
+	_cleanup_free_ char *text = ret ? json_dumps(ret, JSON_COMPACT | JSON_ENCODE_ANY) : NULL;
+	p->answers++;
+	snprintf(p->answer, sizeof(p->answer), "%d %s", err ? err->code : 0, err ? err->text : text);
+	if (p->destroy_at_answer)
+		qmp_destroy(TAKE_PTR(p->q));
+}
+
+static const struct qmp_ops ops = {.on_ready = on_ready, .on_event = on_event, .on_close = on_close};
+
+static void say(struct peer *p, const char *s)
+{
+	ok(send(p->fd, s, strlen(s), MSG_NOSIGNAL) == (ssize_t)strlen(s), "peer says %.40s", s);
+}
+
+/* What the client has sent until now. */
+static void heard(struct peer *p, char *out, size_t size)
+{
+	ssize_t n = recv(p->fd, out, size - 1, MSG_DONTWAIT);
+	out[n > 0 ? n : 0] = '\0';
+}
+
+static void nothing(void *arg _unused_)
+{
+}
+
+/* Every event that is under way is told within a few rounds; the timer keeps a round from waiting. */
+static void settle(struct peer *p)
+{
+	struct evtimer *t = evtimer_create(p->loop, nothing, NULL);
+	for (int i = 0; i < 10; i++) {
+		evtimer_start(t, 1, 0);
+		loop_run_once(p->loop);
+	}
+	evtimer_destroy(t);
+}
+
+static void begin(struct peer *p, uint64_t greeting_ms)
+{
+	int pair[2];
+	struct err e = ERR_INIT;
+	*p = (struct peer){.loop = loop_create()};
+	ok(socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0, "socketpair");
+	p->fd = pair[1];
+	p->q = qmp_create(p->loop, pair[0], greeting_ms, &ops, p, &e);
+	ok(p->q != NULL, "client %s", e.text);
+}
+
+static void finish(struct peer *p)
+{
+	qmp_destroy(p->q);
+	if (p->fd >= 0)
+		close(p->fd);
+	settle(p);
+	loop_destroy(p->loop);
+}
+
+static void negotiate(struct peer *p)
+{
+	char text[500];
+	begin(p, 60000);
+	say(p, GREETING);
+	settle(p);
+	heard(p, text, sizeof(text));
+	is_str(text, "{\"execute\":\"qmp_capabilities\"}\n", "capabilities are negotiated");
+	is_int(p->ready, 0, "not ready before the answer");
+	say(p, "{\"return\": {}}\r\n");
+	settle(p);
+	is_int(p->ready, 1, "ready");
+}
+
+static void test_commands(void)
+{
+	struct peer p;
+	char text[500];
+	begin(&p, 60000);
+	qmp_command(p.q, "stop", NULL, 60000, on_answer, &p);
+	settle(&p);
+	heard(&p, text, sizeof(text));
+	is_str(text, "", "nothing is sent before the greeting");
+	say(&p, GREETING "{\"return\": {}}\r\n");
+	settle(&p);
+	heard(&p, text, sizeof(text));
+	is_str(text, "{\"execute\":\"qmp_capabilities\"}\n{\"execute\":\"stop\",\"id\":1}\n",
+	       "then what was queued");
+	qmp_command(p.q, "set-action", json_pack("{s:s}", "reboot", "reset"), 60000, on_answer, &p);
+	settle(&p);
+	heard(&p, text, sizeof(text));
+	is_str(text, "{\"execute\":\"set-action\",\"id\":2,\"arguments\":{\"reboot\":\"reset\"}}\n",
+	       "arguments");
+	say(&p,
+	    "{\"event\":\"STOP\",\"timestamp\":{}}\r\n{\"return\":{},\"id\":1}\r\n{\"id\":2,\"err");
+	settle(&p);
+	is_str(p.event, "STOP", "an event in between");
+	is_str(p.answer, "0 {}", "the first answer");
+	is_int(p.answers, 1, "half a line is none");
+	say(&p, "or\":{\"class\":\"GenericError\",\"desc\":\"no such action\"}}\r\n");
+	settle(&p);
+	is_str(p.answer, "5 set-action: no such action", "an error names its command");
+	say(&p, "{\"return\":{},\"id\":1}\n{\"return\":{},\"id\":99}\n");
+	settle(&p);
+	is_int(p.answers, 2, "answers to nothing are ignored");
+	finish(&p);
+}
+
+static void test_bounds(void)
+{
+	struct peer p;
+	begin(&p, 10);
+	while (!p.closed)
+		loop_run_once(p.loop);
+	is_int(p.close_code, ETIMEDOUT, "no greeting in time");
+	finish(&p);
+	negotiate(&p);
+	qmp_command(p.q, "query-status", NULL, 10, on_answer, &p);
+	qmp_command(p.q, "cont", NULL, 60000, on_answer, &p);
+	while (!p.answers)
+		loop_run_once(p.loop);
+	is_str(p.answer, "110 query-status: qemu did not answer in time", "no answer in time");
+	say(&p, "{\"return\":{},\"id\":1}\n{\"return\":3,\"id\":2}\n");
+	settle(&p);
+	is_str(p.answer, "0 3", "the late one is dropped, the next one counts");
+	is_int(p.answers, 2, "each is told once");
+	finish(&p);
+}
+
+static void test_closing(void)
+{
+	struct peer p;
+	negotiate(&p);
+	qmp_command(p.q, "stop", NULL, 60000, on_answer, &p);
+	close(TAKE_FD(p.fd));
+	settle(&p);
+	is_int(p.closed, 1, "the end is told");
+	is_int(p.close_code, 0, "as an end");
+	is_str(p.answer, "32 stop: qemu closed QMP", "what was pending fails");
+	finish(&p);
+	static const char *const nonsense[] = {"hello\n", "{\"return\":{}}\n", "{\"QMP\":\n",
+					       "{\"event\":\"STOP\"}\n"};
+	for (size_t i = 0; i < ARRAY_SIZE(nonsense); i++) {
+		begin(&p, 60000);
+		say(&p, nonsense[i]);
+		settle(&p);
+		is_int(p.close_code, EPROTO, "nonsense ends it");
+		is_int(p.closed, 1, "once");
+		finish(&p);
+	}
+	negotiate(&p);
+	_cleanup_free_ char *line = xmalloc(QMP_LINE_MAX + 100);
+	memset(line, 'x', QMP_LINE_MAX + 100);
+	for (size_t sent = 0; sent < QMP_LINE_MAX + 100 && !p.closed; settle(&p)) {
+		ssize_t n = send(p.fd, line + sent, QMP_LINE_MAX + 100 - sent,
+				 MSG_DONTWAIT | MSG_NOSIGNAL);
+		sent += n > 0 ? (size_t)n : 0;
+	}
+	is_int(p.close_code, EPROTO, "a line without end ends it");
+	finish(&p);
+	negotiate(&p);
+	p.destroy_at_event = true;
+	say(&p, "{\"event\":\"RESET\"}\n{\"event\":\"STOP\"}\n");
+	settle(&p);
+	is_int(p.events, 1, "destroyed by its own event: no other comes");
+	finish(&p);
+	negotiate(&p);
+	p.destroy_at_answer = true;
+	qmp_command(p.q, "stop", NULL, 60000, on_answer, &p);
+	qmp_command(p.q, "cont", NULL, 60000, on_answer, &p);
+	close(TAKE_FD(p.fd));
+	settle(&p);
+	is_int(p.answers, 1, "destroyed while the pending ones are told: no other comes");
+	is_int(p.closed, 0, "and no end either");
+	finish(&p);
+}
+
+/* ---- command line ---- */
+
+static const struct qemu_binary new_qemu = {.path = "/usr/bin/qemu-system-x86_64",
+					    .version = "7.2.22",
+					    .number = 702,
+					    .qboot = "/usr/share/qemu/qboot.rom",
+					    .microvm = true};
+
+static const struct hv_spec full = {
+	.name = "vm3",
+	.rank = 3,
+	.cpus = 2,
+	.memory = 256u << 20,
+	.kernel = "/i/bzImage",
+	.vmlinux = "/i/vmlinux",
+	.initrd = "/i/initrd",
+	.cmdline = "vse.root=erofs",
+	.root = "/i/a,b.erofs",
+	.scratch = "/s/scratch",
+	.dir = "/run/vm3",
+	.trusted = true,
+	.mac = {2, 0, 0, 0, 0, 3},
+	.nic = true,
+	.outbound = true,
+};
+
+static char *join(const struct strvec *v)
+{
+	struct buf b = BUF_INIT;
+	for (size_t i = 0; i < v->n; i++)
+		buf_addf(&b, "%s%s", i ? (v->v[i][0] == '-' ? "\n" : " ") : "", v->v[i]);
+	return buf_take(&b);
+}
+
+static void check_args(const struct hv_spec *spec, const struct qemu_host *host, const char *want,
+		       const char *what)
+{
+	_cleanup_strvec_ struct strvec v = STRVEC_INIT;
+	struct err e = ERR_INIT;
+	is_int(qemu_args(spec, host, &v, &e), 0, "%s %s", what, e.text);
+	_cleanup_free_ char *got = join(&v);
+	is_str(got, want, "%s: as expected", what);
+}
+
+#define HEAD                                                                                       \
+	"/usr/bin/qemu-system-x86_64\n-name guest=vm3\n-nodefaults\n-no-user-config\n-display "    \
+	"none\n"                                                                                   \
+	"-no-reboot\n"                                                                             \
+	"-sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny\n"       \
+	"-chardev socket,id=monitor,fd=3,server=on,wait=off\n-mon chardev=monitor,mode=control\n"
+#define CONSOLE                                                                                    \
+	"-device pvpanic\n-chardev socket,id=console,fd=5,server=on,wait=off\n-serial "            \
+	"chardev:console\n"
+
+static void test_args(void)
+{
+	struct qemu_host host = {.binary = &new_qemu, .accel = "tcg", .tsc_khz = 2596135};
+	check_args(&full, &host,
+		   HEAD
+		   "-accel tcg\n-machine microvm\n-cpu max,-la57\n-smp 2\n-m 256M\n-bios "
+		   "/usr/share/qemu/qboot.rom\n"
+		   "-kernel /i/vmlinux\n-initrd /i/initrd\n"
+		   "-append console=ttyS0 quiet panic=-1 tsc_early_khz=2596135 cryptomgr.notests "
+		   "i8042.noaux i8042.nokbd"
+		   " tsc=reliable no_timer_check audit=0 apparmor=0 mitigations=off "
+		   "init_on_alloc=0 vse.root=erofs\n" CONSOLE
+		   "-chardev socket,id=channel,fd=4,server=on,wait=off\n-device "
+		   "virtio-serial-device,max_ports=2\n"
+		   "-device virtserialport,chardev=channel,name=org.vse.agent.0\n"
+		   "-blockdev "
+		   "driver=raw,node-name=root,read-only=on,file.driver=file,file.locking=off,"
+		   "file.filename=/i/a,,b.erofs\n-device virtio-blk-device,drive=root,serial=root\n"
+		   "-blockdev "
+		   "driver=raw,node-name=scratch,cache.no-flush=on,discard=unmap,file.driver=file,"
+		   "file.locking=off,file.filename=/s/scratch\n-device "
+		   "virtio-blk-device,drive=scratch,serial=scratch\n"
+		   "-netdev stream,id=net0,server=on,addr.type=fd,addr.str=6\n"
+		   "-device virtio-net-device,netdev=net0,mac=02:00:00:00:00:03\n"
+		   "-netdev user,id=net1,ipv6=off\n-device "
+		   "virtio-net-device,netdev=net1,mac=52:54:00:12:34:56",
+		   "everything, TCG");
+
+	/* KVM, an old QEMU, no PVH kernel, no TSC known: the safe words only, PCI, the socket netdev. */
+	struct qemu_binary old_qemu = new_qemu;
+	old_qemu.number = 602;
+	struct hv_spec plain = full;
+	plain.vmlinux = plain.scratch = plain.cmdline = NULL;
+	plain.outbound = false;
+	struct qemu_host kvm = {.binary = &old_qemu, .accel = "kvm"};
+	check_args(&plain, &kvm,
+		   HEAD
+		   "-accel kvm\n-machine q35,vmport=off,smbus=off,sata=off,usb=off\n-cpu "
+		   "host\n-smp 2\n-m 256M\n"
+		   "-kernel /i/bzImage\n-initrd /i/initrd\n"
+		   "-append console=ttyS0 quiet panic=-1 cryptomgr.notests i8042.noaux "
+		   "i8042.nokbd\n" CONSOLE
+		   "-chardev socket,id=channel,fd=4,server=on,wait=off\n-device "
+		   "virtio-serial-pci,max_ports=2\n"
+		   "-device virtserialport,chardev=channel,name=org.vse.agent.0\n"
+		   "-blockdev "
+		   "driver=raw,node-name=root,read-only=on,file.driver=file,file.locking=off,"
+		   "file.filename=/i/a,,b.erofs\n-device virtio-blk-pci,drive=root,serial=root\n"
+		   "-netdev socket,id=net0,fd=6\n"
+		   "-device virtio-net-pci,netdev=net0,mac=02:00:00:00:00:03,romfile=",
+		   "plain, KVM");
+}
+
+static void test_args_refused(void)
+{
+	struct qemu_host host = {.binary = &new_qemu, .accel = "tcg"};
+	_cleanup_strvec_ struct strvec v = STRVEC_INIT;
+	struct err e = ERR_INIT;
+	struct hv_spec s = full;
+	s.machine = "isapc";
+	ok(qemu_args(&s, &host, &v, &e) < 0 && e.code == EINVAL, "machine: %s", e.text);
+	s = full;
+	s.accel = "kvm";
+	ok(qemu_args(&s, &host, &v, &e) < 0 && e.code == EINVAL, "accelerator: %s", e.text);
+	s = full;
+	s.vmlinux = s.kernel = NULL;
+	ok(qemu_args(&s, &host, &v, &e) < 0 && e.code == EINVAL, "kernel: %s", e.text);
+	s = full;
+	is_str(qemu_machine(&s, &host), "microvm", "microvm where it can be");
+	s.machine = "q35";
+	is_str(qemu_machine(&s, &host), "q35", "q35 where it is asked for");
+	/* A guest of another tenant keeps its mitigations, under emulation, too. */
+	s = full;
+	s.trusted = false;
+	is_int(qemu_args(&s, &host, &v, &e), 0, "not trusted");
+	_cleanup_free_ char *text = join(&v);
+	ok(!strstr(text, "mitigations") && !strstr(text, "init_on_alloc"),
+	   "keeps the guest's mitigations");
+}
+
+static void test_texts(void)
+{
+	static const char cpu[] =
+		"processor\t: 0\nflags\t\t: fpu tsc constant_tsc\nbogomips\t: 5192.27\n";
+	is_int(qemu_tsc_khz(cpu), 2596135, "TSC from BogoMIPS");
+	is_int(qemu_tsc_khz("flags\t\t: tsc\nbogomips\t: 5192.27\n"), 0, "not where it is not constant");
+	is_int(qemu_tsc_khz("flags : constant_tsc\nBogoMIPS\t: 100.00\n"), 0,
+	       "not from another architecture");
+	is_int(qemu_tsc_khz(""), 0, "nothing from nothing");
+	struct qemu_binary b = {.path = "/q"};
+	struct err e = ERR_INIT;
+	is_int(qemu_binary_parse("QEMU emulator version 7.2.22 (Debian 1:7.2)\nCopyright", &b, &e),
+	       0, "version");
+	ok(b.number == 702 && strcmp(b.version, "7.2.22") == 0, "7.2.22");
+	is_int(qemu_binary_parse("QEMU emulator version 10.0.3\n", &b, &e), 0, "version of two digits");
+	is_int(b.number, 1000, "10.0");
+	ok(qemu_binary_parse("QEMU emulator version 4.2.1\n", &b, &e) < 0, "too old: %s", e.text);
+	ok(qemu_binary_parse("bash: no\n", &b, &e) < 0, "no version: %s", e.text);
+	char out[60];
+	qemu_last_words(
+		"qemu-system-x86_64: warning: slow\nqemu-system-x86_64: could not open disk\nBye\n",
+		out, sizeof(out));
+	is_str(out, "could not open disk", "the decisive line");
+	qemu_last_words("Segmentation\tfault\n\n", out, sizeof(out));
+	is_str(out, "Segmentation?fault", "the last line there is");
+	qemu_last_words("qemu: warning: only this", out, sizeof(out));
+	is_str(out, "qemu: warning: only this", "a warning is better than nothing");
+	qemu_last_words("", out, sizeof(out));
+	is_str(out, "", "nothing");
+	qemu_last_words(
+		"qemu: 0123456789012345678901234567890123456789012345678901234567890123456789\n",
+		out, sizeof(out));
+	is_int(strlen(out), 59, "cut to fit");
+}
+
+/* ---- KVM probe ---- */
+
+struct kvm_answer {
+	int n;
+	bool works;
+	char text[200];
+};
+
+static void on_kvm(void *arg, bool works, const char *text)
+{
+	struct kvm_answer *a = arg;
+	a->n++;
+	a->works = works;
+	snprintf(a->text, sizeof(a->text), "%s", text);
+}
+
+static void probe_device(const char *device, const char *want)
+{
+	struct loop *l = loop_create();
+	struct kvm_answer a = {0};
+	struct err e = ERR_INIT;
+	is_int(qemu_kvm_probe(l, device, on_kvm, &a, &e), 0, "probe of %s begins %s", device, e.text);
+	is_int(a.n, 0, "no answer from inside the call");
+	loop_run(l); /* ends once the child is reaped, too */
+	is_int(a.n, 1, "one answer");
+	ok(!a.works && strstr(a.text, want), "%s", a.text);
+	loop_destroy(l);
+}
+
+static void test_kvm(void)
+{
+	probe_device("/nonexistent/kvm", "no /nonexistent/kvm");
+	probe_device("/dev/null", "is not KVM");
+	probe_device("/proc/self/mem/kvm", "Not a directory");
+}
+
+/* ---- the fake's script ---- */
+
+static void test_script(void)
+{
+	struct fake_script s = {0};
+	_cleanup_strvec_ struct strvec v = STRVEC_INIT;
+	struct err e = ERR_INIT;
+	strvec_addv(&v, "boot=50ms", "crash-after=2s", "never-ready", "console=a=b",
+		    "console-bytes=1K", NULL);
+	is_int(fake_script_parse(&s, &v, &e), 0, "script %s", e.text);
+	ok(s.boot_ms == 50 && s.crash_ms == 2000 && s.never_ready && s.console_bytes == 1024,
+	   "its numbers and flags");
+	is_str(s.console, "a=b", "its text");
+	fake_script_finish(&s);
+	static const char *const bad[] = {"boot",  "boot=", "boot=soon", "never-ready=1",
+					  "crash", "=1",    ""};
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		_cleanup_strvec_ struct strvec w = STRVEC_INIT;
+		strvec_add(&w, bad[i]);
+		ok(fake_script_parse(&s, &w, &e) < 0 && e.code == EINVAL, "refused: '%s' (%s)",
+		   bad[i], e.text);
+		fake_script_finish(&s);
+	}
+}
+
+int main(void)
+{
+	signal(SIGPIPE, SIG_IGN);
+	test_lines();
+	test_commands();
+	test_bounds();
+	test_closing();
+	test_args();
+	test_args_refused();
+	test_texts();
+	test_kvm();
+	test_script();
+	return done();
+}
