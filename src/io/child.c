@@ -164,20 +164,15 @@ fail:
 
 /* ---- */
 
-struct child *child_start(struct loop *l, const struct child_spec *spec,
-			  void (*on_exit)(void *arg, int status), void *arg, struct err *err)
+int child_spawn(const struct child_spec *spec, pid_t *ret_pid, struct err *err)
 {
 	_cleanup_free_ char *program = path_find_program(spec->argv[0]);
-	if (!program) {
-		err_set(err, ENOENT, "%s: no such program%s", spec->argv[0],
-			strchr(spec->argv[0], '/') ? "" : " in PATH");
-		return NULL;
-	}
+	if (!program)
+		return err_set(err, ENOENT, "%s: no such program%s", spec->argv[0],
+			       strchr(spec->argv[0], '/') ? "" : " in PATH");
 	int report[2];
-	if (pipe2(report, O_CLOEXEC) < 0) {
-		err_errno(err, errno, "start %s", spec->argv[0]);
-		return NULL;
-	}
+	if (pipe2(report, O_CLOEXEC) < 0)
+		return err_errno(err, errno, "start %s", spec->argv[0]);
 	/* Signals stay blocked across fork: the child must not run the parent's handlers. */
 	sigset_t all, old;
 	sigfillset(&all);
@@ -190,17 +185,25 @@ struct child *child_start(struct loop *l, const struct child_spec *spec,
 	close(report[1]);
 	if (pid < 0) {
 		close(report[0]);
-		err_errno(err, code, "start %s", spec->argv[0]);
-		return NULL;
+		return err_errno(err, code, "start %s", spec->argv[0]);
 	}
 	code = 0;
 	ssize_t n = fd_read_full(report[0], &code, sizeof(code)); /* ends at exec or at exit: both come at once */
 	close(report[0]);
 	if (n == (ssize_t)sizeof(code)) {
 		waitpid(pid, NULL, 0);
-		err_errno(err, code, "start %s", program);
-		return NULL;
+		return err_errno(err, code, "start %s", program);
 	}
+	*ret_pid = pid;
+	return 0;
+}
+
+struct child *child_start(struct loop *l, const struct child_spec *spec,
+			  void (*on_exit)(void *arg, int status), void *arg, struct err *err)
+{
+	pid_t pid;
+	if (child_spawn(spec, &pid, err) < 0)
+		return NULL;
 	struct child *c = xcalloc(1, sizeof(*c));
 	*c = (struct child){.loop = l, .pid = pid, .own = true, .pidfd = -1, .on_exit = on_exit, .arg = arg};
 	if (follow(c, err) < 0) {

@@ -29,6 +29,8 @@ struct child_spec {
  * executed is an error here (ENOENT, EACCES...), not an exit status. */
 struct child *child_start(struct loop *l, const struct child_spec *spec,
 			  void (*on_exit)(void *arg, int status), void *arg, struct err *err);
+/* The same without a loop: the caller waits for the process, or leaves it to init by ending first. */
+int child_spawn(const struct child_spec *spec, pid_t *ret_pid, struct err *err);
 /* Watches a process that is not a child; its exit status is unknown and given as -1. */
 struct child *child_adopt(struct loop *l, pid_t pid, void (*on_exit)(void *arg, int status), void *arg,
 			  struct err *err);

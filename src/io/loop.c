@@ -7,6 +7,8 @@
 
 #include "base/alloc.h"
 
+#define CLOSE_ROUNDS 16
+
 struct loop {
 	uv_loop_t uv;
 };
@@ -47,9 +49,13 @@ void loop_destroy(struct loop *l)
 {
 	if (!l)
 		return;
-	/* Handles that were closed in the last round give their memory back only in the next one. */
-	while (uv_loop_close(&l->uv) == UV_EBUSY && uv_loop_alive(&l->uv))
+	/* Handles that were closed in the last round give their memory back only in the next one. A child that was
+	 * forgotten while it runs keeps its handle: then the loop's memory is left to the end of the process. */
+	for (int round = 0; uv_loop_close(&l->uv) == UV_EBUSY; round++) {
+		if (round == CLOSE_ROUNDS)
+			return;
 		uv_run(&l->uv, UV_RUN_NOWAIT);
+	}
 	free(l);
 }
 

@@ -1,0 +1,261 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "agent/agent.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+
+#include "agent/reaper.h"
+#include "agent/services.h"
+#include "agent/state.h"
+#include "base/alloc.h"
+#include "base/log.h"
+#include "base/path.h"
+#include "base/rundir.h"
+#include "wire/message.h"
+
+#define LONELY_MS 10000 /* an agent that nobody gave a cluster ends after this */
+
+/* ---- waiters ---- */
+
+void agent_add_waiter(struct agent *a, struct waiter *w)
+{
+	w->next = a->waiters;
+	a->waiters = w;
+}
+
+void agent_remove_waiter(struct agent *a, struct waiter *w)
+{
+	for (struct waiter **p = &a->waiters; *p; p = &(*p)->next)
+		if (*p == w) {
+			*p = w->next;
+			return;
+		}
+}
+
+void agent_on_event(void *arg, const struct event *e)
+{
+	struct agent *a = arg;
+	for (struct waiter *w = a->waiters, *next; w; w = next) {
+		next = w->next; /* a waiter may end itself, never another */
+		if (w->on_event)
+			w->on_event(w, e);
+	}
+	if (e->rank == EVENT_NO_RANK)
+		log_info("%s", e->text);
+	else
+		log_info("vm%u: %s", e->rank, e->text);
+}
+
+/* ---- the cluster ---- */
+
+static void on_progress(void *arg, uint32_t ready, uint32_t failed)
+{
+	struct agent *a = arg;
+	if (a->creating)
+		call_event(a->creating, json_pack("{s:s, s:i, s:i, s:i}", "event", "progress", "ready", (int)ready, "failed",
+						  (int)failed, "size", (int)cluster_get_spec(a->cluster)->size));
+}
+
+static void on_note(void *arg, const char *text)
+{
+	struct agent *a = arg;
+	if (a->creating)
+		call_event(a->creating, json_pack("{s:s, s:s}", "event", "note", "text", text));
+}
+
+static void on_started(void *arg, const struct err *err)
+{
+	struct agent *a = arg;
+	if (!a->creating)
+		return;
+	if (err)
+		call_fail(a->creating, err);
+	else
+		call_reply(a->creating,
+			   json_pack("{s:b, s:I}", "ok", 1, "ready_ms", (json_int_t)cluster_ready_ms(a->cluster)));
+}
+
+static void on_vm_state(void *arg, struct vm *vm)
+{
+	struct agent *a = arg;
+	for (struct waiter *w = a->waiters, *next; w; w = next) {
+		next = w->next;
+		if (w->on_vm)
+			w->on_vm(w, vm);
+	}
+}
+
+static void on_down(void *arg)
+{
+	agent_end(arg);
+}
+
+const struct cluster_ops agent_cluster_ops = {
+	.on_progress = on_progress,
+	.on_note = on_note,
+	.on_started = on_started,
+	.on_vm_state = on_vm_state,
+	.on_down = on_down,
+};
+
+void agent_conn_lost(struct agent *a, struct conn *c)
+{
+	if (a->holder != c)
+		return;
+	a->holder = NULL;
+	log_info("the front end that held the cluster is gone: ending it");
+	if (a->cluster)
+		cluster_down(a->cluster, false);
+}
+
+void agent_end(struct agent *a)
+{
+	a->over = true;
+	loop_stop(a->loop);
+}
+
+/* ---- life ---- */
+
+static void on_connect(void *arg, int fd, uid_t uid)
+{
+	struct agent *a = arg;
+	/* The folder's mode keeps others out; the kernel's word on who it is keeps out whoever got past that. */
+	if (uid != geteuid()) {
+		log_warn("a process of uid %u was refused", (unsigned)uid);
+		close(fd);
+		return;
+	}
+	conn_create(a, fd);
+}
+
+static void on_signal(void *arg, int signo)
+{
+	struct agent *a = arg;
+	log_info("SIG%s: ending the cluster", sigabbrev_np(signo) ?: "?");
+	if (a->cluster)
+		cluster_down(a->cluster, false);
+	else
+		agent_end(a);
+}
+
+static void on_lonely(void *arg)
+{
+	struct agent *a = arg;
+	log_info("nobody gave this agent a cluster: ending");
+	agent_end(a);
+}
+
+static void open_log(const char *dir)
+{
+	_cleanup_free_ char *path = path_join(dir, "agent.log");
+	_cleanup_close_ int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd < 0)
+		return;
+	dup2(fd, STDERR_FILENO);
+	log_setup("vse-agent", log_is(LOG_DEBUG) ? LOG_DEBUG : LOG_INFO, true);
+}
+
+static void report(int *fd, const struct err *err)
+{
+	_cleanup_free_ char *line = err ? xasprintf("error %s\n", err->text) : xstrdup("ready\n");
+	if (*fd < 0)
+		return;
+	if (fd_write_all(*fd, line, strlen(line)) < 0)
+		log_debug("nobody waits for the agent to be ready");
+	close(TAKE_FD(*fd));
+}
+
+static int prepare(struct agent *a, struct err *err)
+{
+	if (rundir_claim(a->base, a->name, &a->dir, &a->lock, err) < 0)
+		return -1;
+	open_log(a->dir);
+	_cleanup_free_ char *sock = path_join(a->dir, "sock");
+	a->listener = listener_create(a->loop, sock, on_connect, a, err);
+	return a->listener ? 0 : -1;
+}
+
+static void finish(struct agent *a)
+{
+	struct err ended = ERR_INIT;
+	err_set(&ended, ESHUTDOWN, "the cluster was ended");
+	for (struct conn *c = a->conns; c; c = conn_next(c))
+		conn_fail_calls(c, &service_down_ops, &ended);
+	cluster_destroy(TAKE_PTR(a->cluster));
+	listener_destroy(a->listener);
+	evtimer_destroy(a->lonely);
+	if (a->dir)
+		rundir_leave(a->base, a->name);
+	/* Only now: who is told that the cluster is down may start one of the same name at once. */
+	for (size_t i = 0; i < a->n_ending; i++)
+		if (a->ending[i])
+			call_ok(a->ending[i]);
+	while (a->conns)
+		conn_destroy(a->conns);
+	if (a->lock >= 0)
+		close(a->lock);
+	free(a->dir);
+	free(a->base);
+	free(a->name);
+}
+
+static void on_probe(void *arg, const struct hv_probe *p)
+{
+	*(struct hv_probe *)arg = *p;
+}
+
+int agent_probe_print(const char *accel)
+{
+	struct loop *l = loop_create();
+	json_t *all = json_array();
+	const struct hypervisor *h;
+	for (size_t i = 0; (h = hypervisor_at(i)); i++) {
+		struct err err = ERR_INIT;
+		struct hv_probe p = {0};
+		if (hypervisor_probe(h, l, accel, on_probe, &p, &err) < 0)
+			snprintf(p.why, sizeof(p.why), "%.255s", err.text);
+		else
+			loop_run(l);
+		json_array_append_new(all, json_pack("{s:s, s:s, s:b, s:s, s:s, s:s, s:s}", "name", h->name, "summary",
+						     h->summary, "usable", p.usable, "accel", p.accel, "version",
+						     p.version, "why", p.why, "note", p.note));
+	}
+	loop_destroy(l);
+	_cleanup_free_ char *text = json_dumps(all, JSON_COMPACT);
+	json_decref(all);
+	puts(text ? text : "[]");
+	return fflush(stdout) ? 1 : 0;
+}
+
+int agent_run(const struct agent_options *o)
+{
+	struct agent a = {.loop = loop_create(), .base = xstrdup(o->base), .name = xstrdup(o->name), .lock = -1};
+	struct err err = ERR_INIT;
+	int ready_fd = o->ready_fd, code = 0;
+	static const int signals[] = {SIGTERM, SIGINT, SIGHUP};
+	struct sigwatch *watches[ARRAY_SIZE(signals)];
+	signal(SIGPIPE, SIG_IGN);
+	for (size_t i = 0; i < ARRAY_SIZE(signals); i++)
+		watches[i] = sigwatch_create(a.loop, signals[i], on_signal, &a);
+	a.lonely = evtimer_create(a.loop, on_lonely, &a);
+	evtimer_start(a.lonely, LONELY_MS, 0);
+	struct reaper *reaper = NULL;
+	if (prepare(&a, &err) == 0)
+		reaper = reaper_create(a.loop, a.base, a.name, &err);
+	if (reaper) {
+		report(&ready_fd, NULL);
+		while (!a.over)
+			loop_run(a.loop);
+	} else {
+		report(&ready_fd, &err);
+		code = 1;
+	}
+	finish(&a);
+	reaper_destroy(reaper);
+	for (size_t i = 0; i < ARRAY_SIZE(signals); i++)
+		sigwatch_destroy(watches[i]);
+	loop_destroy(a.loop);
+	return code;
+}

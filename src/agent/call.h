@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Inside the agent: connections of front ends, and the calls (requests) they make.
+ *
+ * A service is a function per verb (agent/services.h). It either replies at once, or keeps the call and replies
+ * later; what follows under the call's id, and the loss of the connection, comes through call_ops. */
+#ifndef VSE_AGENT_CALL_H
+#define VSE_AGENT_CALL_H
+
+#include <jansson.h>
+
+#include "base/err.h"
+#include "base/rankset.h"
+#include "io/loop.h"
+#include "wire/frame.h"
+
+struct agent;
+struct conn;
+struct call;
+
+struct call_ops {
+	/* A follow-up message ("signal", "resize"). May be NULL. */
+	void (*on_message)(struct call *call, const char *verb, const json_t *msg);
+	/* Bytes of stdin for a rank or FRAME_ALL. May be NULL. */
+	void (*on_data)(struct call *call, uint32_t rank, const char *p, size_t n, bool eof);
+	void (*on_credit)(struct call *call, uint32_t rank, int fd, uint32_t bytes);
+	/* The call ends, for whatever reason (answered, or the front end is gone): free call->state. */
+	void (*on_end)(struct call *call);
+};
+
+struct call {
+	struct conn *conn;
+	struct agent *agent;
+	uint32_t id;
+	const struct call_ops *ops; /* set by the service that keeps the call */
+	void *state;
+	struct call *next;
+};
+
+/* j: taken. The call is gone after. */
+void call_reply(struct call *call, json_t *j);
+void call_ok(struct call *call);
+void call_fail(struct call *call, const struct err *err);
+/* j: taken. The call goes on. */
+void call_event(struct call *call, json_t *j);
+void call_data(struct call *call, uint32_t rank, int fd, const char *p, size_t n, bool eof);
+void call_credit(struct call *call, uint32_t rank, int fd, uint32_t bytes);
+/* Bytes the front end has not taken yet: what it may not fall behind on is checked against this. */
+size_t call_backlog(const struct call *call);
+
+/* A front end that connected. fd: taken. */
+void conn_create(struct agent *a, int fd);
+/* Ends every call and closes. */
+void conn_destroy(struct conn *c);
+/* Answers every call with err, but for those with these ops. */
+void conn_fail_calls(struct conn *c, const struct call_ops *keep, const struct err *err);
+struct conn *conn_next(const struct conn *c);
+
+#endif

@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Single VMs: stop, kill, pause, resume, restart. Each begins on all asked VMs, then waits until every one has got
+ * there, ended, or run out of time; the reply names those that did not. */
+#include <errno.h>
+#include <string.h>
+
+#include "agent/services.h"
+#include "agent/state.h"
+#include "base/alloc.h"
+
+#define PAUSE_MS 10000 /* the hypervisor's answer to stop and cont */
+#define SLACK_MS 10000 /* on top of the VM's own bounds */
+
+struct change {
+	struct waiter waiter; /* first: a waiter is a change */
+	struct call *call;
+	struct rankset left;  /* not there yet */
+	struct rankset failed;
+	struct err first;     /* why the first one failed */
+	enum vm_state goal;
+	bool started;         /* all were begun: only now may the reply be sent */
+	struct evtimer *timer;
+};
+
+static void finish(struct change *ch)
+{
+	_cleanup_buf_ struct buf ranks = BUF_INIT;
+	if (!ch->started || rankset_count(&ch->left))
+		return;
+	if (!rankset_count(&ch->failed)) {
+		call_ok(ch->call);
+		return;
+	}
+	rankset_format(&ch->failed, &ranks);
+	json_t *j = json_pack("{s:b, s:i, s:s, s:s}", "ok", 0, "code", ch->first.code, "error", ch->first.text, "ranks",
+			      buf_cstr(&ranks));
+	call_reply(ch->call, j);
+}
+
+static void failed(struct change *ch, uint32_t rank, const struct err *err)
+{
+	if (!rankset_count(&ch->failed))
+		ch->first = *err;
+	rankset_add(&ch->failed, rank);
+	rankset_del(&ch->left, rank);
+}
+
+static void on_vm(struct waiter *w, struct vm *vm)
+{
+	struct change *ch = (struct change *)w;
+	uint32_t rank = vm_rank(vm);
+	enum vm_state s = vm_get_state(vm);
+	if (!rankset_has(&ch->left, rank))
+		return;
+	bool there = s == ch->goal || (ch->goal == VM_STOPPED && vm_state_is_over(s));
+	if (there) {
+		rankset_del(&ch->left, rank);
+	} else if (vm_state_is_over(s) && !(ch->goal == VM_READY && s == VM_STOPPED)) {
+		struct err err = ERR_INIT;
+		err_set(&err, ESHUTDOWN, "%s: %s: %s", vm_name(vm), vm_state_name(s), vm_reason(vm));
+		failed(ch, rank, &err);
+	} else {
+		return;
+	}
+	finish(ch); /* may free ch */
+}
+
+static void on_timeout(void *arg)
+{
+	struct change *ch = arg;
+	for (uint32_t r; (r = rankset_next(&ch->left, 0)) != UINT32_MAX;) {
+		struct err err = ERR_INIT;
+		struct vm *vm = cluster_vm(ch->call->agent->cluster, r);
+		err_set(&err, ETIMEDOUT, "%s: still %s", vm_name(vm), vm_state_name(vm_get_state(vm)));
+		failed(ch, r, &err);
+	}
+	finish(ch);
+}
+
+static void on_end(struct call *call)
+{
+	struct change *ch = call->state;
+	agent_remove_waiter(call->agent, &ch->waiter);
+	evtimer_destroy(ch->timer);
+	rankset_finish(&ch->left);
+	rankset_finish(&ch->failed);
+	free(ch);
+}
+
+static const struct call_ops ops = {.on_end = on_end};
+
+static int change(struct call *call, const json_t *req, enum vm_state goal, uint64_t bound_ms,
+		  int (*begin)(struct vm *vm, struct err *err), struct err *err)
+{
+	struct agent *a = call->agent;
+	struct rankset ranks = RANKSET_INIT;
+	if (service_ranks(a, req, &ranks, err) < 0) {
+		rankset_finish(&ranks);
+		return -1;
+	}
+	struct change *ch = xcalloc(1, sizeof(*ch));
+	ch->waiter = (struct waiter){.call = call, .on_vm = on_vm};
+	ch->call = call;
+	ch->left = ranks;
+	ch->goal = goal;
+	ch->timer = evtimer_create(a->loop, on_timeout, ch);
+	evtimer_start(ch->timer, bound_ms, 0);
+	call->ops = &ops;
+	call->state = ch;
+	agent_add_waiter(a, &ch->waiter);
+	for (uint32_t r = rankset_next(&ch->left, 0); r != UINT32_MAX; r = rankset_next(&ch->left, r + 1)) {
+		struct err why = ERR_INIT;
+		struct vm *vm = cluster_vm(a->cluster, r);
+		if (vm_get_state(vm) == goal && begin != vm_restart)
+			rankset_del(&ch->left, r);
+		else if (begin(vm, &why) < 0)
+			failed(ch, r, &why);
+	}
+	/* A VM that was over before (vm_stop of a failed one) tells nothing any more. */
+	for (uint32_t r = rankset_next(&ch->left, 0); goal == VM_STOPPED && r != UINT32_MAX;
+	     r = rankset_next(&ch->left, r + 1))
+		if (vm_state_is_over(vm_get_state(cluster_vm(a->cluster, r))))
+			rankset_del(&ch->left, r);
+	ch->started = true;
+	finish(ch);
+	return 0;
+}
+
+static int begin_stop(struct vm *vm, struct err *err)
+{
+	return vm_stop(vm, HV_STOP_GRACEFUL, err);
+}
+
+static int begin_kill(struct vm *vm, struct err *err)
+{
+	return vm_stop(vm, HV_STOP_HARD, err);
+}
+
+int service_stop(struct call *call, const json_t *req, struct err *err)
+{
+	bool hard = json_is_true(json_object_get(req, "hard"));
+	uint64_t bound = cluster_get_spec(call->agent->cluster)->stop_timeout_ms + SLACK_MS;
+	return change(call, req, VM_STOPPED, bound, hard ? begin_kill : begin_stop, err);
+}
+
+int service_pause(struct call *call, const json_t *req, struct err *err)
+{
+	return change(call, req, VM_PAUSED, PAUSE_MS, vm_pause, err);
+}
+
+int service_resume(struct call *call, const json_t *req, struct err *err)
+{
+	return change(call, req, VM_READY, PAUSE_MS, vm_resume, err);
+}
+
+int service_restart(struct call *call, const json_t *req, struct err *err)
+{
+	uint64_t bound = cluster_get_spec(call->agent->cluster)->boot_timeout_ms + SLACK_MS;
+	return change(call, req, VM_READY, bound, vm_restart, err);
+}

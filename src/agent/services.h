@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Verbs to what they do. One handler per verb of wire/verbs.h; agent/services.c has the table.
+ * A handler returns 0 when it has replied or keeps the call, -1 with *err when it did neither. */
+#ifndef VSE_AGENT_SERVICES_H
+#define VSE_AGENT_SERVICES_H
+
+#include "agent/call.h"
+#include "cluster/cluster.h"
+#include "wire/verbs.h"
+
+typedef int service_fn(struct call *call, const json_t *req, struct err *err);
+service_fn *service_find(enum verb v); /* NULL: only valid within a call */
+
+/* service_cluster.c */
+int service_hello(struct call *call, const json_t *req, struct err *err);
+int service_create(struct call *call, const json_t *req, struct err *err);
+int service_keep(struct call *call, const json_t *req, struct err *err);
+int service_status(struct call *call, const json_t *req, struct err *err);
+int service_size(struct call *call, const json_t *req, struct err *err);
+int service_down(struct call *call, const json_t *req, struct err *err);
+extern const struct call_ops service_down_ops; /* of the calls that wait for the end */
+int service_events(struct call *call, const json_t *req, struct err *err);
+/* service_vm.c */
+int service_stop(struct call *call, const json_t *req, struct err *err);
+int service_pause(struct call *call, const json_t *req, struct err *err);
+int service_resume(struct call *call, const json_t *req, struct err *err);
+int service_restart(struct call *call, const json_t *req, struct err *err);
+/* service_guest.c */
+int service_exec(struct call *call, const json_t *req, struct err *err);
+int service_put(struct call *call, const json_t *req, struct err *err);
+int service_get(struct call *call, const json_t *req, struct err *err);
+/* service_console.c */
+int service_console(struct call *call, const json_t *req, struct err *err);
+int service_logs(struct call *call, const json_t *req, struct err *err);
+
+/* The set "ranks" of a request, within the cluster. */
+int service_ranks(struct agent *a, const json_t *req, struct rankset *ret, struct err *err);
+
+#endif

@@ -1,0 +1,193 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "base/rundir.h"
+
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include "base/alloc.h"
+#include "base/path.h"
+#include "base/proc.h"
+
+#define KILL_WAIT_MS 3000 /* for a VMM that was sent SIGKILL to be gone */
+
+int cluster_name_check(const char *name, struct err *err)
+{
+	size_t n = strlen(name);
+	bool good = n >= 1 && n <= CLUSTER_NAME_MAX && islower((unsigned char)name[0]);
+	for (size_t i = 0; good && i < n; i++)
+		good = islower((unsigned char)name[i]) || isdigit((unsigned char)name[i]) || name[i] == '-';
+	if (!good)
+		return err_set(err, EINVAL, "'%.60s': not a cluster name (a-z first, then a-z 0-9 -, at most %d)", name,
+			       CLUSTER_NAME_MAX);
+	return 0;
+}
+
+static bool is_ours(const char *path)
+{
+	struct stat st;
+	return lstat(path, &st) == 0 && S_ISDIR(st.st_mode) && st.st_uid == geteuid() && !(st.st_mode & 0022);
+}
+
+int rundir_base(char **ret, struct err *err)
+{
+	const char *xdg = getenv("XDG_RUNTIME_DIR");
+	_cleanup_free_ char *base = xdg && xdg[0] == '/' && is_ours(xdg) && access(xdg, W_OK) == 0
+					    ? path_join(xdg, "vse")
+					    : xasprintf("/tmp/vse-%u", (unsigned)geteuid());
+	if (mkdir(base, 0700) < 0 && errno != EEXIST)
+		return err_errno(err, errno, "run directory %s", base);
+	if (!is_ours(base))
+		return err_set(err, EPERM, "run directory %s: belongs to somebody else; set XDG_RUNTIME_DIR to a folder of your own",
+			       base);
+	chmod(base, 0700);
+	*ret = TAKE_PTR(base);
+	return 0;
+}
+
+/* A lock on BASE, on the folder that the path names now: it may be removed and made anew while we wait. */
+static int lock_base(const char *base, struct err *err)
+{
+	for (;;) {
+		if (mkdir(base, 0700) < 0 && errno != EEXIST)
+			break;
+		_cleanup_close_ int fd = open(base, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+		if (fd < 0 && errno == ENOENT)
+			continue;
+		if (fd < 0 || flock(fd, LOCK_EX) < 0)
+			break;
+		struct stat a, b;
+		if (fstat(fd, &a) == 0 && lstat(base, &b) == 0 && a.st_ino == b.st_ino && a.st_dev == b.st_dev)
+			return TAKE_FD(fd);
+	}
+	return err_errno(err, errno, "run directory %s", base);
+}
+
+static char *dir_of(const char *base, const char *name)
+{
+	return path_join(base, name);
+}
+
+/* The lock file's descriptor with the lock taken; -1 with EWOULDBLOCK when an agent holds it. */
+static int try_lock(const char *dir, int flags)
+{
+	_cleanup_free_ char *path = path_join(dir, "lock");
+	_cleanup_close_ int fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW | flags, 0600);
+	if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB) < 0)
+		return -1;
+	return TAKE_FD(fd);
+}
+
+static bool held(const char *dir)
+{
+	_cleanup_close_ int fd = try_lock(dir, 0);
+	return fd < 0 && errno == EWOULDBLOCK;
+}
+
+/* ---- sweeping; BASE is locked ---- */
+
+static void kill_vmm(const char *vm_dir)
+{
+	_cleanup_free_ char *path = path_join(vm_dir, "pid"), *text = NULL;
+	int pid;
+	uint64_t start;
+	if (path_read(path, 128, &text, NULL, NULL) < 0 || sscanf(text, "%d %" SCNu64, &pid, &start) != 2)
+		return;
+	proc_kill(pid, start);
+	for (int i = 0; i < KILL_WAIT_MS / 10 && proc_alive(pid, start); i++)
+		nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
+}
+
+static void sweep_locked(const char *dir)
+{
+	DIR *d = opendir(dir);
+	struct dirent *e;
+	while (d && (e = readdir(d))) {
+		if (strncmp(e->d_name, "vm", 2) != 0)
+			continue;
+		_cleanup_free_ char *vm = path_join(dir, e->d_name);
+		kill_vmm(vm);
+	}
+	if (d)
+		closedir(d);
+	path_remove(dir, NULL);
+}
+
+void rundir_sweep(const char *base, const char *name)
+{
+	if (!path_exists(base))
+		return;
+	_cleanup_close_ int lock = lock_base(base, NULL);
+	_cleanup_free_ char *dir = dir_of(base, name);
+	if (lock >= 0 && !held(dir))
+		sweep_locked(dir);
+	rmdir(base);
+}
+
+void rundir_leave(const char *base, const char *name)
+{
+	_cleanup_close_ int lock = lock_base(base, NULL);
+	_cleanup_free_ char *dir = dir_of(base, name);
+	path_remove(dir, NULL);
+	rmdir(base);
+}
+
+int rundir_claim(const char *base, const char *name, char **ret_dir, int *ret_lock, struct err *err)
+{
+	if (cluster_name_check(name, err) < 0)
+		return -1;
+	_cleanup_close_ int lock = lock_base(base, err);
+	if (lock < 0)
+		return -1;
+	_cleanup_free_ char *dir = dir_of(base, name);
+	if (path_exists(dir)) {
+		if (held(dir))
+			return err_set(err, EEXIST, "cluster '%s' runs already (see 'vse ps %s'; 'vse down %s' ends it)", name,
+				       name, name);
+		sweep_locked(dir);
+	}
+	if (mkdir(dir, 0700) < 0)
+		return err_errno(err, errno, "run directory %s", dir);
+	int fd = try_lock(dir, O_CREAT);
+	if (fd < 0) {
+		err_errno(err, errno, "run directory %s: lock", dir);
+		path_remove(dir, NULL);
+		return -1;
+	}
+	*ret_dir = TAKE_PTR(dir);
+	*ret_lock = fd;
+	return 0;
+}
+
+bool rundir_alive(const char *base, const char *name)
+{
+	_cleanup_free_ char *dir = dir_of(base, name);
+	return held(dir);
+}
+
+int rundir_list(const char *base, struct strvec *names, struct err *err)
+{
+	DIR *d = opendir(base);
+	struct dirent *e;
+	if (!d)
+		return errno == ENOENT ? 0 : err_errno(err, errno, "run directory %s", base);
+	_cleanup_strvec_ struct strvec all = STRVEC_INIT;
+	while ((e = readdir(d)))
+		if (cluster_name_check(e->d_name, NULL) == 0)
+			strvec_add(&all, e->d_name);
+	closedir(d);
+	strvec_sort(&all);
+	for (size_t i = 0; i < all.n; i++) {
+		if (rundir_alive(base, all.v[i]))
+			strvec_add(names, all.v[i]);
+		else
+			rundir_sweep(base, all.v[i]);
+	}
+	return 0;
+}

@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The run directory: where a user's clusters live on a node.
+ *   BASE = $XDG_RUNTIME_DIR/vse (where that is a folder of ours), else /tmp/vse-<uid>; mode 0700
+ *   BASE/<cluster>/        one cluster: lock (held by its agent as long as it lives), sock, agent.log
+ *   BASE/<cluster>/vm<r>/  one VM: pid ("pid starttime" of the VMM), sockets, console.log
+ * A folder whose lock nobody holds belongs to a dead agent: whoever finds it sweeps it. All claims and sweeps
+ * happen under a lock on BASE itself. */
+#ifndef VSE_BASE_RUNDIR_H
+#define VSE_BASE_RUNDIR_H
+
+#include <stdbool.h>
+
+#include "base/err.h"
+#include "base/strvec.h"
+
+#define CLUSTER_NAME_MAX 32
+
+/* [a-z][a-z0-9-]*, at most CLUSTER_NAME_MAX bytes. EINVAL says what is allowed. */
+int cluster_name_check(const char *name, struct err *err);
+
+/* Makes BASE. EPERM when it is there and is not ours. *ret is malloc'ed. */
+int rundir_base(char **ret, struct err *err);
+/* Makes BASE/name and takes its lock; a dead one in the way is swept first. EEXIST: such a cluster runs.
+ * *ret_dir is malloc'ed; the lock is held while *ret_lock is open. */
+int rundir_claim(const char *base, const char *name, char **ret_dir, int *ret_lock, struct err *err);
+/* The agent of this cluster lives. */
+bool rundir_alive(const char *base, const char *name);
+/* Names of the clusters whose agents live, sorted; dead ones are swept on the way (best effort). */
+int rundir_list(const char *base, struct strvec *names, struct err *err);
+/* Kills what a dead agent left and removes its folder, then BASE if it is empty. Does nothing while the lock is
+ * held. */
+void rundir_sweep(const char *base, const char *name);
+/* What the agent itself does last: removes its own folder (its lock still held), and BASE if it is empty. */
+void rundir_leave(const char *base, const char *name);
+
+#endif

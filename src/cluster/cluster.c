@@ -1,0 +1,347 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "cluster/cluster.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/path.h"
+#include "base/time.h"
+#include "cluster/setup.h"
+#include "net/switch.h"
+
+struct cluster {
+	struct loop *loop;
+	struct cluster_spec spec;
+	char *dir;
+	const struct cluster_ops *ops;
+	void *arg;
+
+	enum cluster_phase phase;
+	bool graceful, down_told;
+	uint64_t begun, ready_after, created_ns;
+	struct vm_profile profile;
+	struct setup_texts texts;
+	struct netswitch *net;
+	struct vm **vms;
+	uint32_t next;             /* the first rank that was not started yet */
+	uint32_t starting, ready, failed; /* counts while CLUSTER_STARTING */
+	struct evtimer *soon;      /* does what must not happen inside a VM's callback */
+	struct events events;
+};
+
+static const char *const phase_names[] = {"starting", "up", "failed", "ending", "down"};
+
+static bool all_over(struct cluster *c)
+{
+	for (uint32_t r = 0; r < c->spec.size; r++) {
+		enum vm_state s = vm_get_state(c->vms[r]);
+		if (vm_state_is_live(s))
+			return false;
+	}
+	return true;
+}
+
+/* ---- starting ---- */
+
+static void started(struct cluster *c, const struct err *err)
+{
+	if (c->phase != CLUSTER_STARTING)
+		return;
+	c->phase = err ? CLUSTER_FAILED : CLUSTER_UP;
+	if (err) {
+		events_add(&c->events, EVENT_NO_RANK, "cluster", "start failed: %s", err->text);
+	} else {
+		c->ready_after = MAX(loop_now(c->loop) - c->begun, (uint64_t)1);
+		events_add(&c->events, EVENT_NO_RANK, "cluster", "all %u VMs ready", c->spec.size);
+	}
+	c->ops->on_started(c->arg, err);
+}
+
+/* Names every VM that failed, with the first one's reason. */
+static void start_failed(struct cluster *c)
+{
+	_cleanup_rankset_ struct rankset set = RANKSET_INIT;
+	_cleanup_buf_ struct buf names = BUF_INIT;
+	struct err err = ERR_INIT;
+	for (uint32_t r = 0; r < c->spec.size; r++)
+		if (vm_get_state(c->vms[r]) == VM_FAILED)
+			rankset_add(&set, r);
+	rankset_format(&set, &names);
+	uint32_t first = rankset_next(&set, 0);
+	if (rankset_count(&set) == 1)
+		err_set(&err, EIO, "vm%u: %s", first, vm_reason(c->vms[first]));
+	else
+		err_set(&err, EIO, "vm[%.60s] failed; vm%u: %s", buf_cstr(&names), first, vm_reason(c->vms[first]));
+	started(c, &err);
+}
+
+static void start_more(struct cluster *c)
+{
+	while (c->phase == CLUSTER_STARTING && !c->failed && c->next < c->spec.size && c->starting < c->spec.parallel) {
+		struct vm *vm = c->vms[c->next++];
+		c->starting++;
+		vm_start(vm, NULL); /* a failure comes as a state, like every other */
+	}
+	if (c->phase != CLUSTER_STARTING)
+		return;
+	if (c->failed)
+		start_failed(c);
+	else if (c->ready == c->spec.size)
+		started(c, NULL);
+}
+
+static void on_soon(void *arg)
+{
+	struct cluster *c = arg;
+	start_more(c);
+	if (c->phase == CLUSTER_ENDING && all_over(c) && !c->down_told) {
+		c->down_told = true;
+		c->phase = CLUSTER_DOWN;
+		c->ops->on_down(c->arg);
+	}
+}
+
+static void soon(struct cluster *c)
+{
+	evtimer_start(c->soon, 0, 0);
+}
+
+/* ---- what the VMs tell ---- */
+
+static void count(struct cluster *c, struct vm *vm, enum vm_state was)
+{
+	enum vm_state now = vm_get_state(vm);
+	bool was_starting = was == VM_STARTING || was == VM_BOOTING;
+	if (now == VM_READY && was_starting) {
+		c->ready++;
+	} else if (vm_state_is_over(now)) {
+		c->failed++;
+		c->ready -= was == VM_READY || was == VM_PAUSED;
+	} else {
+		return;
+	}
+	c->starting -= was_starting;
+	c->ops->on_progress(c->arg, c->ready, c->failed);
+}
+
+static void on_state(void *arg, struct vm *vm, enum vm_state was, const char *reason)
+{
+	struct cluster *c = arg;
+	enum vm_state now = vm_get_state(vm);
+	events_add(&c->events, vm_rank(vm), "state", "%s%s%s", vm_state_name(now), reason[0] ? ": " : "", reason);
+	if (c->net && vm_state_is_over(now))
+		netswitch_detach(c->net, vm_rank(vm));
+	if (c->phase == CLUSTER_STARTING)
+		count(c, vm, was);
+	c->ops->on_vm_state(c->arg, vm);
+	soon(c);
+}
+
+static void on_net(void *arg, struct vm *vm, int fd)
+{
+	struct cluster *c = arg;
+	struct err err = ERR_INIT;
+	if (!c->net)
+		close(fd);
+	else if (netswitch_attach(c->net, vm_rank(vm), fd, &err) < 0)
+		events_add(&c->events, vm_rank(vm), "note", "network: %s", err.text);
+}
+
+static void make_setup(void *arg, struct vm *vm, struct buf *kv)
+{
+	struct cluster *c = arg;
+	setup_write(kv, &c->spec, &c->texts, vm_rank(vm), c->net != NULL);
+}
+
+static void on_note(void *arg, struct vm *vm, const char *text)
+{
+	struct cluster *c = arg;
+	events_add(&c->events, vm_rank(vm), "note", "%s", text);
+}
+
+static const struct vm_ops vm_ops = {
+	.on_state = on_state,
+	.on_net = on_net,
+	.make_setup = make_setup,
+	.on_note = on_note,
+};
+
+/* ---- making and ending ---- */
+
+static void profile_init(struct cluster *c, const struct hypervisor *h)
+{
+	const struct cluster_spec *s = &c->spec;
+	struct vm_profile *p = &c->profile;
+	*p = (struct vm_profile){
+		.hypervisor = h,
+		.kernel = s->kernel,
+		.vmlinux = s->vmlinux,
+		.initrd = s->initrd,
+		.root = s->root,
+		.machine = s->machine,
+		.accel = s->accel,
+		.extra_args = s->extra_args, /* borrowed, as all strings here: of the spec */
+		.cpus = s->cpus,
+		.memory = s->memory,
+		.scratch = s->scratch,
+		.scratch_dir = s->scratch_dir,
+		.nic = h->caps & HV_CAP_NET,
+		.outbound = s->outbound,
+		.trusted = true, /* a VM of the user's own, next to nobody else's */
+		.boot_timeout_ms = s->boot_timeout_ms,
+		.stop_timeout_ms = s->stop_timeout_ms,
+	};
+	p->cmdline = xasprintf("vse.mods=%s vse.root=%s:vda:%s vse.init=%s", s->modules, s->root_type,
+			       s->scratch ? "vdb" : "mem", s->systemd ? "systemd" : "vse");
+}
+
+struct cluster *cluster_create(struct loop *l, struct cluster_spec *spec, const char *dir,
+			       const struct cluster_ops *ops, void *arg, struct err *err)
+{
+	const struct hypervisor *h = hypervisor_find(spec->hypervisor);
+	if (!h) {
+		err_set(err, EINVAL, "hypervisor '%.40s': there is none of that name (see 'vse doctor')", spec->hypervisor);
+		cluster_spec_finish(spec);
+		return NULL;
+	}
+	struct cluster *c = xcalloc(1, sizeof(*c));
+	*c = (struct cluster){.loop = l, .spec = *spec, .dir = xstrdup(dir), .ops = ops, .arg = arg};
+	*spec = (struct cluster_spec){0};
+	c->created_ns = time_wall_ns();
+	c->soon = evtimer_create(l, on_soon, c);
+	setup_texts_init(&c->texts, &c->spec);
+	profile_init(c, h);
+	if (c->profile.nic)
+		c->net = netswitch_create(l, &c->spec.subnet, c->spec.size);
+	c->vms = xcalloc(c->spec.size, sizeof(*c->vms));
+	for (uint32_t r = 0; r < c->spec.size; r++) {
+		_cleanup_free_ char *vm_dir = xasprintf("%s/vm%u", dir, r);
+		c->vms[r] = vm_create(l, r, vm_dir, &c->profile, &vm_ops, c, err);
+		if (!c->vms[r]) {
+			cluster_destroy(c);
+			return NULL;
+		}
+	}
+	return c;
+}
+
+void cluster_destroy(struct cluster *c)
+{
+	if (!c)
+		return;
+	for (uint32_t r = 0; c->vms && r < c->spec.size; r++)
+		vm_destroy(c->vms[r]);
+	free(c->vms);
+	netswitch_destroy(c->net);
+	evtimer_destroy(c->soon);
+	setup_texts_finish(&c->texts);
+	free(c->profile.cmdline);
+	events_finish(&c->events);
+	cluster_spec_finish(&c->spec);
+	free(c->dir);
+	free(c);
+}
+
+static void on_probe(void *arg, const struct hv_probe *p)
+{
+	struct cluster *c = arg;
+	if (c->phase != CLUSTER_STARTING)
+		return;
+	c->profile.probe = *p;
+	if (!p->usable) {
+		struct err err = ERR_INIT;
+		err_set(&err, ENODEV, "%s: %s", c->spec.hypervisor, p->why);
+		started(c, &err);
+		return;
+	}
+	if (p->note[0]) {
+		events_add(&c->events, EVENT_NO_RANK, "note", "%s", p->note);
+		c->ops->on_note(c->arg, p->note);
+	}
+	soon(c);
+}
+
+int cluster_start(struct cluster *c, struct err *err)
+{
+	c->begun = loop_now(c->loop);
+	events_add(&c->events, EVENT_NO_RANK, "cluster", "starting %u VMs of %s", c->spec.size, c->spec.vse);
+	return hypervisor_probe(c->profile.hypervisor, c->loop, c->spec.accel, on_probe, c, err);
+}
+
+void cluster_down(struct cluster *c, bool graceful)
+{
+	if (c->phase == CLUSTER_DOWN)
+		return;
+	if (c->phase == CLUSTER_STARTING) {
+		struct err err = ERR_INIT;
+		err_set(&err, ECANCELED, "the cluster was ended while it started");
+		started(c, &err);
+	}
+	if (c->phase != CLUSTER_ENDING)
+		events_add(&c->events, EVENT_NO_RANK, "cluster", "ending");
+	c->phase = CLUSTER_ENDING;
+	for (uint32_t r = 0; r < c->spec.size; r++)
+		vm_stop(c->vms[r], graceful ? HV_STOP_GRACEFUL : HV_STOP_HARD, NULL);
+	soon(c);
+}
+
+/* ---- asking ---- */
+
+enum cluster_phase cluster_get_phase(const struct cluster *c)
+{
+	return c->phase;
+}
+
+const char *cluster_phase_name(enum cluster_phase p)
+{
+	return phase_names[p];
+}
+
+const struct cluster_spec *cluster_get_spec(const struct cluster *c)
+{
+	return &c->spec;
+}
+
+struct vm *cluster_vm(struct cluster *c, uint32_t rank)
+{
+	return c->vms[rank];
+}
+
+struct events *cluster_events(struct cluster *c)
+{
+	return &c->events;
+}
+
+uint64_t cluster_ready_ms(const struct cluster *c)
+{
+	return c->ready_after;
+}
+
+static json_t *vm_status(struct cluster *c, struct vm *vm)
+{
+	struct hv_stats st = {0};
+	char ip[16];
+	vm_stats(vm, &st, NULL);
+	address_ipv4_text(address_ipv4(&c->spec.subnet, vm_rank(vm)), ip);
+	return json_pack("{s:i, s:s, s:s, s:s, s:s*, s:I, s:I, s:I, s:I, s:i}", "rank", (int)vm_rank(vm), "name", vm_name(vm),
+			 "state", vm_state_name(vm_get_state(vm)), "reason", vm_reason(vm), "address",
+			 c->net ? ip : NULL, "uptime_ms", (json_int_t)vm_uptime_ms(vm), "ready_ms",
+			 (json_int_t)vm_ready_ms(vm), "memory_used", (json_int_t)st.rss, "cpu_ms", (json_int_t)st.cpu_ms,
+			 "pid", (int)st.pid);
+}
+
+json_t *cluster_status(struct cluster *c)
+{
+	const struct cluster_spec *s = &c->spec;
+	json_t *vms = json_array();
+	for (uint32_t r = 0; r < s->size; r++)
+		json_array_append_new(vms, vm_status(c, c->vms[r]));
+	return json_pack("{s:s, s:s, s:s, s:s, s:i, s:s, s:s, s:s, s:i, s:I, s:I, s:I, s:I, s:o}", "name", s->name, "phase",
+			 phase_names[c->phase], "vse", s->vse, "image", s->image, "size", (int)s->size, "hypervisor",
+			 s->hypervisor, "accel", c->profile.probe.accel, "hypervisor_version", c->profile.probe.version,
+			 "cpus", (int)s->cpus, "memory", (json_int_t)s->memory, "scratch", (json_int_t)s->scratch,
+			 "created", (json_int_t)(c->created_ns / 1000000000u), "ready_ms", (json_int_t)c->ready_after,
+			 "vms", vms);
+}

@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A virtual cluster as one object: its VMs are started, watched and ended together. */
+#ifndef VSE_CLUSTER_CLUSTER_H
+#define VSE_CLUSTER_CLUSTER_H
+
+#include <jansson.h>
+
+#include "base/rankset.h"
+#include "cluster/cluster_spec.h"
+#include "cluster/events.h"
+#include "vm/vm.h"
+
+struct cluster;
+
+enum cluster_phase { CLUSTER_STARTING, CLUSTER_UP, CLUSTER_FAILED, CLUSTER_ENDING, CLUSTER_DOWN };
+
+struct cluster_ops {
+	/* How the start stands: after every VM that became ready or failed. */
+	void (*on_progress)(void *arg, uint32_t ready, uint32_t failed);
+	/* Said once to the user ("/dev/kvm opens but ..."). */
+	void (*on_note)(void *arg, const char *text);
+	/* The start is over: err NULL = every VM is ready; else why not, naming the VMs. Once. */
+	void (*on_started)(void *arg, const struct err *err);
+	void (*on_vm_state)(void *arg, struct vm *vm);
+	/* After cluster_down(): nothing runs any more. Once. */
+	void (*on_down)(void *arg);
+};
+
+/* spec: taken. dir: the cluster's run directory (borrowed for the call). */
+struct cluster *cluster_create(struct loop *l, struct cluster_spec *spec, const char *dir,
+			       const struct cluster_ops *ops, void *arg, struct err *err);
+void cluster_destroy(struct cluster *c); /* kills what runs; NULL is fine */
+int cluster_start(struct cluster *c, struct err *err);
+void cluster_down(struct cluster *c, bool graceful);
+
+enum cluster_phase cluster_get_phase(const struct cluster *c);
+const char *cluster_phase_name(enum cluster_phase p);
+const struct cluster_spec *cluster_get_spec(const struct cluster *c);
+struct vm *cluster_vm(struct cluster *c, uint32_t rank); /* rank < size */
+struct events *cluster_events(struct cluster *c);
+/* Milliseconds from cluster_start() to all ready; 0 = not yet. */
+uint64_t cluster_ready_ms(const struct cluster *c);
+json_t *cluster_status(struct cluster *c); /* new reference */
+
+#endif

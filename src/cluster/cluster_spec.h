@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the front end hands to the root agent: one cluster, fully decided (image found, needs resolved). */
+#ifndef VSE_CLUSTER_CLUSTER_SPEC_H
+#define VSE_CLUSTER_CLUSTER_SPEC_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/strvec.h"
+#include "net/address.h"
+
+struct cluster_spec {
+	char *name;         /* of the cluster */
+	uint32_t size;      /* VMs, 1..CLUSTER_SIZE_MAX */
+	char *vse;          /* name of the VSE */
+	char *image;        /* id */
+	char *kernel, *vmlinux, *initrd, *root, *root_type, *modules; /* vmlinux may be NULL */
+	bool systemd;       /* init: systemd */
+	unsigned cpus;
+	uint64_t memory, scratch; /* bytes */
+	char *scratch_dir;
+	struct strvec env;  /* NAME=VALUE */
+	bool outbound;
+	struct subnet subnet;
+	char *hypervisor, *accel, *machine;
+	struct strvec extra_args;
+	unsigned parallel;  /* VMs that may be between start and ready at once; >= 1 */
+	uint64_t boot_timeout_ms, stop_timeout_ms;
+	char *ssh_private, *ssh_public; /* cluster-only key, or NULL */
+};
+
+/* The bound comes from the hosts text of the set-up record (FRAME_MAX_GUEST). */
+#define CLUSTER_SIZE_MAX 1500u
+#define CLUSTER_MTU 1500u /* bytes, of eth0 */
+
+/* From the "create" message; every member is checked and bounded. */
+int cluster_spec_read(const json_t *j, struct cluster_spec *ret, struct err *err);
+void cluster_spec_finish(struct cluster_spec *s);
+
+#endif

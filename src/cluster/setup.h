@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The "setup" record of a VM: everything personal that its guest agent applies (wire/guestproto.h). */
+#ifndef VSE_CLUSTER_SETUP_H
+#define VSE_CLUSTER_SETUP_H
+
+#include "base/buf.h"
+#include "cluster/cluster_spec.h"
+
+/* Texts that are the same for every VM of a cluster, made once. */
+struct setup_texts {
+	char *hosts, *hostfile;
+};
+
+void setup_texts_init(struct setup_texts *t, const struct cluster_spec *s);
+void setup_texts_finish(struct setup_texts *t);
+/* network: the VM has an eth0. */
+void setup_write(struct buf *kv, const struct cluster_spec *s, const struct setup_texts *t, uint32_t rank, bool network);
+
+#endif

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What several commands need: which cluster is meant, a connection to it, signals, output. */
+#ifndef VSE_COMMANDS_COMMON_H
+#define VSE_COMMANDS_COMMON_H
+
+#include <jansson.h>
+
+#include "client/client.h"
+#include "commands/command.h"
+
+/* The option every command about a running cluster has. */
+#define OPTION_CLUSTER {"cluster", 'c', "NAME", "the cluster (needed only when several run)", "cluster"}
+#define OPTION_RANK {"rank", 'r', "SET", "the VMs: 3, or 0-3,7, or all", NULL}
+#define OPTION_JSON {"json", 0, NULL, "print JSON", NULL}
+
+/* The run directory's base; NULL with the reason printed. malloc'ed. */
+char *common_base(const struct command *cmd);
+/* The cluster named, or the only one that runs. malloc'ed; NULL with *err. */
+char *common_cluster(const char *base, const char *named, struct err *err);
+/* Both, and a connection. The loop is made here. */
+int common_connect(const char *named, struct loop **ret_loop, struct client **ret, struct err *err);
+void common_disconnect(struct loop *loop, struct client *c);
+
+/* One request to the cluster meant by --cluster, with its reply; gives an exit code, the reason printed. */
+int common_ask(const struct command *cmd, const struct args *a, json_t *req, uint64_t bound_ms, json_t **ret);
+/* "ranks": of --rank, else `otherwise`. */
+const char *common_ranks(const struct args *a, const char *otherwise);
+/* "3", "vm3" or "0-3": a VM set as an operand; the "vm" before it is dropped. */
+const char *common_vm_text(const char *operand);
+
+void common_print_json(const json_t *j); /* indented, one newline */
+
+/* SIGINT, SIGTERM, SIGHUP call fn from the loop. */
+struct interrupts;
+struct interrupts *interrupts_create(struct loop *l, void (*fn)(void *arg, int signo), void *arg);
+void interrupts_destroy(struct interrupts *i); /* NULL is fine */
+
+#endif

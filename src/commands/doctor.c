@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What this node offers, and what it lacks for which job. */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <string.h>
+#include <sys/statvfs.h>
+#include <sys/wait.h>
+
+#include "base/alloc.h"
+#include "base/path.h"
+#include "base/rundir.h"
+#include "base/size.h"
+#include "commands/common.h"
+#include "image/image.h"
+#include "io/child.h"
+
+struct check {
+	json_t *all;
+	bool json;
+	int bad;
+};
+
+static void say(struct check *c, const char *what, bool good, bool needed, const char *text)
+{
+	json_array_append_new(c->all, json_pack("{s:s, s:b, s:b, s:s}", "what", what, "ok", good, "needed", needed, "text", text));
+	if (!good && needed)
+		c->bad++;
+	if (!c->json)
+		printf("%-4s %-18s %s\n", good ? "ok" : needed ? "BAD" : "-", what, text);
+}
+
+/* ---- hypervisors: the agent's word ---- */
+
+static char *agent_says(struct err *err)
+{
+	_cleanup_free_ char *dir = path_self_dir();
+	_cleanup_free_ char *agent = dir ? path_join(dir, "vse-agent") : NULL;
+	if (!agent || access(agent, X_OK) < 0) {
+		free(agent);
+		agent = dir ? path_join(dir, "../libexec/vse/vse-agent") : NULL;
+	}
+	int p[2];
+	pid_t pid;
+	if (!agent || pipe2(p, O_CLOEXEC) < 0)
+		return NULL;
+	struct child_spec spec = {
+		.argv = (char *[]){agent, (char *)"--probe", NULL}, .fds = {-1, p[1], -1}, .n_fds = 3, .die_with_parent = true};
+	int rc = child_spawn(&spec, &pid, err);
+	close(p[1]);
+	char *text = xcalloc(1, 65536);
+	if (rc == 0) {
+		fd_read_full(p[0], text, 65535);
+		waitpid(pid, NULL, 0);
+	}
+	close(p[0]);
+	return text;
+}
+
+static void hypervisors(struct check *c)
+{
+	struct err err = ERR_INIT;
+	_cleanup_free_ char *text = agent_says(&err);
+	json_t *list = text ? json_loads(text, 0, NULL) : NULL, *h;
+	size_t i;
+	bool any = false;
+	if (!json_is_array(list))
+		say(c, "agent", false, true, err.text[0] ? err.text : "vse-agent is not beside vse nor in ../libexec/vse");
+	json_array_foreach(list, i, h) {
+		const char *name = json_string_value(json_object_get(h, "name")), *why = json_string_value(json_object_get(h, "why"));
+		const char *note = json_string_value(json_object_get(h, "note"));
+		bool usable = json_is_true(json_object_get(h, "usable"));
+		_cleanup_free_ char *line =
+			usable ? xasprintf("%s%s%s%s%s", json_string_value(json_object_get(h, "version")), ", ",
+					   json_string_value(json_object_get(h, "accel")), note && *note ? ": " : "", note ? note : "")
+			       : xstrdup(why ? why : "");
+		any = any || (usable && strcmp(name, "fake") != 0);
+		say(c, name, usable, false, line);
+	}
+	if (!any && json_is_array(list))
+		say(c, "hypervisors", false, true, "none that runs real VMs: install qemu-system-x86");
+	json_decref(list);
+}
+
+/* ---- tools for building ---- */
+
+static void tools(struct check *c)
+{
+	static const struct {
+		const char *program, *package, *use;
+	} needed[] = {
+		{"mmdebstrap", "mmdebstrap", "builds Debian and Ubuntu roots"},
+		{"mksquashfs", "squashfs-tools", "packs the root"},
+		{"unshare", "util-linux", "builds without root"},
+		{"newuidmap", "uidmap", "builds without root"},
+		{"mke2fs", "e2fsprogs", "makes scratch disks"},
+	};
+	for (size_t i = 0; i < ARRAY_SIZE(needed); i++) {
+		_cleanup_free_ char *path = path_find_program(needed[i].program);
+		if (!path) {
+			_cleanup_free_ char *sbin = path_join("/sbin", needed[i].program);
+			path = path_find_program(sbin);
+		}
+		_cleanup_free_ char *text = path ? xasprintf("%s (%s)", path, needed[i].use)
+						 : xasprintf("not found: %s; install %s", needed[i].use, needed[i].package);
+		bool only_users = strcmp(needed[i].program, "newuidmap") == 0;
+		say(c, needed[i].program, path != NULL, !only_users || geteuid() != 0, text);
+	}
+}
+
+static bool has_subids(const char *file)
+{
+	_cleanup_free_ char *text = NULL;
+	char uid[16];
+	const char *user = getenv("USER");
+	if (path_read(file, 1 << 20, &text, NULL, NULL) < 0)
+		return false;
+	snprintf(uid, sizeof(uid), "%u", (unsigned)geteuid());
+	for (char *line = strtok(text, "\n"); line; line = strtok(NULL, "\n")) {
+		size_t n = strcspn(line, ":");
+		if ((user && strlen(user) == n && strncmp(line, user, n) == 0) || (strlen(uid) == n && strncmp(line, uid, n) == 0))
+			return true;
+	}
+	return false;
+}
+
+static void subids(struct check *c)
+{
+	if (geteuid() == 0)
+		return;
+	bool good = has_subids("/etc/subuid") && has_subids("/etc/subgid");
+	say(c, "subordinate ids", good, true,
+	    good ? "/etc/subuid and /etc/subgid have a range for you"
+		 : "no range for you in /etc/subuid or /etc/subgid: ask root for 'usermod --add-subuids 100000-165535 "
+		   "--add-subgids 100000-165535 USER'");
+}
+
+/* ---- places ---- */
+
+static void place(struct check *c, const char *what, const char *path, uint64_t want)
+{
+	struct statvfs v;
+	char room[24];
+	if (statvfs(path, &v) < 0) {
+		_cleanup_free_ char *text = xasprintf("%s: %s", path, strerror(errno));
+		say(c, what, false, true, text);
+		return;
+	}
+	uint64_t bytes = (uint64_t)v.f_bavail * v.f_frsize;
+	size_format(bytes, room);
+	_cleanup_free_ char *text = xasprintf("%s, %s free%s", path, room, bytes < want ? ": that is little" : "");
+	say(c, what, bytes >= want && access(path, W_OK) == 0, true, text);
+}
+
+static void places(struct check *c)
+{
+	struct err err = ERR_INIT;
+	_cleanup_free_ char *base = NULL, *store = NULL;
+	if (rundir_base(&base, &err) < 0) {
+		say(c, "run directory", false, true, err.text);
+	} else {
+		place(c, "run directory", base, 16 << 20);
+		rmdir(base);
+	}
+	if (image_store_path(&store, &err) < 0)
+		say(c, "image store", false, true, err.text);
+	else
+		place(c, "image store", store, 1ull << 30);
+}
+
+static int run(const struct command *cmd _unused_, struct args *a)
+{
+	struct check c = {.all = json_array(), .json = arg_flag(a, "json")};
+	hypervisors(&c);
+	tools(&c);
+	subids(&c);
+	places(&c);
+	if (c.json) {
+		json_t *j = json_pack("{s:b, s:O}", "ok", c.bad == 0, "checks", c.all);
+		common_print_json(j);
+		json_decref(j);
+	}
+	json_decref(c.all);
+	return c.bad ? EXIT_FAILED : EXIT_OK;
+}
+
+static const struct option_spec options[] = {OPTION_JSON, {0}};
+
+const struct command command_doctor = {
+	.name = "doctor",
+	.summary = "what this node offers and lacks, with reasons",
+	.details = "Exit code 1 when something needed is missing.",
+	.options = options,
+	.run = run,
+};

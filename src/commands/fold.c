@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "commands/fold.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/path.h"
+
+#define LINE_MAX_BYTES (16u << 10) /* a longer line is broken there */
+
+struct source {
+	uint32_t rank;
+	bool ended;
+	struct buf buf;
+};
+
+struct fold {
+	int fd, error;
+	bool label;
+	struct source *sources;
+	size_t n;
+	size_t waiting; /* bytes in all buffers */
+	uint32_t window;
+	struct evtimer *timer;
+	bool timer_runs;
+	void (*on_written)(void *arg, struct fold *f, uint32_t rank, uint32_t bytes);
+	void *arg;
+};
+
+static void put(struct fold *f, const void *p, size_t n)
+{
+	if (!f->error && fd_write_all(f->fd, p, n) < 0)
+		f->error = errno;
+}
+
+/* The length of the first line that can be printed, with its newline; 0: none yet. */
+static size_t front(const struct source *s)
+{
+	size_t n = buf_len(&s->buf);
+	if (!n)
+		return 0;
+	const char *nl = memchr(buf_head(&s->buf), '\n', MIN(n, (size_t)LINE_MAX_BYTES));
+	if (nl)
+		return (size_t)(nl - buf_head(&s->buf)) + 1;
+	return n >= LINE_MAX_BYTES ? LINE_MAX_BYTES : s->ended ? n : 0;
+}
+
+static void take(struct fold *f, struct source *s, size_t n)
+{
+	buf_consume(&s->buf, n);
+	f->waiting -= n;
+	f->on_written(f->arg, f, s->rank, (uint32_t)n);
+}
+
+/* Prints one group: the first source that has a line, and all whose line is the same. */
+static void print_group(struct fold *f, size_t first, size_t len)
+{
+	_cleanup_rankset_ struct rankset set = RANKSET_INIT;
+	_cleanup_buf_ struct buf out = BUF_INIT, ranks = BUF_INIT;
+	_cleanup_free_ char *line = xmemdup0(buf_head(&f->sources[first].buf), len);
+	for (size_t i = first; i < f->n; i++) {
+		struct source *s = &f->sources[i];
+		if (front(s) == len && memcmp(buf_head(&s->buf), line, len) == 0) {
+			rankset_add(&set, s->rank);
+			take(f, s, len);
+		}
+	}
+	rankset_format(&set, &ranks);
+	buf_addf(&out, rankset_count(&set) > 1 ? "vm[%s]: " : "vm%s: ", buf_cstr(&ranks));
+	buf_add(&out, line, len);
+	if (line[len - 1] != '\n')
+		buf_addc(&out, '\n');
+	put(f, buf_head(&out), buf_len(&out));
+}
+
+static void print_lines(struct fold *f, bool force)
+{
+	for (;;) {
+		size_t first = SIZE_MAX, len = 0;
+		bool missing = false;
+		for (size_t i = 0; i < f->n; i++) {
+			size_t n = front(&f->sources[i]);
+			if (n && first == SIZE_MAX) {
+				first = i;
+				len = n;
+			}
+			missing = missing || (!n && !f->sources[i].ended);
+		}
+		if (first == SIZE_MAX || (missing && !force))
+			break;
+		print_group(f, first, len);
+	}
+	bool want = f->waiting > 0;
+	if (want && !f->timer_runs)
+		evtimer_start(f->timer, FOLD_WAIT_MS, 0);
+	else if (!want)
+		evtimer_stop(f->timer);
+	f->timer_runs = want;
+}
+
+static void on_timer(void *arg)
+{
+	struct fold *f = arg;
+	f->timer_runs = false;
+	print_lines(f, true);
+}
+
+struct fold *fold_create(struct loop *l, int fd, bool label, const struct rankset *ranks, uint32_t window,
+			 void (*on_written)(void *arg, struct fold *f, uint32_t rank, uint32_t bytes), void *arg)
+{
+	struct fold *f = xcalloc(1, sizeof(*f));
+	*f = (struct fold){.fd = fd, .label = label, .window = window, .on_written = on_written, .arg = arg};
+	f->n = rankset_count(ranks);
+	f->sources = xcalloc(f->n, sizeof(*f->sources));
+	uint32_t r = rankset_next(ranks, 0);
+	for (size_t i = 0; i < f->n; i++, r = rankset_next(ranks, r + 1))
+		f->sources[i].rank = r;
+	f->timer = evtimer_create(l, on_timer, f);
+	return f;
+}
+
+void fold_destroy(struct fold *f)
+{
+	if (!f)
+		return;
+	for (size_t i = 0; i < f->n; i++)
+		buf_finish(&f->sources[i].buf);
+	evtimer_destroy(f->timer);
+	free(f->sources);
+	free(f);
+}
+
+static struct source *find(struct fold *f, uint32_t rank)
+{
+	size_t lo = 0, hi = f->n;
+	while (lo < hi) {
+		size_t mid = lo + (hi - lo) / 2;
+		if (f->sources[mid].rank < rank)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo < f->n && f->sources[lo].rank == rank ? &f->sources[lo] : NULL;
+}
+
+void fold_add(struct fold *f, uint32_t rank, const char *p, size_t n, bool eof)
+{
+	struct source *s = find(f, rank);
+	if (!s)
+		return;
+	s->ended = s->ended || eof;
+	if (!f->label) {
+		put(f, p, n);
+		if (n)
+			f->on_written(f->arg, f, rank, (uint32_t)n);
+		return;
+	}
+	buf_add(&s->buf, p, n);
+	f->waiting += n;
+	/* A VM that is far ahead must not wait for the others: it has no credit left to go on with. */
+	print_lines(f, buf_len(&s->buf) >= f->window / 2);
+}
+
+void fold_end_rank(struct fold *f, uint32_t rank)
+{
+	fold_add(f, rank, "", 0, true);
+}
+
+void fold_flush(struct fold *f)
+{
+	for (size_t i = 0; i < f->n; i++)
+		f->sources[i].ended = true;
+	print_lines(f, true);
+}
+
+int fold_error(const struct fold *f)
+{
+	return f->error;
+}

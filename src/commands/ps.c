@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/rundir.h"
+#include "base/size.h"
+#include "base/strvec.h"
+#include "commands/common.h"
+
+#define ASK_MS 10000
+
+static int ask(const char *base, const char *name, json_t *into, struct err *err)
+{
+	struct loop *loop = loop_create();
+	struct client *c = NULL;
+	json_t *status = NULL;
+	char host[256] = "";
+	int rc = client_connect(loop, base, name, &c, err);
+	if (rc == 0)
+		rc = client_ask(c, json_pack("{s:s}", "verb", "status"), ASK_MS, &status, err);
+	common_disconnect(loop, c);
+	if (rc < 0)
+		return -1;
+	gethostname(host, sizeof(host) - 1);
+	json_object_del(status, "ok");
+	json_t *vms = json_object_get(status, "vms"), *vm;
+	size_t i;
+	json_array_foreach(vms, i, vm) {
+		json_object_set_new(vm, "node", json_string(host));
+	}
+	json_array_append_new(into, status);
+	return 0;
+}
+
+static const char *text(const json_t *j, const char *key)
+{
+	const char *s = json_string_value(json_object_get(j, key));
+	return s ? s : "-";
+}
+
+static json_int_t number(const json_t *j, const char *key)
+{
+	return json_integer_value(json_object_get(j, key));
+}
+
+static void print_vms(const json_t *cluster, bool all)
+{
+	size_t i;
+	json_t *vm;
+	json_array_foreach(json_object_get(cluster, "vms"), i, vm) {
+		char up[24] = "-", used[24] = "-";
+		if (number(vm, "uptime_ms"))
+			duration_format((uint64_t)number(vm, "uptime_ms"), up);
+		if (number(vm, "memory_used"))
+			size_format((uint64_t)number(vm, "memory_used"), used);
+		if (all)
+			printf("%-16s ", text(cluster, "name"));
+		printf("%-8s %-9s %-16s %-15s %8s %9s  %s\n", text(vm, "name"), text(vm, "state"), text(vm, "node"),
+		       text(vm, "address"), up, used, text(vm, "reason"));
+	}
+}
+
+static void print(const json_t *clusters, bool several)
+{
+	size_t i;
+	json_t *c;
+	json_array_foreach(clusters, i, c) {
+		if (several && i == 0)
+			printf("%-16s ", "CLUSTER");
+		if (i == 0)
+			printf("%-8s %-9s %-16s %-15s %8s %9s  %s\n", "VM", "STATE", "NODE", "ADDRESS", "UPTIME", "MEMORY", "REASON");
+		print_vms(c, several);
+	}
+}
+
+static int run(const struct command *cmd, struct args *a)
+{
+	_cleanup_free_ char *base = common_base(cmd), *one = NULL;
+	_cleanup_strvec_ struct strvec names = STRVEC_INIT;
+	struct err err = ERR_INIT;
+	const char *named = a->n_operands ? a->operands[0] : arg_value(a, "cluster");
+	int code = EXIT_OK;
+	if (!base)
+		return EXIT_FAILED;
+	if (named) {
+		one = common_cluster(base, named, &err);
+		if (!one) {
+			rmdir(base);
+			return command_fail(cmd, &err);
+		}
+		strvec_add(&names, one);
+	} else if (rundir_list(base, &names, &err) < 0) {
+		return command_fail(cmd, &err);
+	}
+	json_t *clusters = json_array();
+	for (size_t i = 0; i < names.n; i++)
+		if (ask(base, names.v[i], clusters, &err) < 0)
+			code = command_fail(cmd, &err);
+	if (!names.n)
+		rmdir(base);
+	if (arg_flag(a, "json")) {
+		json_t *j = json_pack("{s:O}", "clusters", clusters);
+		common_print_json(j);
+		json_decref(j);
+	} else {
+		print(clusters, names.n > 1);
+	}
+	json_decref(clusters);
+	return code;
+}
+
+static const struct option_spec options[] = {OPTION_CLUSTER, OPTION_JSON, {0}};
+
+const struct command command_ps = {
+	.name = "ps",
+	.summary = "list VMs: state, node, address, uptime, memory",
+	.usage = "[NAME]",
+	.details = "Without NAME: every cluster of yours on this node.",
+	.options = options,
+	.max_args = 1,
+	.complete = "cluster",
+	.run = run,
+};

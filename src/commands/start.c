@@ -1,0 +1,380 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "commands/start.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <sched.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/path.h"
+#include "base/rundir.h"
+#include "base/size.h"
+#include "base/time.h"
+#include "client/sshkey.h"
+#include "commands/common.h"
+#include "commands/progress.h"
+#include "image/image.h"
+#include "launcher/launcher.h"
+
+#define BOOT_TIMEOUT_MS 120000
+#define STOP_TIMEOUT_MS 20000
+#define DOWN_MS 10000
+#define MEMORY_MIN (64ull << 20) /* bytes; as the VSE's own bound */
+
+/* The command line's part of what is to be started. */
+struct plan {
+	const struct command *cmd;
+	const struct args *args;
+	struct vse *vse;
+	struct image *image;
+	const struct launcher *launcher;
+	const char *name;
+	int64_t size, parallel;
+	uint64_t timeout_ms;
+	struct progress progress;
+	struct started *started;
+	/* while the cluster starts */
+	bool over, interrupted;
+	int signo;
+	struct err err;
+};
+
+static int cpus_of_node(void)
+{
+	cpu_set_t set;
+	return sched_getaffinity(0, sizeof(set), &set) == 0 ? MAX(CPU_COUNT(&set), 1) : 1;
+}
+
+/* ---- reading what is asked ---- */
+
+static int number(const struct plan *p, const char *name, int64_t min, int64_t max, int64_t *v)
+{
+	struct err err = ERR_INIT;
+	const char *text = arg_value(p->args, name);
+	if (text && int_parse(text, min, max, v, &err) < 0)
+		return command_usage(p->cmd, "--%s: %s", name, err.text);
+	return 0;
+}
+
+static int size(const struct plan *p, const char *name, uint64_t min, uint64_t *v)
+{
+	struct err err = ERR_INIT;
+	const char *text = arg_value(p->args, name);
+	if (!text)
+		return 0;
+	uint64_t got;
+	if (size_parse(text, &got, &err) < 0)
+		return command_usage(p->cmd, "--%s: %s", name, err.text);
+	if (got && got < min)
+		return command_usage(p->cmd, "--%s %s: too small, at least %" PRIu64 "M", name, text, min >> 20);
+	*v = got;
+	return 0;
+}
+
+static int load(struct plan *p, const char *file)
+{
+	_cleanup_strvec_ struct strvec problems = STRVEC_INIT;
+	struct err err = ERR_INIT;
+	if (vse_load(file, &p->vse, &problems, &err) == 0)
+		return 0;
+	for (size_t i = 0; i < problems.n; i++)
+		fprintf(stderr, "%s\n", problems.v[i]);
+	if (!problems.n)
+		command_fail(p->cmd, &err);
+	return EXIT_USAGE;
+}
+
+static int overrides(struct plan *p)
+{
+	int64_t cpus = p->vse->cpus;
+	uint64_t memory = p->vse->memory;
+	int code = number(p, "count", 1, 1500, &p->size);
+	if (!code)
+		code = number(p, "cpus", 1, 1024, &cpus);
+	if (!code)
+		code = number(p, "parallel", 1, 1500, &p->parallel);
+	if (!code)
+		code = size(p, "memory", MEMORY_MIN, &memory);
+	if (!code && !memory)
+		code = command_usage(p->cmd, "--memory 0: a VM needs at least %" PRIu64 "M", (uint64_t)(MEMORY_MIN >> 20));
+	if (!code)
+		code = size(p, "scratch", 16ull << 20, &p->vse->scratch);
+	p->vse->cpus = (unsigned)cpus;
+	p->vse->memory = memory;
+	return code;
+}
+
+static int choices(struct plan *p)
+{
+	struct err err = ERR_INIT;
+	const char *timeout = arg_value(p->args, "timeout"), *launcher = arg_value(p->args, "launcher");
+	p->name = arg_value(p->args, "name") ? arg_value(p->args, "name") : p->vse->name;
+	if (cluster_name_check(p->name, &err) < 0)
+		return command_usage(p->cmd, "%s", err.text);
+	if (timeout && duration_parse(timeout, &p->timeout_ms, &err) < 0)
+		return command_usage(p->cmd, "--timeout: %s", err.text);
+	if (!p->timeout_ms)
+		return command_usage(p->cmd, "--timeout 0: a VM needs some time to boot");
+	p->launcher = launcher_find(launcher ? launcher : "local");
+	if (!p->launcher)
+		return command_usage(p->cmd, "--launcher %s: there is none of that name", launcher);
+	return 0;
+}
+
+/* ---- the image ---- */
+
+static int build(struct plan *p)
+{
+	struct err err = ERR_INIT;
+	bool cached;
+	struct image_build_options o = {.progress = progress_step, .progress_arg = &p->progress};
+	uint64_t begun = time_mono_ms();
+	int rc = image_build(p->vse, &o, &p->image, &cached, &err);
+	p->started->build_s = (double)(time_mono_ms() - begun) / 1000;
+	progress_clear(&p->progress);
+	if (rc < 0)
+		return command_fail(p->cmd, &err);
+	return 0;
+}
+
+static int dry_run(struct plan *p)
+{
+	struct err err = ERR_INIT;
+	struct image_build_options o = {0};
+	char memory[24], scratch[24];
+	bool there = image_find(p->vse, &o, &p->image, &err) == 0;
+	size_format(p->vse->memory, memory);
+	size_format(p->vse->scratch, scratch);
+	printf("cluster %s: %" PRId64 " VM%s of %s, each %u CPU%s, %s memory, %s scratch\n", p->name, p->size,
+	       p->size == 1 ? "" : "s", p->vse->name, p->vse->cpus, p->vse->cpus == 1 ? "" : "s", memory,
+	       p->vse->scratch ? scratch : "no");
+	printf("image: %s\n", there ? p->image->id : "would be built");
+	printf("launcher %s: on this node, %" PRId64 " booting at once\n", p->launcher->name, p->parallel);
+	return -1;
+}
+
+/* ---- the agent ---- */
+
+static char *agent_path(void)
+{
+	static const char *const places[] = {"vse-agent", "../libexec/vse/vse-agent"};
+	_cleanup_free_ char *dir = path_self_dir();
+	for (size_t i = 0; dir && i < ARRAY_SIZE(places); i++) {
+		char *path = path_join(dir, places[i]);
+		if (access(path, X_OK) == 0)
+			return path;
+		free(path);
+	}
+	return NULL;
+}
+
+static int launch(struct plan *p, const char *base, struct err *err)
+{
+	_cleanup_free_ char *agent = agent_path();
+	_cleanup_close_ int hold = -1;
+	if (!agent)
+		return err_set(err, ENOENT, "vse-agent is not beside vse nor in ../libexec/vse: install it there");
+	if (image_hold(p->image, &hold, err) < 0)
+		return -1;
+	struct launch l = {.agent = agent, .base = base, .name = p->name, .hold_fd = hold};
+	if (launcher_launch(p->launcher, &l, err) < 0)
+		return -1;
+	return client_connect(p->started->loop, base, p->name, &p->started->client, err);
+}
+
+/* ---- create ---- */
+
+static json_t *text_list(const struct strvec *v)
+{
+	json_t *list = json_array();
+	for (size_t i = 0; i < v->n; i++)
+		json_array_append_new(list, json_string(v->v[i]));
+	return list;
+}
+
+static json_t *env_list(const struct vse *v)
+{
+	json_t *list = json_array();
+	for (size_t i = 0; i < v->n_env; i++)
+		json_array_append_new(list, json_sprintf("%s=%s", v->env[i].name, v->env[i].value));
+	return list;
+}
+
+static const char *scratch_dir(void)
+{
+	const char *const places[] = {getenv("VSE_SCRATCH"), getenv("TMPDIR"), "/tmp"};
+	for (size_t i = 0; i < ARRAY_SIZE(places); i++)
+		if (places[i] && places[i][0] == '/' && access(places[i], W_OK) == 0)
+			return places[i];
+	return "/tmp";
+}
+
+static const char *choice(const struct plan *p, const char *option, const char *otherwise)
+{
+	const char *v = arg_value(p->args, option);
+	return v ? v : otherwise;
+}
+
+static void set_text(json_t *j, const char *key, const char *text)
+{
+	if (text)
+		json_object_set_new(j, key, json_string(text));
+}
+
+static json_t *create_message(struct plan *p, struct err *err)
+{
+	const struct vse *v = p->vse;
+	const struct image *i = p->image;
+	json_t *j = json_pack("{s:s, s:I, s:i, s:I, s:I, s:I, s:I, s:I, s:b, s:b}", "verb", "create", "size",
+			      (json_int_t)p->size, "cpus", (int)v->cpus, "memory", (json_int_t)v->memory, "scratch",
+			      (json_int_t)v->scratch, "parallel", (json_int_t)p->parallel, "boot_timeout_ms",
+			      (json_int_t)p->timeout_ms, "stop_timeout_ms", (json_int_t)STOP_TIMEOUT_MS, "systemd",
+			      i->init == VSE_INIT_SYSTEMD, "outbound", v->net_outbound);
+	set_text(j, "name", p->name);
+	set_text(j, "vse", v->name);
+	set_text(j, "image", i->id);
+	set_text(j, "kernel", i->kernel);
+	set_text(j, "vmlinux", i->vmlinux);
+	set_text(j, "initrd", i->initrd);
+	set_text(j, "root", i->root);
+	set_text(j, "root_type", i->root_type);
+	set_text(j, "modules", i->modules);
+	set_text(j, "scratch_dir", scratch_dir());
+	set_text(j, "subnet", v->net_subnet);
+	set_text(j, "hypervisor", choice(p, "hypervisor", "qemu"));
+	set_text(j, "accel", choice(p, "accel", "auto"));
+	set_text(j, "machine", choice(p, "machine", "auto"));
+	json_object_set_new(j, "extra_args", text_list(arg_values(p->args, "hypervisor-arg")));
+	json_object_set_new(j, "env", env_list(v));
+	if (i->has_sshd) {
+		_cleanup_free_ char *secret = NULL, *open = NULL;
+		if (sshkey_make(p->name, &secret, &open, err) < 0) {
+			json_decref(j);
+			return NULL;
+		}
+		set_text(j, "ssh_private", secret);
+		set_text(j, "ssh_public", open);
+	}
+	return j;
+}
+
+static void on_event(void *arg, const json_t *e)
+{
+	struct plan *p = arg;
+	const char *what = json_string_value(json_object_get(e, "event"));
+	if (what && strcmp(what, "progress") == 0) {
+		unsigned ready = (unsigned)json_integer_value(json_object_get(e, "ready"));
+		unsigned all = (unsigned)json_integer_value(json_object_get(e, "size"));
+		progress_step(&p->progress, "VMs ready", ready, all, "");
+	} else if (what && strcmp(what, "note") == 0) {
+		const char *text = json_string_value(json_object_get(e, "text"));
+		progress_clear(&p->progress);
+		if (!p->progress.quiet)
+			fprintf(stderr, "vse %s: note: %s\n", p->cmd->name, text ? text : "");
+	}
+}
+
+static void on_end(void *arg, const json_t *reply, const struct err *err)
+{
+	struct plan *p = arg;
+	p->over = true;
+	if (reply)
+		p->started->ready_ms = (uint64_t)json_integer_value(json_object_get(reply, "ready_ms"));
+	else
+		p->err = *err;
+}
+
+static const struct client_ops create_ops = {.on_event = on_event, .on_end = on_end};
+
+static void on_interrupt(void *arg, int signo)
+{
+	struct plan *p = arg;
+	p->over = p->interrupted = true;
+	p->signo = signo;
+}
+
+static int create(struct plan *p)
+{
+	struct started *s = p->started;
+	struct err err = ERR_INIT;
+	json_t *msg = create_message(p, &err);
+	if (!msg)
+		return command_fail(p->cmd, &err);
+	progress_step(&p->progress, "starting VMs", 0, (unsigned)p->size, "");
+	struct interrupts *in = interrupts_create(s->loop, on_interrupt, p);
+	uint32_t id = client_call(s->client, msg, &create_ops, p);
+	while (!p->over)
+		loop_run_once(s->loop);
+	client_forget(s->client, id);
+	interrupts_destroy(in);
+	progress_clear(&p->progress);
+	if (!p->interrupted && !p->err.code)
+		return 0;
+	start_undo(s);
+	if (p->interrupted) {
+		fprintf(stderr, "vse %s: interrupted: the cluster was ended\n", p->cmd->name);
+		return 128 + p->signo;
+	}
+	return command_fail(p->cmd, &p->err);
+}
+
+void start_undo(struct started *s)
+{
+	client_ask(s->client, json_pack("{s:s}", "verb", "down"), DOWN_MS, NULL, NULL);
+}
+
+static int start(struct plan *p, const char *file)
+{
+	struct err err = ERR_INIT;
+	int code = load(p, file);
+	if (!code)
+		code = overrides(p);
+	if (!code)
+		code = choices(p);
+	if (code)
+		return code;
+	if (arg_flag(p->args, "dry-run"))
+		return dry_run(p);
+	_cleanup_free_ char *base = common_base(p->cmd);
+	if (!base)
+		return EXIT_FAILED;
+	p->started->size = (uint32_t)p->size;
+	p->started->name = xstrdup(p->name);
+	if (rundir_alive(base, p->name)) { /* before a long build, not after */
+		err_set(&err, EEXIST, "cluster '%s' runs already (see 'vse ps %s'; 'vse down %s' ends it; --name gives this one another name)",
+			p->name, p->name, p->name);
+		return command_fail(p->cmd, &err);
+	}
+	code = build(p);
+	if (code)
+		return code;
+	p->started->loop = loop_create();
+	if (launch(p, base, &err) < 0)
+		return command_fail(p->cmd, &err);
+	return create(p);
+}
+
+int start_cluster(const struct command *cmd, const struct args *a, const char *file, struct started *ret)
+{
+	struct started s = {0};
+	struct plan p = {.cmd = cmd, .args = a, .size = 1, .parallel = cpus_of_node(), .timeout_ms = BOOT_TIMEOUT_MS, .started = &s};
+	progress_begin(&p.progress, arg_flag(a, "quiet"));
+	int code = start(&p, file);
+	image_destroy(p.image);
+	vse_destroy(p.vse);
+	if (code)
+		started_finish(&s);
+	else
+		*ret = s;
+	return code;
+}
+
+void started_finish(struct started *s)
+{
+	if (s->loop)
+		common_disconnect(s->loop, s->client);
+	free(s->name);
+	*s = (struct started){0};
+}

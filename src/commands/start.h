@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What `up` and `run` share: read the VSE, build or find its image, launch the agent, create the cluster and wait
+ * until its VMs are ready. */
+#ifndef VSE_COMMANDS_START_H
+#define VSE_COMMANDS_START_H
+
+#include "client/client.h"
+#include "commands/command.h"
+
+#define START_OPTIONS                                                                                                  \
+	{"count", 'n', "N", "number of VMs (default 1)", NULL},                                                        \
+	{"name", 0, "NAME", "name of the cluster (default: the VSE's)", NULL},                                         \
+	{"cpus", 0, "N", "CPUs of a VM, instead of the VSE's", NULL},                                                  \
+	{"memory", 'm', "SIZE", "memory of a VM, instead of the VSE's", NULL},                                         \
+	{"scratch", 0, "SIZE", "scratch disk of a VM, instead of the VSE's (0: none)", NULL},                          \
+	{"timeout", 0, "TIME", "a VM that is not ready after this has failed (default 2m)", NULL},                     \
+	{"parallel", 0, "N", "VMs that boot at once (default: CPUs of the node)", NULL},                               \
+	{"hypervisor", 0, "NAME", "qemu (default) or fake", "qemu|fake"},                                              \
+	{"hypervisor-arg", 0, "ARG", "one more argument for the hypervisor (may be repeated)", NULL},                  \
+	{"accel", 0, "NAME", "auto (default), kvm or tcg", "auto|kvm|tcg"},                                            \
+	{"machine", 0, "TYPE", "auto (default), microvm or q35", "auto|microvm|q35"},                                  \
+	{"launcher", 0, "NAME", "how agents get onto nodes: local", "local"},                                          \
+	{"dry-run", 0, NULL, "say what would be done, do nothing", NULL},                                              \
+	{"quiet", 'q', NULL, "no progress", NULL}
+
+struct started {
+	struct loop *loop;
+	struct client *client; /* holds the cluster: it ends with this connection unless it is kept */
+	char *name;
+	uint32_t size;
+	uint64_t ready_ms;
+	double build_s; /* time spent on the image */
+};
+
+/* 0 with *ret, or an exit code with the reason printed; EXIT_OK - 1 (that is -1) after a --dry-run. */
+int start_cluster(const struct command *cmd, const struct args *a, const char *file, struct started *ret);
+void started_finish(struct started *s);
+/* Ends the cluster and waits for it (bounded). */
+void start_undo(struct started *s);
+
+#endif

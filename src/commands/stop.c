@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "commands/change.h"
+
+static int run(const struct command *cmd, struct args *a)
+{
+	return change_run(cmd, a, "stop", false);
+}
+
+static const struct option_spec options[] = {OPTION_CLUSTER, {0}};
+
+const struct command command_stop = {
+	.name = "stop",
+	.summary = "shut VMs down: the guest is asked, and ended if it does not obey",
+	.usage = CHANGE_USAGE,
+	.details = CHANGE_DETAILS,
+	.options = options,
+	.min_args = 1,
+	.max_args = 1,
+	.run = run,
+};

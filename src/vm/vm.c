@@ -1,0 +1,442 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "vm/vm.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/log.h"
+#include "base/path.h"
+#include "base/proc.h"
+#include "net/address.h"
+#include "vm/scratch.h"
+
+struct vm {
+	struct loop *loop;
+	uint32_t rank;
+	char name[16];
+	char *dir;
+	const struct vm_profile *profile;
+	const struct vm_ops *ops;
+	void *arg;
+
+	enum vm_state state;
+	char reason[ERR_TEXT_MAX];
+	char *boot; /* boot id of the guest that said hello */
+	uint64_t started, running, ready_after;
+	bool restarting;
+
+	struct hv *hv;
+	struct channel *channel;
+	struct console *console;
+	struct scratch *scratch;
+	struct evtimer *timer;
+};
+
+static void set_reason(struct vm *vm, const char *text)
+{
+	snprintf(vm->reason, sizeof(vm->reason), "%s", text ? text : "");
+}
+
+static bool input(struct vm *vm, enum vm_input in, const char *reason)
+{
+	enum vm_state was = vm->state, next;
+	if (!vm_state_next(was, in, &next)) {
+		log_debug("%s: input %d ignored in state %s", vm->name, (int)in, vm_state_name(was));
+		return false;
+	}
+	vm->state = next;
+	set_reason(vm, reason);
+	if (vm_state_is_over(next) || next == VM_READY)
+		evtimer_stop(vm->timer);
+	if (next == VM_READY && !vm->ready_after)
+		vm->ready_after = MAX(loop_now(vm->loop) - vm->started, (uint64_t)1);
+	if (was != next)
+		vm->ops->on_state(vm->arg, vm, was, vm->reason);
+	return true;
+}
+
+/* Lets go of everything that one run of the VM holds. */
+static void let_go(struct vm *vm)
+{
+	struct channel *channel = TAKE_PTR(vm->channel);
+	channel_destroy(channel); /* ends its requests: their owners may look at us, so the pointer is cleared before */
+	hv_release(TAKE_PTR(vm->hv));
+	scratch_destroy(TAKE_PTR(vm->scratch));
+	vm->running = 0;
+	free(TAKE_PTR(vm->boot));
+	_cleanup_free_ char *pid = path_join(vm->dir, "pid");
+	unlink(pid);
+}
+
+static void fail(struct vm *vm, const char *reason)
+{
+	char text[ERR_TEXT_MAX]; /* reason may live in what let_go() frees */
+	snprintf(text, sizeof(text), "%s", reason);
+	let_go(vm);
+	console_note(vm->console, text);
+	input(vm, VM_IN_FAILED, text);
+}
+
+/* ---- the guest's channel ---- */
+
+static void on_hello(void *arg, const char *boot)
+{
+	struct vm *vm = arg;
+	_cleanup_buf_ struct buf kv = BUF_INIT;
+	if (vm->boot && strcmp(vm->boot, boot) != 0)
+		vm->ops->on_note(vm->arg, vm, "the guest rebooted");
+	free(vm->boot);
+	vm->boot = xstrdup(boot);
+	input(vm, VM_IN_HELLO, "");
+	if (vm->state == VM_BOOTING)
+		evtimer_start(vm->timer, vm->profile->boot_timeout_ms, 0);
+	vm->ops->make_setup(vm->arg, vm, &kv);
+	channel_send(vm->channel, &kv);
+}
+
+static void on_ready(void *arg)
+{
+	input(arg, VM_IN_READY, "");
+}
+
+static void on_guest_failed(void *arg, const char *text)
+{
+	struct vm *vm = arg;
+	_cleanup_free_ char *why = xasprintf("guest set-up: %s", text);
+	fail(vm, why);
+}
+
+static void on_bye(void *arg, const char *how)
+{
+	struct vm *vm = arg;
+	log_debug("%s: guest says bye: %s", vm->name, how);
+}
+
+static void on_guest_log(void *arg, const char *text)
+{
+	struct vm *vm = arg;
+	console_note(vm->console, text);
+}
+
+static void on_channel_close(void *arg, const struct err *err)
+{
+	struct vm *vm = arg;
+	/* The hypervisor tells what became of the VM; a channel alone that breaks is noted. */
+	log_debug("%s: channel: %s", vm->name, err->text);
+	channel_destroy(TAKE_PTR(vm->channel));
+}
+
+static const struct channel_ops channel_ops = {
+	.on_hello = on_hello,
+	.on_ready = on_ready,
+	.on_failed = on_guest_failed,
+	.on_bye = on_bye,
+	.on_log = on_guest_log,
+	.on_close = on_channel_close,
+};
+
+/* ---- the hypervisor ---- */
+
+/* The VMM's pid, kept where a sweep finds it should all of ours be killed (base/rundir.h). */
+static void write_pid(struct vm *vm)
+{
+	struct hv_stats st;
+	uint64_t start;
+	if (hv_stats(vm->hv, &st, NULL) < 0 || st.pid <= 0 || proc_start_time(st.pid, &start, NULL) < 0)
+		return;
+	char text[48];
+	int n = snprintf(text, sizeof(text), "%d %" PRIu64 "\n", (int)st.pid, start);
+	_cleanup_free_ char *path = path_join(vm->dir, "pid");
+	FILE *f = fopen(path, "we");
+	if (!f)
+		return;
+	fwrite(text, 1, (size_t)n, f);
+	fclose(f);
+}
+
+static void on_gone(struct vm *vm, const struct hv_event *e)
+{
+	bool restarting = vm->restarting;
+	struct err err = ERR_INIT;
+	char reason[ERR_TEXT_MAX];
+	snprintf(reason, sizeof(reason), "%s", e->reason ? e->reason : "");
+	enum hv_state how = e->state;
+	let_go(vm);
+	vm->restarting = false;
+	console_note(vm->console, reason);
+	input(vm, how == HV_CRASHED ? VM_IN_CRASHED : VM_IN_GONE, reason);
+	if (restarting && vm_state_is_over(vm->state) && vm_start(vm, &err) < 0)
+		input(vm, VM_IN_FAILED, err.text);
+}
+
+static void on_hv_state(struct vm *vm, const struct hv_event *e)
+{
+	if (e->state == HV_RUNNING) {
+		if (!vm->running)
+			vm->running = loop_now(vm->loop);
+		input(vm, vm->state == VM_PAUSED ? VM_IN_RESUMED : VM_IN_RUNNING, "");
+	} else if (e->state == HV_PAUSED) {
+		input(vm, VM_IN_PAUSED, "");
+	}
+}
+
+static void on_hv_event(void *arg, const struct hv_event *e)
+{
+	struct vm *vm = arg;
+	struct err err = ERR_INIT;
+	switch (e->type) {
+	case HV_EVENT_STATE:
+		on_hv_state(vm, e);
+		break;
+	case HV_EVENT_CHANNEL:
+		channel_destroy(TAKE_PTR(vm->channel));
+		vm->channel = channel_create(vm->loop, e->fd, &channel_ops, vm, &err);
+		if (!vm->channel)
+			fail(vm, err.text);
+		break;
+	case HV_EVENT_CONSOLE:
+		if (console_connect(vm->console, e->fd, &err) < 0)
+			vm->ops->on_note(vm->arg, vm, err.text);
+		break;
+	case HV_EVENT_NET:
+		vm->ops->on_net(vm->arg, vm, e->fd);
+		break;
+	case HV_EVENT_FAILED: {
+		_cleanup_free_ char *text = xasprintf("%s: %s", e->op ? e->op : "operation", e->err ? e->err->text : "failed");
+		vm->ops->on_note(vm->arg, vm, text);
+		break;
+	}
+	case HV_EVENT_GONE:
+		on_gone(vm, e);
+		break;
+	}
+}
+
+static void on_timeout(void *arg)
+{
+	struct vm *vm = arg;
+	if (vm->state == VM_STOPPING) {
+		if (vm->hv)
+			hv_stop(vm->hv, HV_STOP_HARD, NULL);
+		return;
+	}
+	char line[121];
+	console_last_line(vm->console, line);
+	_cleanup_free_ char *why = xasprintf(
+		"not ready within %" PRIu64 " s: %s%s%s%s", vm->profile->boot_timeout_ms / 1000,
+		vm->boot ? "the guest agent came up but its set-up did not end" : "no sign of the guest agent",
+		line[0] ? "; the console's last line: \"" : "", line, line[0] ? "\"" : "");
+	fail(vm, why);
+}
+
+static int start_hv(struct vm *vm, int scratch_fd, struct err *err)
+{
+	const struct vm_profile *p = vm->profile;
+	char scratch[64];
+	snprintf(scratch, sizeof(scratch), "/proc/%d/fd/%d", (int)getpid(), scratch_fd);
+	struct hv_spec spec = {
+		.name = vm->name,
+		.rank = vm->rank,
+		.cpus = p->cpus,
+		.memory = p->memory,
+		.kernel = p->kernel,
+		.vmlinux = p->vmlinux,
+		.initrd = p->initrd,
+		.cmdline = p->cmdline,
+		.root = p->root,
+		.scratch = scratch_fd >= 0 ? scratch : NULL,
+		.dir = vm->dir,
+		.machine = p->machine,
+		.accel = p->accel,
+		.trusted = p->trusted,
+		.nic = p->nic,
+		.outbound = p->outbound,
+		.extra_args = &p->extra_args,
+	};
+	address_mac(vm->rank, spec.mac);
+	if (hv_start(p->hypervisor, vm->loop, &spec, &p->probe, on_hv_event, vm, &vm->hv, err) < 0)
+		return -1;
+	write_pid(vm);
+	return 0;
+}
+
+static void on_scratch(void *arg, int fd, const struct err *scratch_err)
+{
+	struct vm *vm = arg;
+	struct err err = *scratch_err;
+	if (vm->state != VM_STARTING) { /* stopped meanwhile */
+		let_go(vm);
+		input(vm, VM_IN_GONE, "");
+		return;
+	}
+	if (fd < 0 || start_hv(vm, fd, &err) < 0)
+		fail(vm, err.text);
+}
+
+/* ---- */
+
+struct vm *vm_create(struct loop *l, uint32_t rank, const char *dir, const struct vm_profile *p,
+		     const struct vm_ops *ops, void *arg, struct err *err)
+{
+	if (path_mkdirs(dir, 0700, err) < 0)
+		return NULL;
+	struct vm *vm = xcalloc(1, sizeof(*vm));
+	*vm = (struct vm){.loop = l, .rank = rank, .dir = xstrdup(dir), .profile = p, .ops = ops, .arg = arg};
+	snprintf(vm->name, sizeof(vm->name), "vm%u", rank);
+	_cleanup_free_ char *log = path_join(dir, "console.log");
+	vm->console = console_create(l, log);
+	vm->timer = evtimer_create(l, on_timeout, vm);
+	return vm;
+}
+
+void vm_destroy(struct vm *vm)
+{
+	if (!vm)
+		return;
+	let_go(vm);
+	console_destroy(vm->console);
+	evtimer_destroy(vm->timer);
+	path_remove(vm->dir, NULL);
+	free(vm->dir);
+	free(vm);
+}
+
+int vm_start(struct vm *vm, struct err *err)
+{
+	if (vm_state_is_live(vm->state))
+		return err_set(err, EBUSY, "%s: is %s", vm->name, vm_state_name(vm->state));
+	vm->started = loop_now(vm->loop);
+	vm->ready_after = 0;
+	input(vm, VM_IN_START, "");
+	evtimer_start(vm->timer, vm->profile->boot_timeout_ms, 0);
+	struct err why = ERR_INIT;
+	if (vm->profile->scratch) {
+		vm->scratch = scratch_create(vm->loop, vm->profile->scratch_dir, vm->profile->scratch, on_scratch, vm, &why);
+		if (vm->scratch)
+			return 0;
+	} else if (start_hv(vm, -1, &why) == 0) {
+		return 0;
+	}
+	fail(vm, why.text);
+	return err_copy(err, &why);
+}
+
+static int graceful(struct vm *vm)
+{
+	_cleanup_buf_ struct buf kv = BUF_INIT;
+	if (!vm->channel || vm->state != VM_READY)
+		return -1;
+	kv_adds(&kv, "verb", "shutdown");
+	kv_adds(&kv, "how", "poweroff");
+	channel_send(vm->channel, &kv);
+	evtimer_start(vm->timer, vm->profile->stop_timeout_ms, 0);
+	return 0;
+}
+
+int vm_stop(struct vm *vm, enum hv_stop how, struct err *err)
+{
+	if (vm_state_is_over(vm->state))
+		return 0;
+	if (vm->state == VM_STOPPING && how == HV_STOP_GRACEFUL)
+		return 0;
+	bool asked = how == HV_STOP_GRACEFUL && graceful(vm) == 0;
+	if (vm->state != VM_STOPPING)
+		input(vm, VM_IN_STOP, "");
+	if (asked || vm->state == VM_STOPPED)
+		return 0;
+	if (vm->hv)
+		return hv_stop(vm->hv, HV_STOP_HARD, err);
+	/* Only its scratch disk is being made: nothing of a hypervisor will tell that it is over. */
+	let_go(vm);
+	input(vm, VM_IN_GONE, "");
+	return 0;
+}
+
+static int need(struct vm *vm, enum vm_state state, const char *verb, struct err *err)
+{
+	if (vm->state == state)
+		return 0;
+	return err_set(err, EBUSY, "%s: cannot %s: it is %s", vm->name, verb, vm_state_name(vm->state));
+}
+
+int vm_pause(struct vm *vm, struct err *err)
+{
+	return need(vm, VM_READY, "pause", err) < 0 ? -1 : hv_pause(vm->hv, err);
+}
+
+int vm_resume(struct vm *vm, struct err *err)
+{
+	return need(vm, VM_PAUSED, "resume", err) < 0 ? -1 : hv_resume(vm->hv, err);
+}
+
+int vm_restart(struct vm *vm, struct err *err)
+{
+	if (!vm_state_is_live(vm->state))
+		return vm_start(vm, err);
+	vm->restarting = true;
+	if (vm_stop(vm, HV_STOP_HARD, err) < 0) {
+		vm->restarting = false;
+		return -1;
+	}
+	if (vm->restarting && vm_state_is_over(vm->state)) { /* it was over at once: no event will follow */
+		vm->restarting = false;
+		return vm_start(vm, err);
+	}
+	return 0;
+}
+
+uint32_t vm_rank(const struct vm *vm)
+{
+	return vm->rank;
+}
+
+const char *vm_name(const struct vm *vm)
+{
+	return vm->name;
+}
+
+enum vm_state vm_get_state(const struct vm *vm)
+{
+	return vm->state;
+}
+
+const char *vm_reason(const struct vm *vm)
+{
+	return vm->reason;
+}
+
+uint64_t vm_uptime_ms(const struct vm *vm)
+{
+	return vm->running ? loop_now(vm->loop) - vm->running : 0;
+}
+
+uint64_t vm_ready_ms(const struct vm *vm)
+{
+	return vm->ready_after;
+}
+
+struct channel *vm_channel(struct vm *vm, struct err *err)
+{
+	if (vm->state == VM_READY && vm->channel)
+		return vm->channel;
+	if (vm->state == VM_READY)
+		err_set(err, ENOTCONN, "%s: its guest agent is gone", vm->name);
+	else
+		err_set(err, vm_state_is_over(vm->state) ? ESHUTDOWN : EBUSY, "%s: is %s, not ready", vm->name,
+			vm_state_name(vm->state));
+	return NULL;
+}
+
+struct console *vm_console(struct vm *vm)
+{
+	return vm->console;
+}
+
+int vm_stats(struct vm *vm, struct hv_stats *ret, struct err *err)
+{
+	if (!vm->hv)
+		return err_set(err, ESHUTDOWN, "%s: does not run", vm->name);
+	return hv_stats(vm->hv, ret, err);
+}

@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One VM on this node: its hypervisor handle, its guest channel, its console and its state. */
+#ifndef VSE_VM_VM_H
+#define VSE_VM_VM_H
+
+#include <stdint.h>
+
+#include "hypervisor/hypervisor.h"
+#include "vm/channel.h"
+#include "vm/console.h"
+#include "vm/vm_state.h"
+
+struct vm;
+
+/* What all VMs of one image and one cluster share on a node. Borrowed by every vm: lives longer than they. */
+struct vm_profile {
+	const struct hypervisor *hypervisor;
+	struct hv_probe probe;
+	char *kernel, *vmlinux, *initrd, *root, *cmdline, *machine, *accel;
+	struct strvec extra_args;
+	unsigned cpus;
+	uint64_t memory, scratch;   /* bytes */
+	char *scratch_dir;          /* where scratch disks are made */
+	bool nic, outbound, trusted;
+	uint64_t boot_timeout_ms;   /* from start to ready */
+	uint64_t stop_timeout_ms;   /* a guest that was asked to end is killed after this */
+};
+
+struct vm_ops {
+	/* After every change of state. `reason` may be "". */
+	void (*on_state)(void *arg, struct vm *vm, enum vm_state was, const char *reason);
+	/* The Ethernet side of eth0: fd taken. */
+	void (*on_net)(void *arg, struct vm *vm, int fd);
+	/* Writes the "setup" record of this VM. */
+	void (*make_setup)(void *arg, struct vm *vm, struct buf *kv);
+	/* Something worth an entry in the cluster's events. */
+	void (*on_note)(void *arg, struct vm *vm, const char *text);
+};
+
+/* `dir`: this VM's folder (made here, 0700). The VM is VM_PLANNED. */
+struct vm *vm_create(struct loop *l, uint32_t rank, const char *dir, const struct vm_profile *p,
+		     const struct vm_ops *ops, void *arg, struct err *err);
+/* Kills what runs, removes the folder. NULL is fine. */
+void vm_destroy(struct vm *vm);
+
+/* Each begins; the outcome comes by on_state. EBUSY or EINVAL with the reason when the state does not allow it. */
+int vm_start(struct vm *vm, struct err *err);
+int vm_stop(struct vm *vm, enum hv_stop how, struct err *err);
+int vm_pause(struct vm *vm, struct err *err);
+int vm_resume(struct vm *vm, struct err *err);
+/* Ends it hard, if it runs, and starts it anew. */
+int vm_restart(struct vm *vm, struct err *err);
+
+uint32_t vm_rank(const struct vm *vm);
+const char *vm_name(const struct vm *vm); /* "vm3" */
+enum vm_state vm_get_state(const struct vm *vm);
+const char *vm_reason(const struct vm *vm); /* of the last change; "" */
+uint64_t vm_uptime_ms(const struct vm *vm); /* since the hypervisor ran it; 0 = does not run */
+uint64_t vm_ready_ms(const struct vm *vm);  /* how long it took from start to ready; 0 = not yet */
+/* The channel of a VM that is ready; NULL and EBUSY/ESHUTDOWN with the state otherwise. */
+struct channel *vm_channel(struct vm *vm, struct err *err);
+struct console *vm_console(struct vm *vm);
+int vm_stats(struct vm *vm, struct hv_stats *ret, struct err *err);
+
+#endif
