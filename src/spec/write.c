@@ -1,11 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The object as JSON, and that JSON as YAML by the field table. */
-#include <inttypes.h>
-#include <string.h>
-#include <yaml.h>
-
+/* The object as JSON, whole or only what the file gives, and as YAML by way of that. */
 #include "base/alloc.h"
-#include "base/buf.h"
+#include "spec/emit.h"
 #include "spec/schema.h"
 
 /* ---- JSON ---- */
@@ -116,133 +112,19 @@ json_t *vse_given_json(const struct vse *v)
 
 /* ---- YAML ---- */
 
-static void send(yaml_emitter_t *e, yaml_event_t *event)
+static char *yaml_of(json_t *taken)
 {
-	/* Fails only without memory: the writer below does not fail, and the events follow the grammar. */
-	if (!yaml_emitter_emit(e, event))
-		abort();
-}
-
-/* A block is kept for what stays the same in one: some lines of ordinary characters. The others are left to
- * libyaml, or are quoted where its blocks are known to change them (a first line that begins with a space or is
- * empty, Unicode's own line ends). */
-static yaml_scalar_style_t style_of(const char *text)
-{
-	if (!*text) /* unquoted it would be no value */
-		return YAML_DOUBLE_QUOTED_SCALAR_STYLE;
-	if (!strchr(text, '\n'))
-		return YAML_ANY_SCALAR_STYLE;
-	if (strchr(" \t\n", *text))
-		return YAML_DOUBLE_QUOTED_SCALAR_STYLE;
-	for (const unsigned char *p = (const unsigned char *)text; *p; p++)
-		if ((*p < 0x20 && *p != '\n' && *p != '\t') || *p == 0x7f || *p == 0xc2 ||
-		    *p == 0xe2 || *p >= 0xef)
-			return YAML_DOUBLE_QUOTED_SCALAR_STYLE;
-	return YAML_LITERAL_SCALAR_STYLE;
-}
-
-static void send_text(yaml_emitter_t *e, const char *text)
-{
-	yaml_event_t event;
-	if (!yaml_scalar_event_initialize(&event, NULL, NULL, (const unsigned char *)text,
-					  (int)strlen(text), 1, 1, style_of(text)))
-		abort();
-	send(e, &event);
-}
-
-/* The largest unit that keeps the number whole. */
-static void bytes_text(uint64_t n, char out[32])
-{
-	static const char units[] = "\0KMGT";
-	size_t u = 0;
-	while (n && n % 1024 == 0 && u < 4) {
-		n /= 1024;
-		u++;
-	}
-	snprintf(out, 32, "%" PRIu64 "%.1s", n, units + u);
-}
-
-static void send_json(yaml_emitter_t *e, const json_t *j, const struct spec_field *f);
-
-static void send_object(yaml_emitter_t *e, const json_t *j, const struct spec_field *fields)
-{
-	yaml_event_t event;
-	const char *key;
-	json_t *value;
-	yaml_mapping_start_event_initialize(&event, NULL, NULL, 1, YAML_BLOCK_MAPPING_STYLE);
-	send(e, &event);
-	json_object_foreach ((json_t *)j, key, value) {
-		send_text(e, key);
-		send_json(e, value, fields ? spec_find(fields, key) : NULL);
-	}
-	yaml_mapping_end_event_initialize(&event);
-	send(e, &event);
-}
-
-static void send_json(yaml_emitter_t *e, const json_t *j, const struct spec_field *f)
-{
-	yaml_event_t event;
-	char number[32];
-	size_t i;
-	json_t *item;
-	switch (json_typeof(j)) {
-	case JSON_OBJECT: send_object(e, j, f ? f->fields : NULL); break;
-	case JSON_ARRAY:
-		yaml_sequence_start_event_initialize(&event, NULL, NULL, 1, YAML_BLOCK_SEQUENCE_STYLE);
-		send(e, &event);
-		json_array_foreach (j, i, item)
-			send_json(e, item, f);
-		yaml_sequence_end_event_initialize(&event);
-		send(e, &event);
-		break;
-	case JSON_INTEGER:
-		snprintf(number, sizeof(number), "%" JSON_INTEGER_FORMAT, json_integer_value(j));
-		if (f && f->bytes)
-			bytes_text((uint64_t)json_integer_value(j), number);
-		send_text(e, number);
-		break;
-	case JSON_TRUE:
-	case JSON_FALSE: send_text(e, json_is_true(j) ? "true" : "false"); break;
-	default: send_text(e, json_string_value(j));
-	}
-}
-
-static int append(void *arg, unsigned char *data, size_t len)
-{
-	buf_add(arg, data, len);
-	return 1;
-}
-
-static char *json_to_yaml(json_t *taken)
-{
-	yaml_emitter_t e;
-	yaml_event_t event;
-	struct buf out = BUF_INIT;
-	if (!yaml_emitter_initialize(&e))
-		abort();
-	yaml_emitter_set_output(&e, append, &out);
-	yaml_emitter_set_unicode(&e, 1);
-	yaml_emitter_set_width(&e, -1);
-	yaml_stream_start_event_initialize(&event, YAML_UTF8_ENCODING);
-	send(&e, &event);
-	yaml_document_start_event_initialize(&event, NULL, NULL, NULL, 1);
-	send(&e, &event);
-	send_object(&e, taken, spec_fields);
-	yaml_document_end_event_initialize(&event, 1);
-	send(&e, &event);
-	yaml_stream_end_event_initialize(&event);
-	send(&e, &event);
-	yaml_emitter_delete(&e);
+	char *text = emit_yaml(taken, spec_fields);
 	json_decref(taken);
-	return buf_take(&out);
+	return text;
 }
 
 char *vse_to_yaml(const struct vse *v)
 {
-	return json_to_yaml(vse_to_json(v));
+	return yaml_of(vse_to_json(v));
 }
 
 char *vse_given_yaml(const struct vse *v)
 {
-	return json_to_yaml(vse_given_json(v));
+	return yaml_of(vse_given_json(v));
 }

@@ -453,6 +453,19 @@ static void test_texts(void)
 	}
 }
 
+static void test_look(void)
+{
+	_cleanup_vse_ struct vse *v = load(
+		"x.yaml", HEAD
+		"build: [\"if true; then\\n\\tls\\nfi\\n\", \"a: b\", \"b\\n\\n\", \"c\\nd\"]\n");
+	_cleanup_free_ char *y = v ? vse_given_yaml(v) : NULL;
+	is_str(y,
+	       HEAD "build:\n  - |\n    if true; then\n    \tls\n    fi\n  - \"a: b\"\n  - |+\n    "
+		    "b\n\n  - |-\n    c\n"
+		    "    d\n",
+	       "texts of several lines are written as blocks, with tabs as they are");
+}
+
 static void test_json(void)
 {
 	_cleanup_vse_ struct vse *v =
@@ -477,7 +490,7 @@ static void test_json(void)
 	       "\"memory\":1073741824}}",
 	       "what the file gives as JSON");
 	_cleanup_free_ char *y = vse_given_yaml(v);
-	is_str(y, HEAD "arch: amd64\nfiles:\n- path: /a\n  content: x\n  mode: 0600\nenv:\n  B: 1\n  A: 2\nneeds:\n  memory: 1G\n",
+	is_str(y, HEAD "arch: amd64\nfiles:\n  - path: /a\n    content: x\n    mode: 0600\nenv:\n  B: 1\n  A: 2\nneeds:\n  memory: 1G\n",
 	       "and as YAML");
 	free(a);
 	free(b);
@@ -566,6 +579,7 @@ int main(void)
 	test_values();
 	test_sources();
 	test_texts();
+	test_look();
 	test_json();
 	test_rules();
 	test_table();
