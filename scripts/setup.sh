@@ -102,7 +102,8 @@ install_missing() {
 # An ordinary user builds images in a user namespace with a range of subordinate ids.
 check_user() {
 	[ "$(id -u)" != 0 ] || return 0
-	unshare --map-auto --map-root-user true 2>/dev/null && return 0
+	# First without --map-auto: where the kernel refuses, that leaves a process of its own hanging.
+	unshare --user true 2>/dev/null && timeout 5 unshare --map-auto --map-root-user true 2>/dev/null && return 0
 	user=$(id -un)
 	if ! grep -q "^$user:" /etc/subuid 2>/dev/null || ! grep -q "^$user:" /etc/subgid 2>/dev/null; then
 		echo "Note: $user has no subordinate ids, so 'vse build' will not work. An administrator can run:"
