@@ -1,0 +1,252 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the VSE adds to its base: files, build steps; and what must not stay. */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <glob.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#include "base/alloc.h"
+#include "base/path.h"
+#include "image/rootfs.h"
+#include "image/run.h"
+
+#define FILE_BYTES_MAX (1ull << 32)
+
+/* --- files --- */
+
+static int parents(const char *path, struct err *err)
+{
+	_cleanup_free_ char *dir = xstrdup(path);
+	char *slash = strrchr(dir, '/');
+	if (!slash || slash == dir)
+		return 0;
+	*slash = '\0';
+	return path_mkdirs(dir, 0755, err);
+}
+
+static int copy_fd(int from, int to, struct err *err)
+{
+	_cleanup_free_ char *b = xmalloc(1 << 16);
+	for (;;) {
+		ssize_t n = read(from, b, 1 << 16);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return err_errno(err, errno, "read");
+		if (n == 0)
+			return 0;
+		if (fd_write_all(to, b, (size_t)n) < 0)
+			return err_errno(err, errno, "write");
+	}
+}
+
+struct one_file {
+	const struct vse_file *f;
+	int source;
+};
+
+/* Inside the root: its links lead nowhere else. */
+static int write_file(void *arg, struct err *err)
+{
+	struct one_file *o = arg;
+	const struct vse_file *f = o->f;
+	if (parents(f->path, err) < 0)
+		return -1;
+	/* A link in place of the file (a distribution's /etc/resolv.conf) is replaced, not followed. */
+	struct stat st;
+	if (lstat(f->path, &st) == 0 && !S_ISDIR(st.st_mode))
+		unlink(f->path);
+	_cleanup_close_ int fd = open(f->path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return err_errno(err, errno, "file %s", f->path);
+	if (o->source >= 0 ? copy_fd(o->source, fd, err) < 0 :
+			     fd_write_all(fd, f->content ? f->content : "", f->content ? strlen(f->content) : 0) < 0)
+		return err_set(err, errno, "file %s: cannot be written", f->path);
+	if (fchown(fd, f->uid, f->gid) < 0 || fchmod(fd, f->mode & 07777) < 0)
+		return err_errno(err, errno, "file %s: owner %u:%u, mode %04o", f->path, f->uid, f->gid, f->mode);
+	return 0;
+}
+
+int rootfs_files(const char *root, const struct recipe *r, struct err *err)
+{
+	for (size_t i = 0; i < r->v->n_files; i++) {
+		const struct vse_file *f = &r->v->files[i];
+		_cleanup_close_ int fd = -1;
+		if (f->source && (fd = open(f->source, O_RDONLY | O_CLOEXEC)) < 0)
+			return err_errno(err, errno, "file %s: %s", f->path, f->source);
+		struct one_file o = {f, fd};
+		if (rootfs_inside(root, write_file, &o, err) < 0)
+			return -1;
+	}
+	return 0;
+}
+
+/* --- build steps --- */
+
+static const char *const dev_nodes[] = {"null", "zero", "full", "random", "urandom", "tty"};
+
+static int mount_dev(const char *root, struct err *err)
+{
+	_cleanup_free_ char *dev = path_join(root, "dev");
+	if (mount("dev", dev, "tmpfs", MS_NOSUID | MS_NOEXEC, "mode=755,size=64k") < 0)
+		return err_errno(err, errno, "root: mount /dev");
+	for (size_t i = 0; i < ARRAY_SIZE(dev_nodes); i++) {
+		_cleanup_free_ char *to = path_join(dev, dev_nodes[i]), *from = path_join("/dev", dev_nodes[i]);
+		_cleanup_close_ int fd = open(to, O_CREAT | O_WRONLY | O_CLOEXEC, 0666);
+		if (fd < 0 || mount(from, to, NULL, MS_BIND, NULL) < 0)
+			return err_errno(err, errno, "root: %s", from);
+	}
+	_cleanup_free_ char *fds = path_join(dev, "fd"), *shm = path_join(dev, "shm");
+	(void)!symlink("/proc/self/fd", fds);
+	(void)mkdir(shm, 01777);
+	return 0;
+}
+
+static int mount_all(const char *root, struct err *err)
+{
+	_cleanup_free_ char *proc = path_join(root, "proc");
+	if (mount("/proc", proc, NULL, MS_BIND | MS_REC, NULL) < 0)
+		return err_errno(err, errno, "root: mount /proc");
+	return mount_dev(root, err);
+}
+
+static void unmount_all(const char *root)
+{
+	_cleanup_free_ char *proc = path_join(root, "proc"), *dev = path_join(root, "dev");
+	umount2(dev, MNT_DETACH);
+	umount2(proc, MNT_DETACH);
+}
+
+static int prepare_fn(void *arg, struct err *err)
+{
+	/* No package may start a service; names can be looked up. Both go again in neutralize_fn. */
+	static const char policy[] = "#!/bin/sh\nexit 101\n";
+	const char *resolv = arg;
+	if (path_mkdirs("/usr/sbin", 0755, err) < 0 ||
+	    path_write("/usr/sbin/policy-rc.d", policy, sizeof(policy) - 1, 0755, err) < 0)
+		return -1;
+	unlink("/etc/resolv.conf");
+	if (path_mkdirs("/etc", 0755, err) < 0)
+		return -1;
+	return path_write("/etc/resolv.conf", resolv, strlen(resolv), 0644, err);
+}
+
+static void step_line(void *arg, const char *line)
+{
+	sandbox_say(arg, "output", 0, 0, line);
+}
+
+static int one_step(const char *root, const struct recipe *r, size_t i, struct sandbox_self *self, struct err *err)
+{
+	const char *text = r->v->build.v[i];
+	int status, first = (int)strcspn(text, "\n");
+	_cleanup_buf_ struct buf out = BUF_INIT;
+	_cleanup_run_ struct run p = {.root = root, .clean_env = true, .on_line = step_line, .arg = self,
+				      .capture = &out, .capture_max = 300};
+	strvec_addv(&p.argv, "/bin/sh", "-e", "-c", text, NULL);
+	strvec_addv(&p.env, "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root",
+		    "LC_ALL=C.UTF-8", "DEBIAN_FRONTEND=noninteractive", "SOURCE_DATE_EPOCH=" ROOTFS_EPOCH, NULL);
+	strvec_copy(&p.env, &r->proxy);
+	for (size_t e = 0; e < r->v->n_env; e++)
+		strvec_addf(&p.env, "%s=%s", r->v->env[e].name, r->v->env[e].value);
+	_cleanup_free_ char *label = xasprintf("%.*s", MIN(first, 60), text);
+	sandbox_say(self, "build", (unsigned)i + 1, (unsigned)r->v->build.n, label);
+	if (run(&p, &status, err) < 0)
+		return err_prefix(err, "build step %zu (%s): ", i + 1, label);
+	if (status == 0)
+		return 0;
+	char how[40];
+	run_status_text(status, how);
+	/* Its last words, on one line. */
+	_cleanup_free_ char *tail = xstrdup(buf_cstr(&out));
+	for (char *c = tail; *c; c++)
+		if (*c == '\n')
+			*c = c[1] ? '|' : '\0';
+	return err_set(err, ECANCELED, "build step %zu (%s): %s%s%s", i + 1, label, how, *tail ? ": " : "", tail);
+}
+
+int rootfs_steps(const char *root, struct recipe *r, struct sandbox_self *self, struct err *err)
+{
+	_cleanup_free_ char *resolv = NULL;
+	if (!r->v->build.n)
+		return 0;
+	if (path_read("/etc/resolv.conf", 65536, &resolv, NULL, NULL) < 0)
+		resolv = xstrdup("");
+	if (rootfs_inside(root, prepare_fn, resolv, err) < 0)
+		return -1;
+	int code = mount_all(root, err);
+	for (size_t i = 0; code == 0 && i < r->v->build.n; i++)
+		code = one_step(root, r, i, self, err);
+	/* Daemons that a step left would keep files open and write on. We are process 1 here: this ends all others. */
+	if (getpid() == 1)
+		kill(-1, SIGKILL);
+	while (waitpid(-1, NULL, 0) > 0)
+		;
+	unmount_all(root);
+	return code;
+}
+
+/* --- neutral --- */
+
+static void remove_glob(const char *pattern)
+{
+	glob_t g = {0};
+	if (glob(pattern, GLOB_NOSORT | GLOB_PERIOD, NULL, &g) == 0)
+		for (size_t i = 0; i < g.gl_pathc; i++) {
+			const char *base = strrchr(g.gl_pathv[i], '/') + 1;
+			if (strcmp(base, ".") != 0 && strcmp(base, "..") != 0)
+				path_remove(g.gl_pathv[i], NULL);
+		}
+	globfree(&g);
+}
+
+static int write_text(const char *path, const char *text, struct err *err)
+{
+	unlink(path);
+	if (path_write(path, text, strlen(text), 0644, err) < 0)
+		return -1;
+	return 0;
+}
+
+static bool file_given(const struct recipe *r, const char *path)
+{
+	for (size_t i = 0; i < r->v->n_files; i++)
+		if (strcmp(r->v->files[i].path, path) == 0)
+			return true;
+	return false;
+}
+
+static int neutralize_fn(void *arg, struct err *err)
+{
+	const struct recipe *r = arg;
+	/* Keys and ids are a VM's own; the guest agent makes them. */
+	static const char *const all[] = {"/dev/*", "/proc/*", "/sys/*", "/run/*", "/tmp/*", "/var/tmp/*",
+					  "/etc/ssh/ssh_host_*", "/var/lib/systemd/random-seed",
+					  "/var/lib/dbus/machine-id", "/usr/sbin/policy-rc.d", "/.dockerenv"};
+	static const char *const apt[] = {"/var/lib/apt/lists/*", "/var/cache/apt/*", "/var/cache/ldconfig/aux-cache",
+					  "/var/cache/debconf/*-old", "/var/lib/dpkg/*-old", "/var/log/*.log",
+					  "/var/log/apt/*", "/etc/apt/apt.conf.d/99mmdebstrap", "/var/lib/apt/extended_states.*"};
+	for (size_t i = 0; i < ARRAY_SIZE(all); i++)
+		remove_glob(all[i]);
+	for (size_t i = 0; i < ARRAY_SIZE(apt) && r->v->base == VSE_BASE_DISTRO; i++)
+		remove_glob(apt[i]);
+	if (path_mkdirs("/etc", 0755, err) < 0 || path_mkdirs("/root", 0700, err) < 0 ||
+	    (!file_given(r, "/etc/hostname") && write_text("/etc/hostname", "vse\n", err) < 0) ||
+	    (!file_given(r, "/etc/resolv.conf") && write_text("/etc/resolv.conf", "", err) < 0))
+		return -1;
+	if (path_exists("/etc/machine-id"))
+		return write_text("/etc/machine-id", "", err);
+	return 0;
+}
+
+int rootfs_neutralize(const char *root, const struct recipe *r, struct err *err)
+{
+	if (rootfs_inside(root, neutralize_fn, (void *)r, err) < 0)
+		return err_prefix(err, "root: ");
+	return 0;
+}

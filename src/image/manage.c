@@ -1,0 +1,286 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Finding, listing and removing what is in the store. */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+
+#include "base/alloc.h"
+#include "base/path.h"
+#include "base/time.h"
+#include "image/image.h"
+#include "image/sandbox.h"
+#include "image/store.h"
+
+#define DAY_S 86400u
+
+static bool is_id(const char *s)
+{
+	return strlen(s) == 64 && strspn(s, "0123456789abcdef") == 64;
+}
+
+struct list {
+	struct image **v;
+	size_t n;
+};
+
+static void list_add(struct list *l, const char *store)
+{
+	_cleanup_free_ char *images = path_join(store, "images");
+	DIR *d = opendir(images);
+	struct dirent *e;
+	while (d && (e = readdir(d))) {
+		struct image *i = NULL;
+		_cleanup_free_ char *dir = path_join(images, e->d_name);
+		/* One that another process removes right now is no failure. */
+		if (!is_id(e->d_name) || image_load(dir, &i, NULL) < 0)
+			continue;
+		l->v = xreallocarray(l->v, l->n + 1, sizeof(*l->v));
+		l->v[l->n++] = i;
+	}
+	if (d)
+		closedir(d);
+}
+
+static int newest_first(const void *a, const void *b)
+{
+	const struct image *x = *(struct image *const *)a, *y = *(struct image *const *)b;
+	if (x->built != y->built)
+		return x->built < y->built ? 1 : -1;
+	return strcmp(x->id, y->id);
+}
+
+int image_list(const char *store, struct image ***ret, size_t *ret_n, struct err *err)
+{
+	_cleanup_free_ char *own = NULL, *site = store_site();
+	struct list l = {0};
+	if (store_open(store, &own, err) < 0)
+		return -1;
+	list_add(&l, own);
+	if (site && strcmp(site, own) != 0)
+		list_add(&l, site);
+	if (l.n)
+		qsort(l.v, l.n, sizeof(*l.v), newest_first);
+	*ret = l.v;
+	*ret_n = l.n;
+	return 0;
+}
+
+/* The index of what ref names: a name (the list is newest first), else an id or a prefix of one. */
+static int pick(struct image **v, size_t n, const char *ref, size_t *ret, struct err *err)
+{
+	size_t len = strlen(ref), hits = 0;
+	for (size_t i = 0; i < n; i++)
+		if (strcmp(v[i]->name, ref) == 0) {
+			*ret = i;
+			return 0;
+		}
+	bool hex = len >= 4 && len <= 64 && strspn(ref, "0123456789abcdef") == len;
+	const char *id = NULL;
+	for (size_t i = 0; i < n && hex; i++)
+		if (strncmp(v[i]->id, ref, len) == 0 && (!id || strcmp(id, v[i]->id) != 0)) {
+			if (!hits++)
+				*ret = i;
+			id = v[i]->id;
+		}
+	if (hits == 1)
+		return 0;
+	if (hits > 1)
+		return err_set(err, ENOTUNIQ, "image %s: %zu images begin with that: give more digits", ref, hits);
+	return err_set(err, ENOENT, "image %s: no such image: `vse images` lists them", ref);
+}
+
+int image_open(const char *store, const char *ref, struct image **ret, struct err *err)
+{
+	_cleanup_free_ struct image **v = NULL;
+	_cleanup_free_ char *own = NULL;
+	size_t n = 0, at = 0;
+	if (store_open(store, &own, err) < 0 || image_list(own, &v, &n, err) < 0)
+		return -1;
+	int code = pick(v, n, ref, &at, err);
+	for (size_t i = 0; i < n; i++)
+		if (code < 0 || i != at)
+			image_destroy(v[i]);
+	if (code < 0)
+		return -1;
+	/* Without a guest agent beside this program the image can still be shown and removed. */
+	(void)!image_initrd(own, v[at], NULL, NULL);
+	*ret = v[at];
+	return 0;
+}
+
+static uint64_t tree_size(const char *path)
+{
+	struct stat st;
+	if (lstat(path, &st) < 0)
+		return 0;
+	if (!S_ISDIR(st.st_mode))
+		return (uint64_t)st.st_size;
+	uint64_t sum = 0;
+	DIR *d = opendir(path);
+	struct dirent *e;
+	while (d && (e = readdir(d)))
+		if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0) {
+			_cleanup_free_ char *p = path_join(path, e->d_name);
+			sum += tree_size(p);
+		}
+	if (d)
+		closedir(d);
+	return sum;
+}
+
+static void forget_initrds(const char *store, const char *id)
+{
+	_cleanup_free_ char *dir = path_join(store, "initrd");
+	DIR *d = opendir(dir);
+	struct dirent *e;
+	while (d && (e = readdir(d)))
+		if (strncmp(e->d_name, id, strlen(id)) == 0)
+			unlinkat(dirfd(d), e->d_name, 0);
+	if (d)
+		closedir(d);
+}
+
+int image_remove(const char *store, const struct image *i, struct err *err)
+{
+	_cleanup_free_ char *own = NULL, *manifest = path_join(i->dir, "manifest.json");
+	if (store_open(store, &own, err) < 0)
+		return -1;
+	_cleanup_free_ char *expect = xasprintf("%s/images/%s", own, i->id);
+	if (strcmp(expect, i->dir) != 0)
+		return err_set(err, EROFS, "image %.12s: belongs to the site's store %s, not to yours", i->id, i->dir);
+	_cleanup_close_ int fd = open(manifest, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return err_errno(err, errno, "image %.12s", i->id);
+	if (flock(fd, LOCK_EX | LOCK_NB) < 0)
+		return err_set(err, EBUSY, "image %.12s: a running cluster uses it: `vse down` it first", i->id);
+	/* Out of sight by one rename; what a kill leaves half removed is swept from tmp/. */
+	_cleanup_free_ char *gone = store_temp(own);
+	if (rename(i->dir, gone) < 0)
+		return err_errno(err, errno, "remove image %.12s", i->id);
+	forget_initrds(own, i->id);
+	return path_remove(gone, err);
+}
+
+/* Calls fn for every entry of store/sub; adds up what it says it freed. */
+static uint64_t each(const char *store, const char *sub, uint64_t (*fn)(const char *store, const char *path,
+			 const char *name, uint64_t limit), uint64_t limit)
+{
+	_cleanup_free_ char *dir = path_join(store, sub);
+	uint64_t sum = 0;
+	DIR *d = opendir(dir);
+	struct dirent *e;
+	while (d && (e = readdir(d))) {
+		_cleanup_free_ char *p = path_join(dir, e->d_name);
+		if (e->d_name[0] != '.')
+			sum += fn(store, p, e->d_name, limit);
+	}
+	if (d)
+		closedir(d);
+	return sum;
+}
+
+static uint64_t gc_input(const char *store, const char *path, const char *name, uint64_t limit)
+{
+	_cleanup_free_ char *id = NULL;
+	(void)limit;
+	if (store_input(store, name, &id, NULL) < 0)
+		unlink(path);
+	return 0;
+}
+
+/* A lock file nobody holds and no input needs. */
+static uint64_t gc_lock(const char *store, const char *path, const char *name, uint64_t limit)
+{
+	_cleanup_free_ char *id = NULL;
+	(void)limit;
+	_cleanup_close_ int fd = open(path, O_RDWR | O_CLOEXEC);
+	if (fd >= 0 && store_input(store, name, &id, NULL) < 0 && flock(fd, LOCK_EX | LOCK_NB) == 0)
+		unlink(path);
+	return 0;
+}
+
+static uint64_t gc_file(const char *store, const char *path, const char *name, uint64_t limit)
+{
+	struct stat st;
+	(void)store;
+	(void)name;
+	if (lstat(path, &st) < 0 || !S_ISREG(st.st_mode) || (uint64_t)st.st_mtime >= limit || unlink(path) < 0)
+		return 0;
+	return (uint64_t)st.st_size;
+}
+
+static uint64_t gc_cache(const char *store, const char *path, const char *name, uint64_t limit)
+{
+	_cleanup_free_ char *sub = path_join("cache/debs", name);
+	uint64_t sum = each(store, sub, gc_file, limit);
+	(void)rmdir(path);
+	return sum;
+}
+
+static uint64_t gc_initrd(const char *store, const char *path, const char *name, uint64_t limit)
+{
+	_cleanup_free_ char *dir = xasprintf("%s/images/%.64s", store, name);
+	struct stat st;
+	/* One of a site image (not in our images/) and one of an older vse go when they are old. */
+	if (stat(path, &st) < 0 || (path_exists(dir) && (uint64_t)st.st_mtime >= limit))
+		return 0;
+	return gc_file(store, path, name, path_exists(dir) ? limit : UINT64_MAX);
+}
+
+
+static void wanted_ids(const char *store, struct strvec *out)
+{
+	_cleanup_free_ char *dir = path_join(store, "inputs");
+	DIR *d = opendir(dir);
+	struct dirent *e;
+	while (d && (e = readdir(d))) {
+		_cleanup_free_ char *id = NULL;
+		if (e->d_name[0] != '.' && store_input(store, e->d_name, &id, NULL) == 0)
+			strvec_add(out, id);
+	}
+	if (d)
+		closedir(d);
+}
+
+static uint64_t gc_images(const char *store)
+{
+	_cleanup_strvec_ struct strvec wanted = STRVEC_INIT;
+	wanted_ids(store, &wanted);
+	struct list l = {0};
+	uint64_t sum = 0;
+	list_add(&l, store);
+	for (size_t i = 0; i < l.n; i++) {
+		uint64_t size = tree_size(l.v[i]->dir);
+		/* EBUSY: in use, and so not garbage. */
+		if (!strvec_has(&wanted, l.v[i]->id) && image_remove(store, l.v[i], NULL) == 0)
+			sum += size;
+		image_destroy(l.v[i]);
+	}
+	free(l.v);
+	return sum;
+}
+
+int image_gc(const char *store, unsigned keep_days, uint64_t *ret_freed, struct err *err)
+{
+	_cleanup_free_ char *own = NULL;
+	_cleanup_close_ int gate = -1;
+	if (store_open(store, &own, err) < 0 || store_gate(own, true, &gate, err) < 0)
+		return -1;
+	uint64_t now = time_wall_ns() / 1000000000u, age = (uint64_t)keep_days * DAY_S;
+	uint64_t limit = keep_days == 0 ? UINT64_MAX : now > age ? now - age : 0;
+	_cleanup_free_ char *tmp = path_join(own, "tmp");
+	uint64_t before = tree_size(tmp);
+	store_sweep(own);
+	uint64_t after = tree_size(tmp), sum = before > after ? before - after : 0;
+	each(own, "inputs", gc_input, 0);
+	sum += gc_images(own);
+	sum += each(own, "initrd", gc_initrd, limit);
+	sum += each(own, "cache/debs", gc_cache, limit);
+	sum += each(own, "logs", gc_file, limit);
+	each(own, "locks", gc_lock, 0);
+	*ret_freed = sum;
+	return 0;
+}

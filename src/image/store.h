@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The store's folders and the rules of who may touch what, when:
+ *
+ *   images/<id>/      whole and never changed: kernel vmlinux modules.cpio root.squashfs manifest.json
+ *   initrd/<id>-<g>   the initramfs: modules.cpio behind an archive of the guest agent whose SHA-256 begins
+ *                     with <g>. Derived when an image is opened, so that a new vse needs no new image and
+ *                     an image's identity does not hang on vse's version
+ *   inputs/<key>      the id that this input was built into
+ *   locks/<key>       flock: one build of an input at a time
+ *   tmp/<pid>-<start>-<n>/  a build under way; who has that name is dead or will remove it
+ *   cache/debs/<suite>/     downloaded packages
+ *   logs/<name>.log   output of the last failed build of a VSE of that name
+ *
+ * An image in use is held by a shared flock on its manifest.json; removal takes the exclusive one. */
+#ifndef VSE_IMAGE_STORE_H
+#define VSE_IMAGE_STORE_H
+
+#include "base/err.h"
+#include "image/image.h"
+
+/* The store of this option (NULL: the user's), made if absent; malloc'ed. */
+int store_open(const char *path, char **ret, struct err *err);
+/* The site's store, malloc'ed, or NULL where there is none. */
+char *store_site(void);
+/* A new name below tmp/, not made; malloc'ed. */
+char *store_temp(const char *store);
+/* Removes what dead processes left in tmp/. */
+void store_sweep(const char *store);
+/* Waits for the exclusive lock on locks/<key>; told(arg) is called once if it must wait. */
+int store_lock(const char *store, const char *key, void (*told)(void *arg), void *arg, int *ret_fd, struct err *err);
+/* The id of this input, malloc'ed. ENOENT. */
+int store_input(const char *store, const char *key, char **ret_id, struct err *err);
+/* Held shared while an image is published and its input is written, exclusively (closed) while garbage is
+ * looked for: in between the image is one that no input refers to. */
+int store_gate(const char *store, bool closed, int *ret_fd, struct err *err);
+/* temp/image becomes images/<id> (or is dropped when that is there), inputs/<key> names it. */
+int store_publish(const char *store, const char *temp, const char *id, const char *key, struct err *err);
+/* temp holds what was downloaded (temp/debs): moved to cache/debs/<name>/. Failure is no error. */
+void store_cache_debs(const char *store, const char *temp, const char *name);
+/* Free bytes for an ordinary user. */
+int store_free(const char *store, uint64_t *ret, struct err *err);
+/* Both ends of a manifest: the object from images/<id>. */
+int image_load(const char *dir, struct image **ret, struct err *err);
+/* Sets i->initrd, writing it when it is not there. guest: path of vse-guest, or NULL: beside this program. */
+int image_initrd(const char *store, struct image *i, const char *guest, struct err *err);
+
+#endif
