@@ -76,7 +76,7 @@ int archive_writer_create(char *const *paths, size_t n, struct archive_writer **
 	struct archive_writer *w = xcalloc(1, sizeof(*w));
 	w->fd = -1;
 	for (size_t i = 0; i < n; i++) {
-		char *p;
+		char *p = NULL;
 		if (top_path(paths[i], &p, err) < 0) {
 			archive_writer_destroy(w);
 			return -1;

@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "guest/channel.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <string.h>
+#include <termios.h>
+
+#include "base/alloc.h"
+#include "base/path.h"
+#include "guest/guest.h"
+#include "wire/guestproto.h"
+
+#define WAIT_MIN_MS 5
+#define WAIT_MAX_MS 100
+
+void channel_init(struct channel *c)
+{
+	*c = (struct channel){.kind = CHANNEL_PORT, .in = -1, .out = -1, .wait_ms = WAIT_MIN_MS};
+}
+
+void channel_stdio(struct channel *c)
+{
+	channel_init(c);
+	c->kind = CHANNEL_STDIO;
+	c->in = fcntl(0, F_DUPFD_CLOEXEC, 3);
+	c->out = fcntl(1, F_DUPFD_CLOEXEC, 3);
+	fcntl(c->in, F_SETFL, fcntl(c->in, F_GETFL) | O_NONBLOCK);
+	fcntl(c->out, F_SETFL, fcntl(c->out, F_GETFL) | O_NONBLOCK);
+	int null = open("/dev/null", O_RDWR);
+	if (null >= 0) {
+		dup2(null, 0);
+		dup2(null, 1);
+		if (null > 1)
+			close(null);
+	}
+}
+
+static bool is_our_port(const char *port)
+{
+	_cleanup_free_ char *path = xasprintf("/sys/class/virtio-ports/%s/name", port), *name = NULL;
+	if (path_read(path, 256, &name, NULL, NULL) < 0)
+		return false;
+	name[strcspn(name, "\n")] = '\0';
+	return strcmp(name, GUESTPROTO_PORT) == 0;
+}
+
+static int open_port(void)
+{
+	DIR *d = opendir("/sys/class/virtio-ports");
+	int fd = -1;
+	struct dirent *e;
+	while (d && fd < 0 && (e = readdir(d)))
+		if (e->d_name[0] != '.' && is_our_port(e->d_name)) {
+			_cleanup_free_ char *dev = path_join("/dev", e->d_name);
+			fd = open(dev, O_RDWR | O_NONBLOCK | O_CLOEXEC);
+		}
+	if (d)
+		closedir(d);
+	return fd;
+}
+
+static int open_tty(void)
+{
+	_cleanup_free_ char *name = cmdline_get("vse.ch");
+	if (!name || !*name || strchr(name, '/'))
+		return -1;
+	_cleanup_free_ char *dev = path_join("/dev", name);
+	int fd = open(dev, O_RDWR | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	struct termios t;
+	if (fd >= 0 && tcgetattr(fd, &t) == 0) {
+		cfmakeraw(&t);
+		t.c_cflag |= CLOCAL | CREAD;
+		cfsetspeed(&t, B115200);
+		tcsetattr(fd, TCSANOW, &t);
+	}
+	return fd;
+}
+
+static bool open_any(struct channel *c)
+{
+	c->in = open_port();
+	if (c->in < 0 && (c->in = open_tty()) >= 0)
+		c->kind = CHANNEL_TTY;
+	c->out = c->in;
+	return c->in >= 0;
+}
+
+bool channel_try(struct channel *c, uint64_t now)
+{
+	if (c->up)
+		return true;
+	struct pollfd p = {.events = POLLOUT};
+	if (c->in >= 0 || (c->kind != CHANNEL_STDIO && open_any(c))) {
+		/* A port without a host reports POLLHUP at once and for ever: it is asked now and then. */
+		p.fd = c->out;
+		if (c->kind == CHANNEL_PORT)
+			c->up = poll(&p, 1, 0) >= 0 && !(p.revents & POLLHUP);
+		else
+			c->up = true;
+	}
+	if (c->up) {
+		c->wait_ms = WAIT_MIN_MS;
+		return true;
+	}
+	c->retry_at = now + c->wait_ms;
+	c->wait_ms = MIN(c->wait_ms * 2, WAIT_MAX_MS);
+	return false;
+}
+
+ssize_t channel_read(struct channel *c, void *p, size_t n)
+{
+	ssize_t got = read(c->in, p, n);
+	if (got > 0)
+		return got;
+	if (got < 0 && (errno == EAGAIN || errno == EINTR))
+		return 0;
+	return c->kind == CHANNEL_TTY ? 0 : -1;
+}
+
+ssize_t channel_write(struct channel *c, const void *p, size_t n)
+{
+	ssize_t put = write(c->out, p, n);
+	if (put >= 0)
+		return put;
+	if (errno == EAGAIN || errno == EINTR)
+		return 0;
+	return -1;
+}
+
+void channel_down(struct channel *c, uint64_t now)
+{
+	c->up = false;
+	c->wait_ms = WAIT_MIN_MS;
+	c->retry_at = now + c->wait_ms;
+}

@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The byte stream to the host: a virtio-serial port, a tty, or stdin and stdout. Never blocks. */
+#ifndef VSE_GUEST_CHANNEL_H
+#define VSE_GUEST_CHANNEL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+enum channel_kind { CHANNEL_PORT, CHANNEL_TTY, CHANNEL_STDIO };
+
+struct channel {
+	enum channel_kind kind;
+	int in, out;        /* -1 while not open; the same for a port or tty */
+	bool up;            /* the host end is there */
+	uint64_t retry_at;  /* ms: when to look again */
+	unsigned wait_ms;
+};
+
+void channel_init(struct channel *c);
+/* Takes stdin and stdout for the channel; /dev/null is put in their place. */
+void channel_stdio(struct channel *c);
+/* Not open, or no host at the other end: looks whether that changed. True when the host is there now. */
+bool channel_try(struct channel *c, uint64_t now);
+/* Bytes read; 0: nothing there now; -1: the host end is gone. */
+ssize_t channel_read(struct channel *c, void *p, size_t n);
+/* Bytes written; 0: no room now; -1: the host end is gone. */
+ssize_t channel_write(struct channel *c, const void *p, size_t n);
+void channel_down(struct channel *c, uint64_t now);
+
+#endif

@@ -1,0 +1,215 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "guest/ssh.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#include "base/alloc.h"
+#include "base/path.h"
+#include "base/time.h"
+#include "guest/spawn.h"
+#include "guest/user.h"
+#include "wire/kv.h"
+
+#define SSHD "/usr/sbin/sshd"
+#define KEYGEN "/usr/bin/ssh-keygen"
+#define HOST_KEY "/etc/ssh/ssh_host_ed25519_key"
+#define STARTS_MAX 5      /* sshd that ends so often is left alone */
+#define AGAIN_MS 500
+#define LISTEN_POLL_MS 10
+#define LINE_MAX_LOG 400
+
+/* The network is the cluster's own and its switch drops forged addresses: a host key would prove no more. */
+static const char client_config[] = "Host vm* 10.* 172.* 192.168.* fd*\n"
+				    "\tStrictHostKeyChecking no\n"
+				    "\tUserKnownHostsFile /dev/null\n"
+				    "\tLogLevel ERROR\n";
+
+static int write_key(const char *dir, const char *name, const char *text, mode_t mode, struct err *err)
+{
+	_cleanup_free_ char *path = path_join(dir, name);
+	size_t n = strlen(text);
+	_cleanup_free_ char *line = xasprintf("%s%s", text, n && text[n - 1] == '\n' ? "" : "\n");
+	return setup_file(path, line, strlen(line), mode, err);
+}
+
+static pid_t start(struct guest *g, const char *const *argv, int *ret_log)
+{
+	int p[2] = {-1, -1};
+	if (ret_log && pipe2(p, O_CLOEXEC | O_NONBLOCK) < 0)
+		return -1;
+	pid_t pid = fork();
+	if (pid == 0) {
+		spawn_reset_signals();
+		setsid();
+		umask(022);
+		if (p[1] >= 0)
+			dup2(p[1], 2);
+		execv(argv[0], (char *const *)argv);
+		_exit(127);
+	}
+	if (p[1] >= 0)
+		close(p[1]);
+	if (pid < 0 && p[0] >= 0)
+		close(TAKE_FD(p[0]));
+	if (ret_log)
+		*ret_log = p[0];
+	if (pid < 0)
+		agent_log(g, "start %s: %s", argv[0], strerror(errno));
+	return pid;
+}
+
+static void start_sshd(struct guest *g)
+{
+	static const char *const argv[] = {SSHD, "-D", "-e", "-o", "PermitRootLogin=prohibit-password",
+					   "-o", "UseDNS=no", "-h", HOST_KEY, NULL};
+	if (g->sshd > 0)
+		return;
+	if (g->sshd_starts++ >= STARTS_MAX) {
+		agent_log(g, "sshd ended %d times: it is not started again", STARTS_MAX);
+		return;
+	}
+	if (g->sshd_log >= 0)
+		close(TAKE_FD(g->sshd_log));
+	g->sshd = start(g, argv, &g->sshd_log);
+}
+
+static void start_keygen(struct guest *g)
+{
+	static const char *const argv[] = {KEYGEN, "-q", "-t", "ed25519", "-N", "", "-f", HOST_KEY, NULL};
+	if (path_exists(HOST_KEY))
+		start_sshd(g);
+	else if (g->keygen <= 0)
+		g->keygen = start(g, argv, NULL);
+}
+
+static void run_sshd(struct guest *g, bool fresh)
+{
+	if (!path_exists(SSHD)) {
+		agent_log(g, "there is no " SSHD " in this VM: no ssh");
+		return;
+	}
+	if (g->sshd > 0 && !fresh)
+		return;
+	g->sshd_starts = 0;
+	mkdir("/run/sshd", 0755);
+	if (fresh) {
+		/* A clone: its host key is its own. A running sshd is replaced when it has ended. */
+		unlink(HOST_KEY);
+		unlink(HOST_KEY ".pub");
+		if (g->sshd > 0) {
+			kill(g->sshd, SIGTERM);
+			return;
+		}
+	}
+	start_keygen(g);
+}
+
+int ssh_apply(struct guest *g, const char *data, size_t len, bool fresh, struct err *err)
+{
+	_cleanup_free_ char *private = kv_dup(data, len, "ssh_private"), *public = kv_dup(data, len, "ssh_public"),
+			    *authorized = kv_dup(data, len, "ssh_authorized");
+	struct user root;
+	if (!private && !authorized)
+		return 0;
+	if (user_find("root", &root, err) < 0)
+		return -1;
+	_cleanup_free_ char *dir = path_join(root.home, ".ssh");
+	if (path_mkdirs(dir, 0700, err) < 0)
+		return -1;
+	if ((private && write_key(dir, "id_ed25519", private, 0600, err) < 0) ||
+	    (public && write_key(dir, "id_ed25519.pub", public, 0644, err) < 0) ||
+	    (authorized && write_key(dir, "authorized_keys", authorized, 0600, err) < 0) ||
+	    write_key(dir, "config", client_config, 0600, err) < 0)
+		return -1;
+	if (private)
+		explicit_bzero(private, strlen(private));
+	if (g->init == INIT_VSE)
+		run_sshd(g, fresh);
+	return 0;
+}
+
+/* A line "sl local rem st ..." of /proc/net/tcp: port 22 is 0016, LISTEN is 0A. */
+static bool listens(const char *table)
+{
+	_cleanup_free_ char *text = NULL;
+	if (path_read(table, 1 << 20, &text, NULL, NULL) < 0)
+		return false;
+	for (char *rest = text, *line; (line = strsep(&rest, "\n"));) {
+		char local[64], remote[64];
+		unsigned state;
+		if (sscanf(line, " %*[^:]: %63s %63s %x", local, remote, &state) == 3 && state == 0x0a &&
+		    strlen(local) > 5 && strcmp(local + strlen(local) - 5, ":0016") == 0)
+			return true;
+	}
+	return false;
+}
+
+bool ssh_up(struct guest *g)
+{
+	if (g->sshd <= 0 && g->keygen <= 0 && !g->sshd_again)
+		return true;
+	/* No starts and yet running: the one of the template, about to be replaced. */
+	return g->sshd > 0 && g->sshd_starts && (listens("/proc/net/tcp") || listens("/proc/net/tcp6"));
+}
+
+void ssh_child(struct guest *g, pid_t pid, int status)
+{
+	if (pid == g->keygen) {
+		g->keygen = 0;
+		if (path_exists(HOST_KEY))
+			start_sshd(g);
+		else
+			agent_log(g, "ssh-keygen ended with %d and made no host key: no sshd", WEXITSTATUS(status));
+	} else if (pid == g->sshd) {
+		g->sshd = 0;
+		g->sshd_again = time_mono_ms() + (g->sshd_starts ? AGAIN_MS : 0);
+	}
+}
+
+static void log_lines(struct guest *g)
+{
+	struct buf *b = &g->sshd_line;
+	char *nl;
+	while (buf_len(b) && ((nl = memchr(buf_head(b), '\n', buf_len(b))) || buf_len(b) > LINE_MAX_LOG)) {
+		size_t n = nl ? (size_t)(nl - buf_head(b)) : buf_len(b), text = n;
+		if (text && buf_head(b)[text - 1] == '\r')
+			text--;
+		agent_log(g, "sshd: %.*s", (int)text, buf_head(b));
+		buf_consume(b, n + (nl != NULL));
+	}
+}
+
+static void on_log(struct guest *g, void *arg _unused_, int which _unused_, short revents _unused_)
+{
+	char block[1024];
+	ssize_t n = read(g->sshd_log, block, sizeof(block));
+	if (n > 0) {
+		buf_add(&g->sshd_line, block, (size_t)n);
+		log_lines(g);
+	} else if (n == 0 || (errno != EAGAIN && errno != EINTR)) {
+		close(TAKE_FD(g->sshd_log));
+	}
+}
+
+void ssh_watch(struct guest *g, struct watches *w)
+{
+	if (g->sshd_log >= 0 && buf_len(&g->out) < GUEST_OUT_HIGH)
+		watch_fd(w, g->sshd_log, POLLIN, on_log, NULL, 0);
+	if (g->sshd_again)
+		watch_until(w, g->sshd_again);
+	if (g->want_ready && g->sshd > 0)
+		watch_until(w, time_mono_ms() + LISTEN_POLL_MS);
+}
+
+void ssh_tick(struct guest *g, uint64_t now)
+{
+	if (!g->sshd_again || now < g->sshd_again)
+		return;
+	g->sshd_again = 0;
+	start_keygen(g);
+}
