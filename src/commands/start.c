@@ -125,6 +125,12 @@ static int choices(struct plan *p)
 
 /* ---- the image ---- */
 
+static const char *choice(const struct plan *p, const char *option, const char *otherwise)
+{
+	const char *v = arg_value(p->args, option);
+	return v ? v : otherwise;
+}
+
 static int build(struct plan *p)
 {
 	struct err err = ERR_INIT;
@@ -139,6 +145,12 @@ static int build(struct plan *p)
 	return 0;
 }
 
+/* The back end `fake` runs no VM, so it needs no image: clusters of it are for tests and for studies of scale. */
+static bool needs_image(const struct plan *p)
+{
+	return strcmp(choice(p, "hypervisor", "qemu"), "fake") != 0;
+}
+
 static int dry_run(struct plan *p)
 {
 	struct err err = ERR_INIT;
@@ -150,7 +162,7 @@ static int dry_run(struct plan *p)
 	printf("cluster %s: %" PRId64 " VM%s of %s, each %u CPU%s, %s memory, %s scratch\n", p->name, p->size,
 	       p->size == 1 ? "" : "s", p->vse->name, p->vse->cpus, p->vse->cpus == 1 ? "" : "s", memory,
 	       p->vse->scratch ? scratch : "no");
-	printf("image: %s\n", there ? p->image->id : "would be built");
+	printf("image: %s\n", !needs_image(p) ? "none needed" : there ? p->image->id : "would be built");
 	printf("launcher %s: on this node, %" PRId64 " booting at once\n", p->launcher->name, p->parallel);
 	return -1;
 }
@@ -176,7 +188,7 @@ static int launch(struct plan *p, const char *base, struct err *err)
 	_cleanup_close_ int hold = -1;
 	if (!agent)
 		return err_set(err, ENOENT, "vse-agent is not beside vse nor in ../libexec/vse: install it there");
-	if (image_hold(p->image, &hold, err) < 0)
+	if (p->image && image_hold(p->image, &hold, err) < 0)
 		return -1;
 	struct launch l = {.agent = agent, .base = base, .name = p->name, .hold_fd = hold};
 	if (launcher_launch(p->launcher, &l, err) < 0)
@@ -211,12 +223,6 @@ static const char *scratch_dir(void)
 	return "/tmp";
 }
 
-static const char *choice(const struct plan *p, const char *option, const char *otherwise)
-{
-	const char *v = arg_value(p->args, option);
-	return v ? v : otherwise;
-}
-
 static void set_text(json_t *j, const char *key, const char *text)
 {
 	if (text)
@@ -226,21 +232,21 @@ static void set_text(json_t *j, const char *key, const char *text)
 static json_t *create_message(struct plan *p, struct err *err)
 {
 	const struct vse *v = p->vse;
-	const struct image *i = p->image;
+	const struct image *i = p->image; /* NULL: the back end needs none */
 	json_t *j = json_pack("{s:s, s:I, s:i, s:I, s:I, s:I, s:I, s:I, s:b, s:b}", "verb", "create", "size",
 			      (json_int_t)p->size, "cpus", (int)v->cpus, "memory", (json_int_t)v->memory, "scratch",
 			      (json_int_t)v->scratch, "parallel", (json_int_t)p->parallel, "boot_timeout_ms",
 			      (json_int_t)p->timeout_ms, "stop_timeout_ms", (json_int_t)STOP_TIMEOUT_MS, "systemd",
-			      i->init == VSE_INIT_SYSTEMD, "outbound", v->net_outbound);
+			      i && i->init == VSE_INIT_SYSTEMD, "outbound", v->net_outbound);
 	set_text(j, "name", p->name);
 	set_text(j, "vse", v->name);
-	set_text(j, "image", i->id);
-	set_text(j, "kernel", i->kernel);
-	set_text(j, "vmlinux", i->vmlinux);
-	set_text(j, "initrd", i->initrd);
-	set_text(j, "root", i->root);
-	set_text(j, "root_type", i->root_type);
-	set_text(j, "modules", i->modules);
+	set_text(j, "image", i ? i->id : "");
+	set_text(j, "kernel", i ? i->kernel : "");
+	set_text(j, "vmlinux", i ? i->vmlinux : NULL);
+	set_text(j, "initrd", i ? i->initrd : "");
+	set_text(j, "root", i ? i->root : "");
+	set_text(j, "root_type", i ? i->root_type : "");
+	set_text(j, "modules", i ? i->modules : "");
 	set_text(j, "scratch_dir", scratch_dir());
 	set_text(j, "subnet", v->net_subnet);
 	set_text(j, "hypervisor", choice(p, "hypervisor", "qemu"));
@@ -248,7 +254,7 @@ static json_t *create_message(struct plan *p, struct err *err)
 	set_text(j, "machine", choice(p, "machine", "auto"));
 	json_object_set_new(j, "extra_args", text_list(arg_values(p->args, "hypervisor-arg")));
 	json_object_set_new(j, "env", env_list(v));
-	if (i->has_sshd) {
+	if (i && i->has_sshd) {
 		_cleanup_free_ char *secret = NULL, *open = NULL;
 		if (sshkey_make(p->name, &secret, &open, err) < 0) {
 			json_decref(j);
@@ -312,6 +318,13 @@ static int create(struct plan *p)
 	progress_clear(&p->progress);
 	if (!p->interrupted && !p->err.code)
 		return 0;
+	if (!p->interrupted && arg_flag(p->args, "keep-failed") &&
+	    client_ask(s->client, json_pack("{s:s}", "verb", "keep"), DOWN_MS, NULL, NULL) == 0) {
+		command_fail(p->cmd, &p->err);
+		fprintf(stderr, "vse %s: cluster '%s' was kept: 'vse logs -c %s vm0' shows a console, 'vse down %s' ends it\n",
+			p->cmd->name, p->name, p->name, p->name);
+		return EXIT_FAILED;
+	}
 	start_undo(s);
 	if (p->interrupted) {
 		fprintf(stderr, "vse %s: interrupted: the cluster was ended\n", p->cmd->name);
@@ -347,7 +360,8 @@ static int start(struct plan *p, const char *file)
 			p->name, p->name, p->name);
 		return command_fail(p->cmd, &err);
 	}
-	code = build(p);
+	if (needs_image(p))
+		code = build(p);
 	if (code)
 		return code;
 	p->started->loop = loop_create();

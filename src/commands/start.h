@@ -20,6 +20,7 @@
 	{"accel", 0, "NAME", "auto (default), kvm or tcg", "auto|kvm|tcg"},                                            \
 	{"machine", 0, "TYPE", "auto (default), microvm or q35", "auto|microvm|q35"},                                  \
 	{"launcher", 0, "NAME", "how agents get onto nodes: local", "local"},                                          \
+	{"keep-failed", 0, NULL, "leave a cluster that did not come up, for a look at its logs", NULL},               \
 	{"dry-run", 0, NULL, "say what would be done, do nothing", NULL},                                              \
 	{"quiet", 'q', NULL, "no progress", NULL}
 

@@ -144,16 +144,27 @@ char *console_tail(struct console *c, size_t max, size_t *ret_len)
 	return buf_take(&b);
 }
 
+/* The line that ends at `end`; *ret_start is where it begins. */
+static size_t last_line(const char *text, size_t end, size_t *ret_start)
+{
+	while (end && (unsigned char)text[end - 1] <= ' ')
+		end--;
+	size_t start = end;
+	while (start && text[start - 1] != '\n' && text[start - 1] != '\r')
+		start--;
+	*ret_start = start;
+	return end;
+}
+
 void console_last_line(struct console *c, char out[121])
 {
-	size_t len, n = 0;
+	size_t len, start, n = 0;
 	_cleanup_free_ char *tail = console_tail(c, 4096, &len);
-	while (len && (unsigned char)tail[len - 1] <= ' ')
-		len--;
-	size_t start = len;
-	while (start && tail[start - 1] != '\n' && tail[start - 1] != '\r')
-		start--;
-	for (; start < len && n < 120; start++)
+	size_t end = last_line(tail, len, &start);
+	/* The kernel's farewell says nothing: the line before it is the cause. */
+	if (memmem(tail + start, end - start, "] reboot: ", 10) && start)
+		end = last_line(tail, start, &start);
+	for (; start < end && n < 120; start++)
 		if ((unsigned char)tail[start] >= ' ' && (unsigned char)tail[start] < 0x7f)
 			out[n++] = tail[start];
 	out[n] = '\0';

@@ -160,8 +160,11 @@ static void on_gone(struct vm *vm, const struct hv_event *e)
 {
 	bool restarting = vm->restarting;
 	struct err err = ERR_INIT;
-	char reason[ERR_TEXT_MAX];
-	snprintf(reason, sizeof(reason), "%s", e->reason ? e->reason : "");
+	char reason[ERR_TEXT_MAX], line[121] = "";
+	if (vm->state == VM_STARTING || vm->state == VM_BOOTING)
+		console_last_line(vm->console, line);
+	snprintf(reason, sizeof(reason), "%.300s%s%s%s", e->reason ? e->reason : "",
+		 line[0] ? "; the console's last line: \"" : "", line, line[0] ? "\"" : "");
 	enum hv_state how = e->state;
 	let_go(vm);
 	vm->restarting = false;
