@@ -312,19 +312,20 @@ static int other_version(struct walk *w)
 	return wrong(w, n, "1", "'%s' is not a version this vse reads", rule_shown(text, shown));
 }
 
-/* What only shows when all fields are read. */
+/* What only shows when all fields are read: what belongs to a distribution means nothing to a root file system
+ * that is there already. An empty list is fine, as it asks for nothing. */
 static int check_whole(struct walk *w)
 {
-	static const char *const of_distro[] = {"mirror", "components"};
-	const struct vse *v = w->context.vse;
+	static const char *const of_distro[] = {"mirror", "components", "packages"};
 	int code = 0;
-	for (size_t i = 0; i < ARRAY_SIZE(of_distro) && v->base_path; i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(of_distro) && w->context.vse->base_path; i++) {
 		const yaml_node_t *n = top_value(w, of_distro[i]);
-		if (!n)
+		if (!n || (n->type == YAML_SEQUENCE_NODE &&
+			   n->data.sequence.items.start == n->data.sequence.items.top))
 			continue;
 		size_t was = path_down(w, of_distro[i]);
-		code = wrong(w, n, "beside a debian: or ubuntu: base",
-			     "is given beside a base that brings its own package sources");
+		code = wrong(w, n, "beside a debian: or ubuntu: base; what such a base lacks is installed by a build step",
+			     "is given beside a base that is a folder or an archive");
 		path_up(w, was);
 	}
 	return code;
