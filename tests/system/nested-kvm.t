@@ -51,4 +51,50 @@ test_expect_success 'a plain QEMU guest runs under KVM in it' '
 	grep GUEST-IS-UP out/stdout && grep "Hypervisor detected: KVM" out/stdout
 '
 
+# The machine has no network: the image goes in as a site store, found by the same input, of which the host's
+# list of package sources is a part.
+cat >payload/cluster <<'GUEST'
+set -e
+export VSE_SITE_STORE=/payload/store PATH=/payload/bin:$PATH XDG_RUNTIME_DIR=$HOME/run
+mkdir -m 700 "$XDG_RUNTIME_DIR"
+cd "$HOME"
+vse up -n 2 --name nested /payload/minimal.yaml
+vse ps --json nested >"$1/ps.json"
+vse exec -c nested -- hostname >"$1/hostname"
+vse exec -c nested --rank 1 -- dmesg >"$1/dmesg"
+vse down nested
+find "$XDG_RUNTIME_DIR" ! -type d >"$1/left"
+GUEST
+
+test_expect_success 'the image is built' '
+	id=$(vse build "$EXAMPLES/minimal.yaml") &&
+	mkdir -p payload/store/images payload/bin payload/apt &&
+	cp -R "$XDG_DATA_HOME/vse/images/$id" payload/store/images/ &&
+	cp -R "$XDG_DATA_HOME/vse/inputs" payload/store/ &&
+	cp "$VSE_BUILD/vse" "$VSE_BUILD/vse-agent" "$VSE_BUILD/vse-guest" payload/bin/ &&
+	cp "$EXAMPLES/minimal.yaml" payload/ &&
+	chmod -R a+rX payload &&
+	for file in sources.list sources.list.d; do
+		[ ! -e /etc/apt/$file ] || cp -R /etc/apt/$file payload/apt/ || return 1
+	done
+'
+
+kvm_cluster_ran() { # folder with what the cluster left
+	cat "$1/ps.json" &&
+	grep -q "\"accel\": *\"kvm\"" "$1/ps.json" && ! grep -q "\"accel\": *\"tcg\"" "$1/ps.json" &&
+	printf "vm0: vm0\nvm1: vm1\n" >want && test_cmp want "$1/hostname" &&
+	grep "Hypervisor detected: KVM" "$1/dmesg" &&
+	test_must_be_empty "$1/left"
+}
+
+test_expect_success 'a virtual cluster runs under KVM, as root' '
+	machine_run out payload "mount --bind /payload/apt /etc/apt && sh ./cluster /out" &&
+	kvm_cluster_ran out
+'
+
+test_expect_success 'a virtual cluster runs under KVM, as an ordinary user' '
+	machine_run out payload "mount --bind /payload/apt /etc/apt && su tester -c \"sh ./cluster /out\"" &&
+	kvm_cluster_ran out
+'
+
 test_done
