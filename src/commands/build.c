@@ -11,10 +11,11 @@
 
 static void print_json(const struct image *i, bool cached, uint64_t ms)
 {
-	json_t *j = json_pack("{s:s,s:s,s:s,s:b,s:I,s:I,s:s,s:s,s:s*,s:s,s:s,s:s}", "id", i->id, "name", i->name, "path", i->dir,
-			      "cached", (int)cached, "size", (json_int_t)i->size, "milliseconds", (json_int_t)ms, "architecture",
-			      i->arch, "kernel", i->kernel, "vmlinux", i->vmlinux, "initrd", i->initrd, "root", i->root,
-			      "root_type", i->root_type);
+	json_t *j = json_pack("{s:s,s:s,s:s,s:b,s:I,s:I,s:s,s:s,s:s*,s:s,s:s,s:s}", "id", i->id,
+			      "name", i->name, "path", i->dir, "cached", (int)cached, "size",
+			      (json_int_t)i->size, "milliseconds", (json_int_t)ms, "architecture",
+			      i->arch, "kernel", i->kernel, "vmlinux", i->vmlinux, "initrd",
+			      i->initrd, "root", i->root, "root_type", i->root_type);
 	json_dumpf(j, stdout, JSON_INDENT(2));
 	putchar('\n');
 	json_decref(j);
@@ -35,7 +36,9 @@ static int run(const struct command *cmd, struct args *args)
 		return EXIT_USAGE;
 	}
 	progress_begin(&p, arg_flag(args, "quiet"));
-	struct image_build_options o = {.rebuild = arg_flag(args, "rebuild"), .progress = progress_step, .progress_arg = &p};
+	struct image_build_options o = {.rebuild = arg_flag(args, "rebuild"),
+					.progress = progress_step,
+					.progress_arg = &p};
 	int code = image_build(v, &o, &i, &cached, &err);
 	progress_clear(&p);
 	vse_destroy(v);
@@ -49,7 +52,8 @@ static int run(const struct command *cmd, struct args *args)
 		size_format(i->size, size);
 		duration_format(took, t);
 		if (!arg_flag(args, "quiet"))
-			fprintf(stderr, "%s: %s, %s, %s\n", i->name, cached ? "unchanged" : "built", size, t);
+			fprintf(stderr, "%s: %s, %s, %s\n", i->name, cached ? "unchanged" : "built",
+				size, t);
 		printf("%s\n", i->id);
 	}
 	image_destroy(i);
@@ -67,7 +71,8 @@ const struct command command_build = {
 	.name = "build",
 	.summary = "build the image of a VSE",
 	.usage = "FILE",
-	.details = "Prints the image's id. An unchanged VSE is found in the store in a few milliseconds.\n"
+	.details = "Prints the image's id. An unchanged VSE is found in the store in a few "
+		   "milliseconds.\n"
 		   "Works as root and as an ordinary user with subordinate ids (/etc/subuid).\n"
 		   "VSE_BUILD_ON_DISK=1 works in the store's folder instead of in memory.",
 	.options = options,

@@ -14,20 +14,23 @@
 static void show_text(const struct image *i)
 {
 	char size[24], built[24];
-	json_t *k = json_object_get(i->manifest, "kernel"), *p = json_object_get(i->manifest, "packages");
+	json_t *k = json_object_get(i->manifest, "kernel"),
+	       *p = json_object_get(i->manifest, "packages");
 	const char *package = json_string_value(json_object_get(k, "package"));
 	const char *version = json_string_value(json_object_get(k, "version"));
 	size_t at;
 	json_t *one;
 	size_format(i->size, size);
 	time_format(i->built, built);
-	printf("name          %s\nid            %s\npath          %s\narchitecture  %s\ninit          %s\n"
-	       "kernel        %s (%s)%s\nroot          %s\nmodules       %s\nssh server    %s\nsize          %s\n"
+	printf("name          %s\nid            %s\npath          %s\narchitecture  %s\ninit       "
+	       "   %s\n"
+	       "kernel        %s (%s)%s\nroot          %s\nmodules       %s\nssh server    "
+	       "%s\nsize          %s\n"
 	       "built         %s\npackages      %zu\n",
-	       i->name, i->id, i->dir, i->arch, i->init == VSE_INIT_SYSTEMD ? "systemd" : "vse", version ? version : "?",
-	       package ? package : "?", i->vmlinux ? ", PVH" : "", i->root_type, i->modules,
-	       i->has_sshd ? "yes" : "no", size, built, json_array_size(p));
-	json_array_foreach(p, at, one)
+	       i->name, i->id, i->dir, i->arch, i->init == VSE_INIT_SYSTEMD ? "systemd" : "vse",
+	       version ? version : "?", package ? package : "?", i->vmlinux ? ", PVH" : "",
+	       i->root_type, i->modules, i->has_sshd ? "yes" : "no", size, built, json_array_size(p));
+	json_array_foreach (p, at, one)
 		printf("  %s %s\n", json_string_value(json_object_get(one, "name")),
 		       json_string_value(json_object_get(one, "version")));
 }
@@ -110,8 +113,10 @@ const struct command command_image = {
 	.name = "image",
 	.summary = "show or remove an image, or free space in the store",
 	.usage = "show IMAGE | rm IMAGE... | gc",
-	.details = "IMAGE is a name (the newest of that name), an id, or the first digits of one (4 at least).\n"
-		   "gc removes images that no VSE was last built into, what dead builds left, and old downloads.\n"
+	.details = "IMAGE is a name (the newest of that name), an id, or the first digits of one "
+		   "(4 at least).\n"
+		   "gc removes images that no VSE was last built into, what dead builds left, and "
+		   "old downloads.\n"
 		   "An image that a running cluster uses is never removed.",
 	.options = options,
 	.min_args = 1,

@@ -20,7 +20,8 @@ static void print_table(struct image **v, size_t n)
 		char size[24], built[24];
 		size_format(v[i]->size, size);
 		time_format(v[i]->built, built);
-		printf("%-*s  %.12s  %-5s  %9s  %s\n", wide, v[i]->name, v[i]->id, v[i]->arch, size, built);
+		printf("%-*s  %.12s  %-5s  %9s  %s\n", wide, v[i]->name, v[i]->id, v[i]->arch, size,
+		       built);
 	}
 }
 
@@ -28,8 +29,9 @@ static void print_json(struct image **v, size_t n)
 {
 	json_t *a = json_array();
 	for (size_t i = 0; i < n; i++)
-		json_array_append_new(a, json_pack("{s:s,s:s,s:s,s:s,s:I,s:I}", "id", v[i]->id, "name", v[i]->name, "path",
-						   v[i]->dir, "architecture", v[i]->arch, "size", (json_int_t)v[i]->size,
+		json_array_append_new(a, json_pack("{s:s,s:s,s:s,s:s,s:I,s:I}", "id", v[i]->id, "name",
+						   v[i]->name, "path", v[i]->dir, "architecture",
+						   v[i]->arch, "size", (json_int_t)v[i]->size,
 						   "built", (json_int_t)v[i]->built));
 	json_dumpf(a, stdout, JSON_INDENT(2));
 	putchar('\n');
@@ -57,7 +59,8 @@ static const struct option_spec options[] = {
 const struct command command_images = {
 	.name = "images",
 	.summary = "list the images in the store",
-	.details = "The user's store is $XDG_DATA_HOME/vse (default ~/.local/share/vse); the site's is\n"
+	.details = "The user's store is $XDG_DATA_HOME/vse (default ~/.local/share/vse); the "
+		   "site's is\n"
 		   "$VSE_SITE_STORE (default /var/lib/vse) and is only read.",
 	.options = options,
 	.max_args = 0,

@@ -26,9 +26,11 @@ bool apt_progress_line(struct apt_progress *p, const char *line)
 		return false;
 	}
 	char kind[80] = "", name[80] = "";
-	/* Get:7 URI bookworm/main amd64 NAME amd64 1.0 [12 kB]; Get:1 URI bookworm InRelease [151 kB] */
+	/* Get:7 URI bookworm/main amd64 NAME amd64 1.0 [12 kB]; Get:1 URI bookworm InRelease [151
+	 * kB] */
 	if (sscanf(line, "Get:%*u %*s %*s %79s %79s", kind, name) == 2) {
-		bool lists = *name == '[' || strcmp(name, "Packages") == 0 || strncmp(name, "Translation-", 12) == 0;
+		bool lists = *name == '[' || strcmp(name, "Packages") == 0 ||
+			     strncmp(name, "Translation-", 12) == 0;
 		p->step = lists ? "lists" : "download";
 		p->got += !lists;
 		snprintf(p->text, sizeof(p->text), "%s", lists ? "package lists" : name);
@@ -61,8 +63,9 @@ static void first_error(const char *output, char *out, size_t size)
 	static const char *const marks[] = {"E: ", "dpkg: error", "Err:", "W: "};
 	for (size_t m = 0; m < ARRAY_SIZE(marks); m++)
 		for (const char *l = output; l && *l; l = strchr(l, '\n') ? strchr(l, '\n') + 1 : NULL)
-			if (strncmp(l, marks[m], strlen(marks[m])) == 0 && !strstr(l, " failed: E: ") &&
-			    strncmp(l, "E: mmdebstrap", 13) != 0 && strncmp(l, "E: run_chroot failed", 20) != 0) {
+			if (strncmp(l, marks[m], strlen(marks[m])) == 0 &&
+			    !strstr(l, " failed: E: ") && strncmp(l, "E: mmdebstrap", 13) != 0 &&
+			    strncmp(l, "E: run_chroot failed", 20) != 0) {
 				snprintf(out, size, "%.*s", (int)MIN(strcspn(l, "\n"), size - 1), l);
 				return;
 			}
@@ -82,25 +85,35 @@ void apt_blame(const char *output, const struct recipe *r, struct err *err)
 	const char *suite = v->suite ? v->suite : "this host's suite";
 	if (take(output, "Unable to locate package ", l, sizeof(l)))
 		err_set(err, ENOENT, "package %s: not in %s (components %s): check its name, or add `components:`",
-			after(l, "Unable to locate package "), suite, v->components.n ? v->components.v[0] : "main");
+			after(l, "Unable to locate package "), suite,
+			v->components.n ? v->components.v[0] : "main");
 	else if (take(output, "has no installation candidate", l, sizeof(l)))
 		err_set(err, ENOENT, "%s in %s", after(l, "E: "), suite);
 	else if (take(output, "Temporary failure resolving", l, sizeof(l)) ||
-		 take(output, "Could not resolve", l, sizeof(l)) || take(output, "Could not connect", l, sizeof(l)) ||
-		 take(output, "Unable to connect", l, sizeof(l)) || take(output, "Network is unreachable", l, sizeof(l)))
-		err_set(err, ENETUNREACH, "network: %s: check the connection, http_proxy, or name another `mirror:`",
+		 take(output, "Could not resolve", l, sizeof(l)) ||
+		 take(output, "Could not connect", l, sizeof(l)) ||
+		 take(output, "Unable to connect", l, sizeof(l)) ||
+		 take(output, "Network is unreachable", l, sizeof(l)))
+		err_set(err, ENETUNREACH,
+			"network: %s: check the connection, http_proxy, or name another `mirror:`",
 			after(l, "E: "));
-	else if (take(output, "No space left on device", l, sizeof(l)) || take(output, "Disk quota exceeded", l, sizeof(l)))
+	else if (take(output, "No space left on device", l, sizeof(l)) ||
+		 take(output, "Disk quota exceeded", l, sizeof(l)))
 		err_set(err, ENOSPC, "no space left while packages were installed: %.200s", l);
 	else if (take(output, "does not have a Release file", l, sizeof(l)))
-		err_set(err, ENOENT, "suite %s: the mirror has no such suite: %s", suite, after(l, "E: "));
+		err_set(err, ENOENT, "suite %s: the mirror has no such suite: %s", suite,
+			after(l, "E: "));
 	else if (take(output, "NO_PUBKEY", l, sizeof(l)) || take(output, "is not signed", l, sizeof(l)))
-		err_set(err, EKEYREJECTED, "suite %s: no key for its signature: %s: install the distribution's keyring "
-			"package (debian-archive-keyring, ubuntu-keyring)", suite, after(l, "E: "));
+		err_set(err, EKEYREJECTED,
+			"suite %s: no key for its signature: %s: install the distribution's "
+			"keyring "
+			"package (debian-archive-keyring, ubuntu-keyring)",
+			suite, after(l, "E: "));
 	else if (take(output, "The following packages have unmet dependencies", l, sizeof(l))) {
 		const char *p = strstr(output, "unmet dependencies");
 		p = p ? strchr(p, '\n') : NULL;
-		snprintf(l, sizeof(l), "%.*s", p ? (int)MIN(strcspn(p + 1, "\n"), (size_t)280) : 0, p ? p + 1 : "");
+		snprintf(l, sizeof(l), "%.*s", p ? (int)MIN(strcspn(p + 1, "\n"), (size_t)280) : 0,
+			 p ? p + 1 : "");
 		err_set(err, EINVAL, "packages do not fit together:%s", l);
 	} else {
 		first_error(output, l, sizeof(l));
@@ -132,8 +145,8 @@ static int copy_file(const char *from, const char *to)
 	return n < 0 ? -1 : 0;
 }
 
-/* .deb files of `from` that `to` and `unless` (may be NULL) do not have and whose names begin with prefix. A file
- * that cannot be copied is downloaded again or not cached: no error. */
+/* .deb files of `from` that `to` and `unless` (may be NULL) do not have and whose names begin with
+ * prefix. A file that cannot be copied is downloaded again or not cached: no error. */
 static void copy_debs(const char *from, const char *to, const char *unless, const char *prefix)
 {
 	DIR *d = opendir(from);
@@ -141,8 +154,8 @@ static void copy_debs(const char *from, const char *to, const char *unless, cons
 	while (d && (e = readdir(d))) {
 		_cleanup_free_ char *a = path_join(from, e->d_name), *b = path_join(to, e->d_name),
 				    *c = unless ? path_join(unless, e->d_name) : NULL;
-		if (is_deb(e->d_name) && strncmp(e->d_name, prefix, strlen(prefix)) == 0 && !path_exists(b) &&
-		    !(c && path_exists(c)))
+		if (is_deb(e->d_name) && strncmp(e->d_name, prefix, strlen(prefix)) == 0 &&
+		    !path_exists(b) && !(c && path_exists(c)))
 			copy_file(a, b);
 	}
 	if (d)
@@ -163,8 +176,14 @@ static void on_line(void *arg, const char *line)
 	if (!apt_progress_line(&w->p, line))
 		return;
 	bool down = strcmp(w->p.step, "download") == 0, lists = strcmp(w->p.step, "lists") == 0;
-	sandbox_say(w->self, w->p.step, lists ? 0 : down ? w->p.got : w->p.set_up,
-		    lists ? 0 : down ? w->p.to_get : w->p.total, w->p.text);
+	sandbox_say(w->self, w->p.step,
+		    lists  ? 0
+		    : down ? w->p.got
+			   : w->p.set_up,
+		    lists  ? 0
+		    : down ? w->p.to_get
+			   : w->p.total,
+		    w->p.text);
 }
 
 static int run_blame(struct run *p, const struct recipe *r, struct err *err)
@@ -173,7 +192,8 @@ static int run_blame(struct run *p, const struct recipe *r, struct err *err)
 	int status;
 	p->capture = &out;
 	p->capture_max = OUTPUT_MAX;
-	strvec_addv(&p->env, "LC_ALL=C.UTF-8", "DEBIAN_FRONTEND=noninteractive", "SOURCE_DATE_EPOCH=" ROOTFS_EPOCH, NULL);
+	strvec_addv(&p->env, "LC_ALL=C.UTF-8", "DEBIAN_FRONTEND=noninteractive",
+		    "SOURCE_DATE_EPOCH=" ROOTFS_EPOCH, NULL);
 	if (run(p, &status, err) < 0)
 		return -1;
 	if (status)
@@ -181,13 +201,15 @@ static int run_blame(struct run *p, const struct recipe *r, struct err *err)
 	return status ? -1 : 0;
 }
 
-int apt_base(const char *root, const char *dir, const char *cache, const struct recipe *r, struct sandbox_self *self,
-	     struct err *err)
+int apt_base(const char *root, const char *dir, const char *cache, const struct recipe *r,
+	     struct sandbox_self *self, struct err *err)
 {
 	_cleanup_free_ char *list = path_join(dir, "sources.list"), *tmp = path_join(dir, "tmp"),
-			    *archives = path_join(root, "var/cache/apt/archives"), *debs = path_join(dir, "debs");
-	if (path_mkdirs(archives, 0755, err) < 0 || path_mkdirs(tmp, 01777, err) < 0 || chmod(tmp, 01777) < 0 ||
-	    path_mkdirs(debs, 0700, err) < 0 || path_write(list, r->sources, strlen(r->sources), 0644, err) < 0)
+			    *archives = path_join(root, "var/cache/apt/archives"),
+			    *debs = path_join(dir, "debs");
+	if (path_mkdirs(archives, 0755, err) < 0 || path_mkdirs(tmp, 01777, err) < 0 ||
+	    chmod(tmp, 01777) < 0 || path_mkdirs(debs, 0700, err) < 0 ||
+	    path_write(list, r->sources, strlen(r->sources), 0644, err) < 0)
 		return -1;
 	copy_debs(cache, archives, NULL, "");
 	struct watch w = {.self = self};
@@ -214,7 +236,8 @@ void apt_kernel_depends(const char *show, struct strvec *out)
 	for (size_t i = 0; i < parts.n; i++) {
 		char *n = parts.v[i] + strspn(parts.v[i], " ");
 		n[strcspn(n, " (:")] = '\0';
-		if ((strncmp(n, "linux-image-", 12) == 0 || strncmp(n, "linux-modules-", 14) == 0) && !strvec_has(out, n))
+		if ((strncmp(n, "linux-image-", 12) == 0 || strncmp(n, "linux-modules-", 14) == 0) &&
+		    !strvec_has(out, n))
 			strvec_add(out, n);
 	}
 }
@@ -226,10 +249,11 @@ struct private_apt {
 };
 
 /* apt with a state of its own: no lock, list or setting of the host is changed. */
-static int private_setup(struct private_apt *a, const char *root, const char *dir, const struct recipe *r,
-			 struct err *err)
+static int private_setup(struct private_apt *a, const char *root, const char *dir,
+			 const struct recipe *r, struct err *err)
 {
-	_cleanup_free_ char *list = path_join(dir, "kernel.list"), *state = path_join(dir, "apt/state"),
+	_cleanup_free_ char *list = path_join(dir, "kernel.list"),
+			    *state = path_join(dir, "apt/state"),
 			    *partial = path_join(dir, "apt/state/lists/partial"),
 			    *arch = path_join(dir, "apt/cache/archives/partial"),
 			    *root_lists = path_join(root, "var/lib/apt/lists");
@@ -238,9 +262,11 @@ static int private_setup(struct private_apt *a, const char *root, const char *di
 	a->cwd = path_join(dir, "kernel");
 	a->lists = r->v->base == VSE_BASE_DISTRO && path_exists(root_lists);
 	if (path_mkdirs(partial, 0755, err) < 0 || path_mkdirs(arch, 0755, err) < 0 ||
-	    path_mkdirs(a->cwd, 0755, err) < 0 || path_write(list, r->sources, strlen(r->sources), 0644, err) < 0)
+	    path_mkdirs(a->cwd, 0755, err) < 0 ||
+	    path_write(list, r->sources, strlen(r->sources), 0644, err) < 0)
 		return -1;
-	buf_addf(&b, "Dir::State \"%s\";\nDir::State::status \"/dev/null\";\nDir::Cache \"%s/apt/cache\";\n", state, dir);
+	buf_addf(&b, "Dir::State \"%s\";\nDir::State::status \"/dev/null\";\nDir::Cache \"%s/apt/cache\";\n",
+		 state, dir);
 	buf_addf(&b, "Dir::Etc::SourceList \"%s\";\nDir::Etc::SourceParts \"/dev/null\";\n", list);
 	/* The host's settings were read already; its hooks must not run here. */
 	buf_adds(&b, "Dir::Etc::Main \"/dev/null\";\nDir::Etc::Parts \"/dev/null\";\n");
@@ -248,14 +274,17 @@ static int private_setup(struct private_apt *a, const char *root, const char *di
 		buf_addf(&b, "%s\n", r->apt.v[i]);
 	if (a->lists)
 		buf_addf(&b, "Dir::State::Lists \"%s\";\n", root_lists);
-	buf_addf(&b, "APT::Architecture \"%s\";\nAPT::Architectures { \"%s\"; };\n", r->v->arch, r->v->arch);
-	buf_adds(&b, "APT::Sandbox::User \"root\";\nAcquire::Languages \"none\";\nDebug::NoLocking \"true\";\n");
+	buf_addf(&b, "APT::Architecture \"%s\";\nAPT::Architectures { \"%s\"; };\n", r->v->arch,
+		 r->v->arch);
+	buf_adds(&b, "APT::Sandbox::User \"root\";\nAcquire::Languages \"none\";\nDebug::NoLocking "
+		     "\"true\";\n");
 	return path_write(a->conf, buf_cstr(&b), buf_len(&b), 0644, err);
 }
 
-static int private_run(struct private_apt *a, const struct recipe *r, struct buf *out, struct err *err, ...)
-	__attribute__((sentinel));
-static int private_run(struct private_apt *a, const struct recipe *r, struct buf *out, struct err *err, ...)
+static int private_run(struct private_apt *a, const struct recipe *r, struct buf *out,
+		       struct err *err, ...) __attribute__((sentinel));
+static int private_run(struct private_apt *a, const struct recipe *r, struct buf *out,
+		       struct err *err, ...)
 {
 	_cleanup_run_ struct run p = {.cwd = a->cwd};
 	_cleanup_buf_ struct buf text = BUF_INIT;
@@ -277,13 +306,14 @@ static int private_run(struct private_apt *a, const struct recipe *r, struct buf
 }
 
 /* Follows Depends from a meta package to the packages that hold the kernel and its modules. */
-static int kernel_closure(struct private_apt *a, const struct recipe *r, const char *wanted, struct strvec *out,
-			  char **ret_version, struct err *err)
+static int kernel_closure(struct private_apt *a, const struct recipe *r, const char *wanted,
+			  struct strvec *out, char **ret_version, struct err *err)
 {
 	strvec_add(out, wanted);
 	for (size_t i = 0; i < out->n && i < KERNEL_PACKAGES_MAX; i++) {
 		_cleanup_buf_ struct buf show = BUF_INIT;
-		if (private_run(a, r, &show, i ? NULL : err, "apt-cache", "show", "--no-all-versions", out->v[i], NULL) < 0) {
+		if (private_run(a, r, &show, i ? NULL : err, "apt-cache", "show",
+				"--no-all-versions", out->v[i], NULL) < 0) {
 			if (i == 0)
 				return -1;
 			continue; /* "linux-image-x | linux-image-unsigned-x": one of them may be absent */
@@ -309,10 +339,10 @@ static int kernel_unpack(struct private_apt *a, const struct strvec *files, stru
 	return 0;
 }
 
-/* One package's file, from the cache when it is the very one: apt-get compares its hash with the lists' and
- * downloads what differs. "'URI' FILE SIZE HASH" is what --print-uris says. */
-static int fetch(struct private_apt *a, const struct recipe *r, const char *cache, const char *package,
-		 struct strvec *files, struct err *err)
+/* One package's file, from the cache when it is the very one: apt-get compares its hash with the
+ * lists' and downloads what differs. "'URI' FILE SIZE HASH" is what --print-uris says. */
+static int fetch(struct private_apt *a, const struct recipe *r, const char *cache,
+		 const char *package, struct strvec *files, struct err *err)
 {
 	_cleanup_buf_ struct buf out = BUF_INIT;
 	char file[256];
@@ -343,8 +373,8 @@ static void candidates(const struct recipe *r, struct strvec *out)
 	}
 }
 
-static int download(struct private_apt *a, const struct recipe *r, const char *cache, struct strvec *files,
-		    char **ret_package, struct err *err)
+static int download(struct private_apt *a, const struct recipe *r, const char *cache,
+		    struct strvec *files, char **ret_package, struct err *err)
 {
 	_cleanup_strvec_ struct strvec names = STRVEC_INIT, packages = STRVEC_INIT;
 	candidates(r, &names);
@@ -374,7 +404,8 @@ int apt_kernel(const char *root, const char *dir, const char *cache, const struc
 	_cleanup_strvec_ struct strvec files = STRVEC_INIT;
 	_cleanup_free_ char *debs = path_join(dir, "debs"), *package = NULL;
 	if (!r->sources)
-		return err_set(err, ENOENT, "kernel: the base has none of its own, and %s", r->sources_problem);
+		return err_set(err, ENOENT, "kernel: the base has none of its own, and %s",
+			       r->sources_problem);
 	int code = path_mkdirs(debs, 0700, err) < 0 ? -1 : private_setup(&a, root, dir, r, err);
 	sandbox_say(self, "kernel", 0, 0, "download");
 	if (code == 0 && !a.lists)

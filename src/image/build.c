@@ -25,10 +25,10 @@
 #include "image/store.h"
 #include "image/tree.h"
 
-/* A minimal root and its packages need 0.5 GB while they are worked on, an MPI set 1 GB. Memory is twice as fast as
- * a disk here (30 s against 60 s for the MPI set). */
+/* A minimal root and its packages need 0.5 GB while they are worked on, an MPI set 1 GB. Memory is
+ * twice as fast as a disk here (30 s against 60 s for the MPI set). */
 #define MEMORY_LEAST (4ull << 30)
-#define LOG_MAX	     (1u << 20)
+#define LOG_MAX (1u << 20)
 
 struct job {
 	struct recipe *r;
@@ -66,7 +66,8 @@ static int work_folder(const char *dir, char **ret, bool *ret_memory, struct err
 static void sbin_in_path(void)
 {
 	const char *p = getenv("PATH");
-	_cleanup_free_ char *all = xasprintf("%s:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin", p ? p : "/usr/local/bin");
+	_cleanup_free_ char *all = xasprintf("%s:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin",
+					     p ? p : "/usr/local/bin");
 	setenv("PATH", all, 1);
 }
 
@@ -105,8 +106,8 @@ static int install_modules(const char *root, const struct kernel *k, struct err 
 			return err_set(err, EINVAL, "root: /lib/modules is not a folder");
 		if (path_mkdirs(to, 0755, err) < 0)
 			return -1;
-		strvec_addv(&cp.argv, "cp", "-r", "--no-dereference", "--preserve=mode,timestamps,links", "--", k->modules,
-			    to, NULL);
+		strvec_addv(&cp.argv, "cp", "-r", "--no-dereference",
+			    "--preserve=mode,timestamps,links", "--", k->modules, to, NULL);
 		if (run_ok(&cp, err) < 0)
 			return err_prefix(err, "kernel modules: ");
 	}
@@ -117,8 +118,9 @@ static int install_modules(const char *root, const struct kernel *k, struct err 
 	return 0;
 }
 
-static int make_kernel(struct job *j, const char *root, const char *work, const char *image, struct kernel *k,
-		       struct strvec *modules, bool *ret_vmlinux, struct sandbox_self *self, struct err *err)
+static int make_kernel(struct job *j, const char *root, const char *work, const char *image,
+		       struct kernel *k, struct strvec *modules, bool *ret_vmlinux,
+		       struct sandbox_self *self, struct err *err)
 {
 	_cleanup_buf_ struct buf cpio = BUF_INIT;
 	_cleanup_free_ char *to = path_join(image, "kernel"), *vmlinux = path_join(image, "vmlinux"),
@@ -128,21 +130,22 @@ static int make_kernel(struct job *j, const char *root, const char *work, const 
 	if (kernel_find(root, work, j->cache, j->r, self, k, err) < 0 ||
 	    modules_collect(k->modules, modules, &cpio, err) < 0 || install_modules(root, k, err) < 0)
 		return -1;
-	if (path_read(k->file, KERNEL_BYTES_MAX, &data, &len, err) < 0 || path_write(to, data, len, 0644, err) < 0 ||
+	if (path_read(k->file, KERNEL_BYTES_MAX, &data, &len, err) < 0 ||
+	    path_write(to, data, len, 0644, err) < 0 ||
 	    path_write(mods, buf_head(&cpio), buf_len(&cpio), 0644, err) < 0)
 		return -1;
 	return kernel_vmlinux(k->file, vmlinux, ret_vmlinux, err);
 }
 
-/* zstd 3: measured on this room's minimal image in docs/design.md, "Images". erofs (mkfs 1.5) is not chosen: it is
- * 1.5 times as large and not byte-identical from a tree that was made anew. */
+/* zstd 3: measured on this room's minimal image in docs/design.md, "Images". erofs (mkfs 1.5) is
+ * not chosen: it is 1.5 times as large and not byte-identical from a tree that was made anew. */
 static int compress(const char *root, const char *to, int64_t epoch, struct err *err)
 {
 	_cleanup_run_ struct run p = {0};
 	_cleanup_buf_ struct buf out = BUF_INIT;
 	int status;
-	strvec_addv(&p.argv, "mksquashfs", root, to, "-noappend", "-no-progress", "-quiet", "-comp", "zstd",
-		    "-Xcompression-level", "3", "-no-exports", NULL);
+	strvec_addv(&p.argv, "mksquashfs", root, to, "-noappend", "-no-progress", "-quiet", "-comp",
+		    "zstd", "-Xcompression-level", "3", "-no-exports", NULL);
 	strvec_addf(&p.env, "SOURCE_DATE_EPOCH=%" PRId64, epoch);
 	p.capture = &out;
 	if (run(&p, &status, err) < 0)
@@ -162,8 +165,8 @@ static bool has_sshd(const char *root)
 	return lstat(p, &st) == 0 && S_ISREG(st.st_mode);
 }
 
-static int finish_image(struct job *j, const char *root, const char *image, int64_t started, struct manifest_parts *m,
-			struct sandbox_self *self, struct err *err)
+static int finish_image(struct job *j, const char *root, const char *image, int64_t started,
+			struct manifest_parts *m, struct sandbox_self *self, struct err *err)
 {
 	char tree[DIGEST_HEX], id[DIGEST_HEX];
 	_cleanup_free_ char *status = NULL, *squash = path_join(image, "root.squashfs");
@@ -174,14 +177,16 @@ static int finish_image(struct job *j, const char *root, const char *image, int6
 	m->tree = tree;
 	m->dir = image;
 	sandbox_say(self, "root", 0, 0, "compress");
-	if (tree_newest(root, started, &m->epoch, err) < 0 || tree_digest(root, m->epoch, tree, err) < 0 ||
+	if (tree_newest(root, started, &m->epoch, err) < 0 ||
+	    tree_digest(root, m->epoch, tree, err) < 0 ||
 	    compress(root, squash, m->epoch, err) < 0 || manifest_write(j->r, m, id, err) < 0)
 		return -1;
 	sandbox_result(self, id);
 	return 0;
 }
 
-static int build_all(struct job *j, const char *dir, const char *work, struct sandbox_self *self, struct err *err)
+static int build_all(struct job *j, const char *dir, const char *work, struct sandbox_self *self,
+		     struct err *err)
 {
 	_cleanup_free_ char *root = path_join(work, "root"), *image = path_join(dir, "image"),
 			    *from = path_join(work, "debs"), *to = path_join(dir, "debs");
@@ -222,8 +227,10 @@ static int build_inside(void *arg, struct sandbox_self *self, const char *dir, s
 	if (memory && statvfs(work, &v) == 0 && v.f_bavail < v.f_blocks / 100) {
 		char s[24];
 		size_format((uint64_t)v.f_blocks * v.f_frsize, s);
-		return err_set(err, ENOSPC, "build: the root outgrew the %s of memory it was built in: set "
-			       "VSE_BUILD_ON_DISK=1", s);
+		return err_set(err, ENOSPC,
+			       "build: the root outgrew the %s of memory it was built in: set "
+			       "VSE_BUILD_ON_DISK=1",
+			       s);
 	}
 	return -1;
 }
@@ -248,12 +255,14 @@ static void save_log(const char *store, const struct vse *v, struct log *l, stru
 {
 	_cleanup_free_ char *path = xasprintf("%s/logs/%s.log", store, v->name);
 	buf_addf(&l->text, "error: %s\n", err ? err->text : "");
-	if (buf_len(&l->text) > 2000 && path_write(path, buf_head(&l->text), buf_len(&l->text), 0600, NULL) == 0 && err &&
+	if (buf_len(&l->text) > 2000 &&
+	    path_write(path, buf_head(&l->text), buf_len(&l->text), 0600, NULL) == 0 && err &&
 	    strlen(err->text) + strlen(path) + 12 < ERR_TEXT_MAX)
 		err_set(err, err->code, "%s (log: %s)", err->text, path);
 }
 
-/* The program that reads the base folder as the user, outside the namespace: there every owner has his own number. */
+/* The program that reads the base folder as the user, outside the namespace: there every owner has
+ * his own number. */
 struct folder_reader {
 	struct run run;
 	pid_t pid;
@@ -298,15 +307,16 @@ static int reader_end(struct folder_reader *f, struct recipe *r, struct err *err
 	return err_set(err, EACCES, "base %s: %s", r->v->base_path, line);
 }
 
-static int run_build(struct job *j, const struct image_build_options *o, const char *temp, struct sandbox **ret, char *id,
-		     struct err *err)
+static int run_build(struct job *j, const struct image_build_options *o, const char *temp,
+		     struct sandbox **ret, char *id, struct err *err)
 {
 	struct log log = {.o = o, .text = BUF_INIT};
 	struct folder_reader reader = {0};
 	struct err re = ERR_INIT;
 	if (reader_start(&reader, j->r, err) < 0)
 		return -1;
-	int code = sandbox_run(temp, build_inside, j, &j->r->base_fd, j->r->base_fd >= 0, progress, &log, ret, id, err);
+	int code = sandbox_run(temp, build_inside, j, &j->r->base_fd, j->r->base_fd >= 0, progress,
+			       &log, ret, id, err);
 	if (reader_end(&reader, j->r, &re) < 0 && (code == 0 || re.code != EINTR)) {
 		/* What it could not read is missing in the root. */
 		if (code == 0)
@@ -323,10 +333,11 @@ static int run_build(struct job *j, const struct image_build_options *o, const c
 	return code;
 }
 
-static int build_locked(struct recipe *r, const char *store, const struct image_build_options *o, struct image **ret,
-			struct err *err)
+static int build_locked(struct recipe *r, const char *store, const struct image_build_options *o,
+			struct image **ret, struct err *err)
 {
-	_cleanup_free_ char *temp = store_temp(store), *cache = xasprintf("%s/cache/debs/%s", store, r->cache_name);
+	_cleanup_free_ char *temp = store_temp(store),
+			    *cache = xasprintf("%s/cache/debs/%s", store, r->cache_name);
 	struct job j = {r, store, cache};
 	struct sandbox *s = NULL;
 	char id[SANDBOX_RESULT_MAX];
@@ -358,8 +369,8 @@ static int find_input(const char *store, const char *key, struct image **ret, st
 	return err_set(err, ENOENT, "no image of this VSE yet: `vse build` makes it");
 }
 
-static int with_initrd(const char *store, struct image *i, const struct image_build_options *o, struct image **ret,
-		       struct err *err)
+static int with_initrd(const char *store, struct image *i, const struct image_build_options *o,
+		       struct image **ret, struct err *err)
 {
 	if (image_initrd(store, i, o ? o->guest_init : NULL, err) < 0) {
 		image_destroy(i);
@@ -369,7 +380,8 @@ static int with_initrd(const char *store, struct image *i, const struct image_bu
 	return 0;
 }
 
-int image_find(const struct vse *v, const struct image_build_options *o, struct image **ret, struct err *err)
+int image_find(const struct vse *v, const struct image_build_options *o, struct image **ret,
+	       struct err *err)
 {
 	_cleanup_free_ char *store = NULL;
 	_cleanup_(cleanup_recipe) struct recipe *r = NULL;
@@ -387,8 +399,8 @@ static void told_waiting(void *arg)
 		o->progress(o->progress_arg, "wait", 0, 0, "another process builds the same input");
 }
 
-int image_build(const struct vse *v, const struct image_build_options *options, struct image **ret, bool *ret_cached,
-		struct err *err)
+int image_build(const struct vse *v, const struct image_build_options *options, struct image **ret,
+		bool *ret_cached, struct err *err)
 {
 	static const struct image_build_options none;
 	const struct image_build_options *o = options ? options : &none;

@@ -14,12 +14,12 @@ static void pad(struct buf *b, size_t to)
 
 /* "070701", then 13 fields of 8 hex digits: ino mode uid gid nlink mtime filesize devmajor devminor
  * rdevmajor rdevminor namesize check; the name with its NUL; header+name and data each padded to 4. */
-static void record(struct cpio *c, const char *name, unsigned mode, unsigned nlink, unsigned major, unsigned minor,
-		   const void *data, uint32_t len)
+static void record(struct cpio *c, const char *name, unsigned mode, unsigned nlink, unsigned major,
+		   unsigned minor, const void *data, uint32_t len)
 {
 	uint32_t ino = nlink ? ++c->ino : 0;
-	buf_addf(c->out, "070701%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X", ino, mode, 0, 0, nlink, 0, len,
-		 0, 0, major, minor, (unsigned)strlen(name) + 1, 0);
+	buf_addf(c->out, "070701%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X", ino, mode, 0,
+		 0, nlink, 0, len, 0, 0, major, minor, (unsigned)strlen(name) + 1, 0);
 	buf_add(c->out, name, strlen(name) + 1);
 	pad(c->out, 4);
 	if (len)

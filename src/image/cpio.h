@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Writes a "newc" cpio archive, the form of an initramfs (Linux, Documentation/driver-api/early-userspace/
- * buffer-format.rst). The bytes depend on nothing but the calls: owner 0, time 0, inode numbers counted from 1. */
+/* Writes a "newc" cpio archive, the form of an initramfs (Linux,
+ * Documentation/driver-api/early-userspace/buffer-format.rst). The bytes depend on nothing but the
+ * calls: owner 0, time 0, inode numbers counted from 1. */
 #ifndef VSE_IMAGE_CPIO_H
 #define VSE_IMAGE_CPIO_H
 
@@ -15,7 +16,8 @@ struct cpio {
 
 #define CPIO_INIT(b) ((struct cpio){.out = (b)})
 
-/* name: relative, without a leading slash; parents must have been added before. Modes are permission bits. */
+/* name: relative, without a leading slash; parents must have been added before. Modes are
+ * permission bits. */
 void cpio_dir(struct cpio *c, const char *name, unsigned mode);
 void cpio_file(struct cpio *c, const char *name, unsigned mode, const void *data, uint32_t len);
 void cpio_symlink(struct cpio *c, const char *name, const char *target);

@@ -57,18 +57,21 @@ static int write_file(void *arg, struct err *err)
 	const struct vse_file *f = o->f;
 	if (parents(f->path, err) < 0)
 		return -1;
-	/* A link in place of the file (a distribution's /etc/resolv.conf) is replaced, not followed. */
+	/* A link in place of the file (a distribution's /etc/resolv.conf) is replaced, not
+	 * followed. */
 	struct stat st;
 	if (lstat(f->path, &st) == 0 && !S_ISDIR(st.st_mode))
 		unlink(f->path);
 	_cleanup_close_ int fd = open(f->path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return err_errno(err, errno, "file %s", f->path);
-	if (o->source >= 0 ? copy_fd(o->source, fd, err) < 0 :
-			     fd_write_all(fd, f->content ? f->content : "", f->content ? strlen(f->content) : 0) < 0)
+	if (o->source >= 0 ? copy_fd(o->source, fd, err) < 0
+			   : fd_write_all(fd, f->content ? f->content : "",
+					  f->content ? strlen(f->content) : 0) < 0)
 		return err_set(err, errno, "file %s: cannot be written", f->path);
 	if (fchown(fd, f->uid, f->gid) < 0 || fchmod(fd, f->mode & 07777) < 0)
-		return err_errno(err, errno, "file %s: owner %u:%u, mode %04o", f->path, f->uid, f->gid, f->mode);
+		return err_errno(err, errno, "file %s: owner %u:%u, mode %04o", f->path, f->uid,
+				 f->gid, f->mode);
 	return 0;
 }
 
@@ -96,7 +99,8 @@ static int mount_dev(const char *root, struct err *err)
 	if (mount("dev", dev, "tmpfs", MS_NOSUID | MS_NOEXEC, "mode=755,size=64k") < 0)
 		return err_errno(err, errno, "root: mount /dev");
 	for (size_t i = 0; i < ARRAY_SIZE(dev_nodes); i++) {
-		_cleanup_free_ char *to = path_join(dev, dev_nodes[i]), *from = path_join("/dev", dev_nodes[i]);
+		_cleanup_free_ char *to = path_join(dev, dev_nodes[i]),
+				    *from = path_join("/dev", dev_nodes[i]);
 		_cleanup_close_ int fd = open(to, O_CREAT | O_WRONLY | O_CLOEXEC, 0666);
 		if (fd < 0 || mount(from, to, NULL, MS_BIND, NULL) < 0)
 			return err_errno(err, errno, "root: %s", from);
@@ -124,7 +128,8 @@ static void unmount_all(const char *root)
 
 static int prepare_fn(void *arg, struct err *err)
 {
-	/* No package may start a service; names can be looked up. Both go again in neutralize_fn. */
+	/* No package may start a service; names can be looked up. Both go again in neutralize_fn.
+	 * */
 	static const char policy[] = "#!/bin/sh\nexit 101\n";
 	const char *resolv = arg;
 	if (path_mkdirs("/usr/sbin", 0755, err) < 0 ||
@@ -141,16 +146,22 @@ static void step_line(void *arg, const char *line)
 	sandbox_say(arg, "output", 0, 0, line);
 }
 
-static int one_step(const char *root, const struct recipe *r, size_t i, struct sandbox_self *self, struct err *err)
+static int one_step(const char *root, const struct recipe *r, size_t i, struct sandbox_self *self,
+		    struct err *err)
 {
 	const char *text = r->v->build.v[i];
 	int status, first = (int)strcspn(text, "\n");
 	_cleanup_buf_ struct buf out = BUF_INIT;
-	_cleanup_run_ struct run p = {.root = root, .clean_env = true, .on_line = step_line, .arg = self,
-				      .capture = &out, .capture_max = 300};
+	_cleanup_run_ struct run p = {.root = root,
+				      .clean_env = true,
+				      .on_line = step_line,
+				      .arg = self,
+				      .capture = &out,
+				      .capture_max = 300};
 	strvec_addv(&p.argv, "/bin/sh", "-e", "-c", text, NULL);
-	strvec_addv(&p.env, "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root",
-		    "LC_ALL=C.UTF-8", "DEBIAN_FRONTEND=noninteractive", "SOURCE_DATE_EPOCH=" ROOTFS_EPOCH, NULL);
+	strvec_addv(&p.env, "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+		    "HOME=/root", "LC_ALL=C.UTF-8", "DEBIAN_FRONTEND=noninteractive",
+		    "SOURCE_DATE_EPOCH=" ROOTFS_EPOCH, NULL);
 	strvec_copy(&p.env, &r->proxy);
 	for (size_t e = 0; e < r->v->n_env; e++)
 		strvec_addf(&p.env, "%s=%s", r->v->env[e].name, r->v->env[e].value);
@@ -167,7 +178,8 @@ static int one_step(const char *root, const struct recipe *r, size_t i, struct s
 	for (char *c = tail; *c; c++)
 		if (*c == '\n')
 			*c = c[1] ? '|' : '\0';
-	return err_set(err, ECANCELED, "build step %zu (%s): %s%s%s", i + 1, label, how, *tail ? ": " : "", tail);
+	return err_set(err, ECANCELED, "build step %zu (%s): %s%s%s", i + 1, label, how,
+		       *tail ? ": " : "", tail);
 }
 
 int rootfs_steps(const char *root, struct recipe *r, struct sandbox_self *self, struct err *err)
@@ -182,7 +194,8 @@ int rootfs_steps(const char *root, struct recipe *r, struct sandbox_self *self, 
 	int code = mount_all(root, err);
 	for (size_t i = 0; code == 0 && i < r->v->build.n; i++)
 		code = one_step(root, r, i, self, err);
-	/* Daemons that a step left would keep files open and write on. We are process 1 here: this ends all others. */
+	/* Daemons that a step left would keep files open and write on. We are process 1 here: this
+	 * ends all others. */
 	if (getpid() == 1)
 		kill(-1, SIGKILL);
 	while (waitpid(-1, NULL, 0) > 0)
@@ -225,12 +238,26 @@ static int neutralize_fn(void *arg, struct err *err)
 {
 	const struct recipe *r = arg;
 	/* Keys and ids are a VM's own; the guest agent makes them. */
-	static const char *const all[] = {"/dev/*", "/proc/*", "/sys/*", "/run/*", "/tmp/*", "/var/tmp/*",
-					  "/etc/ssh/ssh_host_*", "/var/lib/systemd/random-seed",
-					  "/var/lib/dbus/machine-id", "/usr/sbin/policy-rc.d", "/.dockerenv"};
-	static const char *const apt[] = {"/var/lib/apt/lists/*", "/var/cache/apt/*", "/var/cache/ldconfig/aux-cache",
-					  "/var/cache/debconf/*-old", "/var/lib/dpkg/*-old", "/var/log/*.log",
-					  "/var/log/apt/*", "/etc/apt/apt.conf.d/99mmdebstrap", "/var/lib/apt/extended_states.*"};
+	static const char *const all[] = {"/dev/*",
+					  "/proc/*",
+					  "/sys/*",
+					  "/run/*",
+					  "/tmp/*",
+					  "/var/tmp/*",
+					  "/etc/ssh/ssh_host_*",
+					  "/var/lib/systemd/random-seed",
+					  "/var/lib/dbus/machine-id",
+					  "/usr/sbin/policy-rc.d",
+					  "/.dockerenv"};
+	static const char *const apt[] = {"/var/lib/apt/lists/*",
+					  "/var/cache/apt/*",
+					  "/var/cache/ldconfig/aux-cache",
+					  "/var/cache/debconf/*-old",
+					  "/var/lib/dpkg/*-old",
+					  "/var/log/*.log",
+					  "/var/log/apt/*",
+					  "/etc/apt/apt.conf.d/99mmdebstrap",
+					  "/var/lib/apt/extended_states.*"};
 	for (size_t i = 0; i < ARRAY_SIZE(all); i++)
 		remove_glob(all[i]);
 	for (size_t i = 0; i < ARRAY_SIZE(apt) && r->v->base == VSE_BASE_DISTRO; i++)

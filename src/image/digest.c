@@ -14,7 +14,8 @@ struct digest {
 	EVP_MD_CTX *ctx;
 };
 
-/* EVP fails only when libcrypto is unusable (out of memory, no SHA-256 provider): nothing can go on. */
+/* EVP fails only when libcrypto is unusable (out of memory, no SHA-256 provider): nothing can go
+ * on. */
 static void must(int ok)
 {
 	if (ok == 1)

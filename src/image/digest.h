@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* SHA-256, the identity of all content (OpenSSL's EVP; no cryptography of our own). It lives in this room
- * and not in base so that the agent, which hashes nothing here, need not link libcrypto for it. */
+/* SHA-256, the identity of all content (OpenSSL's EVP; no cryptography of our own). It lives in
+ * this room and not in base so that the agent, which hashes nothing here, need not link libcrypto
+ * for it. */
 #ifndef VSE_IMAGE_DIGEST_H
 #define VSE_IMAGE_DIGEST_H
 
@@ -16,8 +17,8 @@ struct digest;
 struct digest *digest_new(void);
 void digest_free(struct digest *d); /* NULL is fine */
 void digest_add(struct digest *d, const void *data, size_t n);
-/* A field: its length (8 bytes, big-endian), then its bytes, so that no two lists of fields look the same.
- * NULL is told apart from "". */
+/* A field: its length (8 bytes, big-endian), then its bytes, so that no two lists of fields look
+ * the same. NULL is told apart from "". */
 void digest_field(struct digest *d, const char *s);
 void digest_number(struct digest *d, uint64_t v); /* 8 bytes, big-endian */
 /* Ends it; d may only be freed after. */

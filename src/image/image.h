@@ -14,12 +14,13 @@
 #include "spec/vse.h"
 
 struct image {
-	char *id;      /* 64 hex digits: SHA-256 over the reproducible root tar, the kernel and the manifest's identity part */
+	char *id;      /* 64 hex digits: SHA-256 over the root's tree, the kernel, its modules, name, init and environment */
 	char *dir;     /* absolute */
 	char *name;    /* the VSE's name */
 	char *kernel;  /* absolute path of a bzImage */
 	char *vmlinux; /* absolute path of the uncompressed PVH ELF, or NULL where the kernel has none */
-	char *initrd;  /* absolute path: ours, uncompressed cpio */
+	char *initrd;  /* absolute path: ours, uncompressed cpio: the image's modules behind this vse's guest agent, made
+			* when the image is opened; NULL from image_list, and from image_open without a vse-guest */
 	char *root;    /* absolute path of the read-only root */
 	char *root_type; /* "erofs" or "squashfs": as mount(2) names it */
 	char *arch;

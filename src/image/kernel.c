@@ -15,13 +15,13 @@
 #include "image/rootfs.h"
 #include "image/run.h"
 
-#define SETUP_SECTS    0x1f1
-#define MAGIC_HDRS     0x202
-#define PROTOCOL       0x206
+#define SETUP_SECTS 0x1f1
+#define MAGIC_HDRS 0x202
+#define PROTOCOL 0x206
 #define KERNEL_VERSION 0x20e
 #define PAYLOAD_OFFSET 0x248
 #define PAYLOAD_LENGTH 0x24c
-#define HEADER_END     0x250
+#define HEADER_END 0x250
 #define XEN_ELFNOTE_PHYS32_ENTRY 18
 
 static unsigned le16(const unsigned char *p)
@@ -40,7 +40,8 @@ int bzimage_parse(const unsigned char *d, size_t len, struct bzimage *ret, struc
 	if (len < HEADER_END || memcmp(d + MAGIC_HDRS, "HdrS", 4) != 0)
 		return err_set(err, EINVAL, "not a Linux bzImage");
 	if (le16(d + PROTOCOL) < 0x208)
-		return err_set(err, ENOTSUP, "boot protocol %u.%02u: 2.08 is needed", d[PROTOCOL + 1], d[PROTOCOL]);
+		return err_set(err, ENOTSUP, "boot protocol %u.%02u: 2.08 is needed",
+			       d[PROTOCOL + 1], d[PROTOCOL]);
 	size_t setup = (size_t)(d[SETUP_SECTS] ? d[SETUP_SECTS] : 4) * 512 + 512;
 	size_t offset = le32(d + PAYLOAD_OFFSET), length = le32(d + PAYLOAD_LENGTH);
 	if (setup > len || offset > len - setup || length > len - setup - offset || length < 8)
@@ -65,8 +66,15 @@ const char *bzimage_compressor(const unsigned char *p, size_t n)
 		const char *magic;
 		size_t len;
 		const char *program;
-	} known[] = {{"\x02\x21\x4c\x18", 4, "lz4"}, {"\x28\xb5\x2f\xfd", 4, "zstd"}, {"\x1f\x8b", 2, "gzip"},
-		     {"\xfd" "7zXZ", 5, "xz"}, {"BZh", 3, "bzip2"}, {"\x5d\x00\x00", 3, "lzma"}, {"\x89LZO", 4, "lzop"}};
+	} known[] = {{"\x02\x21\x4c\x18", 4, "lz4"},
+		     {"\x28\xb5\x2f\xfd", 4, "zstd"},
+		     {"\x1f\x8b", 2, "gzip"},
+		     {"\xfd"
+		      "7zXZ",
+		      5, "xz"},
+		     {"BZh", 3, "bzip2"},
+		     {"\x5d\x00\x00", 3, "lzma"},
+		     {"\x89LZO", 4, "lzop"}};
 	for (size_t i = 0; i < ARRAY_SIZE(known); i++)
 		if (n > known[i].len && memcmp(p, known[i].magic, known[i].len) == 0)
 			return known[i].program;
@@ -83,7 +91,8 @@ static bool notes_have_pvh(const unsigned char *p, size_t n)
 		size_t name_end = 12 + (name + 3) / 4 * 4, end = name_end + (desc + 3) / 4 * 4;
 		if (name_end > n || end > n)
 			return false;
-		if (type == XEN_ELFNOTE_PHYS32_ENTRY && name == 4 && memcmp(p + 12, "Xen", 4) == 0 && desc >= 4)
+		if (type == XEN_ELFNOTE_PHYS32_ENTRY && name == 4 &&
+		    memcmp(p + 12, "Xen", 4) == 0 && desc >= 4)
 			return true;
 		p += end;
 		n -= end;
@@ -105,8 +114,8 @@ bool elf_has_pvh(const unsigned char *d, size_t len)
 		if ((len - h.e_phoff) / sizeof(ph) <= i)
 			return false;
 		memcpy(&ph, d + h.e_phoff + i * sizeof(ph), sizeof(ph));
-		if (ph.p_type == PT_NOTE && ph.p_offset <= len && ph.p_filesz <= len - ph.p_offset &&
-		    notes_have_pvh(d + ph.p_offset, ph.p_filesz))
+		if (ph.p_type == PT_NOTE && ph.p_offset <= len &&
+		    ph.p_filesz <= len - ph.p_offset && notes_have_pvh(d + ph.p_offset, ph.p_filesz))
 			return true;
 	}
 	return false;
@@ -150,7 +159,8 @@ static char *newest(const char *dir)
 	struct dirent *e;
 	char *best = NULL;
 	while (d && (e = readdir(d))) {
-		if (strncmp(e->d_name, "vmlinuz-", 8) != 0 || !e->d_name[8] || strstr(e->d_name, "rescue"))
+		if (strncmp(e->d_name, "vmlinuz-", 8) != 0 || !e->d_name[8] ||
+		    strstr(e->d_name, "rescue"))
 			continue;
 		if (!best || version_compare(e->d_name + 8, best) > 0) {
 			free(best);
@@ -174,7 +184,8 @@ static int take_own(void *arg, struct err *err)
 	size_t len;
 	if (!v)
 		return err_set(err, ENOENT, "no /boot/vmlinuz-*");
-	_cleanup_free_ char *file = xasprintf("/boot/vmlinuz-%s", v), *mods = xasprintf("/lib/modules/%s", v);
+	_cleanup_free_ char *file = xasprintf("/boot/vmlinuz-%s", v),
+			    *mods = xasprintf("/lib/modules/%s", v);
 	if (!path_exists(mods))
 		return err_set(err, ENOENT, "no %s", mods);
 	if (path_read(file, KERNEL_BYTES_MAX, &data, &len, err) < 0)
@@ -191,7 +202,8 @@ static int save(const char *to, const void *data, size_t len, struct err *err)
 
 static int from_root(const char *root, const char *dir, struct kernel *k, struct err *err)
 {
-	_cleanup_close_ int kf = memfd_create("vse", MFD_CLOEXEC), vf = memfd_create("vse", MFD_CLOEXEC);
+	_cleanup_close_ int kf = memfd_create("vse", MFD_CLOEXEC),
+			    vf = memfd_create("vse", MFD_CLOEXEC);
 	struct take t = {kf, vf};
 	char version[256] = "";
 	_cleanup_free_ char *lib = NULL;
@@ -241,7 +253,8 @@ static int from_package(const char *root, const char *dir, const char *cache, co
 	return 0;
 }
 
-static int from_file(const char *root, const char *dir, const struct recipe *r, struct kernel *k, struct err *err)
+static int from_file(const char *root, const char *dir, const struct recipe *r, struct kernel *k,
+		     struct err *err)
 {
 	_cleanup_free_ char *data = NULL, *lib = NULL;
 	struct bzimage b;
@@ -252,7 +265,9 @@ static int from_file(const char *root, const char *dir, const struct recipe *r, 
 	if (len > 4 && memcmp(d, ELFMAG, SELFMAG) == 0) {
 		const char *banner = memmem(d, len, "Linux version ", 14);
 		if (!elf_has_pvh(d, len))
-			return err_set(err, EINVAL, "kernel %s: an ELF file without a PVH entry (CONFIG_PVH)", r->v->kernel);
+			return err_set(err, EINVAL,
+				       "kernel %s: an ELF file without a PVH entry (CONFIG_PVH)",
+				       r->v->kernel);
 		if (banner && (size_t)(banner - data) + 80 < len)
 			k->version = xstrndup(banner + 14, strcspn(banner + 14, " /\n"));
 	} else if (bzimage_parse(d, len, &b, err) < 0) {
@@ -264,7 +279,8 @@ static int from_file(const char *root, const char *dir, const struct recipe *r, 
 	k->package = xstrdup(strrchr(r->v->kernel, '/') + 1);
 	if (save(k->file, data, len, err) < 0)
 		return -1;
-	/* Its modules: the base's own, else this host's (the usual case: the kernel that runs here). */
+	/* Its modules: the base's own, else this host's (the usual case: the kernel that runs
+	 * here). */
 	if (k->version && rootfs_lib(root, &lib, NULL) == 0) {
 		k->modules = xasprintf("%s/modules/%s", lib, k->version);
 		k->in_root = path_exists(k->modules);

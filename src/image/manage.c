@@ -88,7 +88,8 @@ static int pick(struct image **v, size_t n, const char *ref, size_t *ret, struct
 	if (hits == 1)
 		return 0;
 	if (hits > 1)
-		return err_set(err, ENOTUNIQ, "image %s: %zu images begin with that: give more digits", ref, hits);
+		return err_set(err, ENOTUNIQ,
+			       "image %s: %zu images begin with that: give more digits", ref, hits);
 	return err_set(err, ENOENT, "image %s: no such image: `vse images` lists them", ref);
 }
 
@@ -150,12 +151,14 @@ int image_remove(const char *store, const struct image *i, struct err *err)
 		return -1;
 	_cleanup_free_ char *expect = xasprintf("%s/images/%s", own, i->id);
 	if (strcmp(expect, i->dir) != 0)
-		return err_set(err, EROFS, "image %.12s: belongs to the site's store %s, not to yours", i->id, i->dir);
+		return err_set(err, EROFS, "image %.12s: belongs to the site's store %s, not to yours",
+			       i->id, i->dir);
 	_cleanup_close_ int fd = open(manifest, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		return err_errno(err, errno, "image %.12s", i->id);
 	if (flock(fd, LOCK_EX | LOCK_NB) < 0)
-		return err_set(err, EBUSY, "image %.12s: a running cluster uses it: `vse down` it first", i->id);
+		return err_set(err, EBUSY,
+			       "image %.12s: a running cluster uses it: `vse down` it first", i->id);
 	/* Out of sight by one rename; what a kill leaves half removed is swept from tmp/. */
 	_cleanup_free_ char *gone = store_temp(own);
 	if (rename(i->dir, gone) < 0)
@@ -165,8 +168,9 @@ int image_remove(const char *store, const struct image *i, struct err *err)
 }
 
 /* Calls fn for every entry of store/sub; adds up what it says it freed. */
-static uint64_t each(const char *store, const char *sub, uint64_t (*fn)(const char *store, const char *path,
-			 const char *name, uint64_t limit), uint64_t limit)
+static uint64_t each(const char *store, const char *sub,
+		     uint64_t (*fn)(const char *store, const char *path, const char *name, uint64_t limit),
+		     uint64_t limit)
 {
 	_cleanup_free_ char *dir = path_join(store, sub);
 	uint64_t sum = 0;
@@ -207,7 +211,8 @@ static uint64_t gc_file(const char *store, const char *path, const char *name, u
 	struct stat st;
 	(void)store;
 	(void)name;
-	if (lstat(path, &st) < 0 || !S_ISREG(st.st_mode) || (uint64_t)st.st_mtime >= limit || unlink(path) < 0)
+	if (lstat(path, &st) < 0 || !S_ISREG(st.st_mode) || (uint64_t)st.st_mtime >= limit ||
+	    unlink(path) < 0)
 		return 0;
 	return (uint64_t)st.st_size;
 }
@@ -229,7 +234,6 @@ static uint64_t gc_initrd(const char *store, const char *path, const char *name,
 		return 0;
 	return gc_file(store, path, name, path_exists(dir) ? limit : UINT64_MAX);
 }
-
 
 static void wanted_ids(const char *store, struct strvec *out)
 {

@@ -16,14 +16,15 @@
 #include "image/store.h"
 
 #define MANIFEST_MAX (16u << 20)
-#define GUEST_MAX    (16u << 20)
+#define GUEST_MAX (16u << 20)
 
 /* --- writing --- */
 
 static char *field(const char *stanza, size_t n, const char *name)
 {
 	size_t k = strlen(name);
-	for (const char *l = stanza; l && l < stanza + n; l = memchr(l, '\n', (size_t)(stanza + n - l)), l = l ? l + 1 : l)
+	for (const char *l = stanza; l && l < stanza + n;
+	     l = memchr(l, '\n', (size_t)(stanza + n - l)), l = l ? l + 1 : l)
 		if (strncmp(l, name, k) == 0 && strncmp(l + k, ": ", 2) == 0)
 			return xstrndup(l + k + 2, strcspn(l + k + 2, "\n"));
 	return NULL;
@@ -32,9 +33,11 @@ static char *field(const char *stanza, size_t n, const char *name)
 static int by_name(const void *a, const void *b)
 {
 	json_t *x = *(json_t *const *)a, *y = *(json_t *const *)b;
-	int c = strcmp(json_string_value(json_object_get(x, "name")), json_string_value(json_object_get(y, "name")));
-	return c ? c : strcmp(json_string_value(json_object_get(x, "architecture")),
-			      json_string_value(json_object_get(y, "architecture")));
+	int c = strcmp(json_string_value(json_object_get(x, "name")),
+		       json_string_value(json_object_get(y, "name")));
+	return c ? c
+		 : strcmp(json_string_value(json_object_get(x, "architecture")),
+			  json_string_value(json_object_get(y, "architecture")));
 }
 
 json_t *manifest_packages(const char *status)
@@ -44,10 +47,13 @@ json_t *manifest_packages(const char *status)
 	for (const char *s = status; s && *s;) {
 		const char *end = strstr(s, "\n\n");
 		size_t len = end ? (size_t)(end - s) : strlen(s);
-		_cleanup_free_ char *name = field(s, len, "Package"), *version = field(s, len, "Version"),
-				    *arch = field(s, len, "Architecture"), *state = field(s, len, "Status");
+		_cleanup_free_ char *name = field(s, len, "Package"),
+				    *version = field(s, len, "Version"),
+				    *arch = field(s, len, "Architecture"),
+				    *state = field(s, len, "Status");
 		if (name && version && arch && state && strstr(state, " installed")) {
-			json_t *p = json_pack("{s:s,s:s,s:s}", "name", name, "version", version, "architecture", arch);
+			json_t *p = json_pack("{s:s,s:s,s:s}", "name", name, "version", version,
+					      "architecture", arch);
 			v = xreallocarray(v, n + 1, sizeof(*v));
 			if (p)
 				v[n++] = p;
@@ -62,7 +68,8 @@ json_t *manifest_packages(const char *status)
 	return out;
 }
 
-static int describe(const char *dir, const char *file, char hex[DIGEST_HEX], json_t **ret, struct err *err)
+static int describe(const char *dir, const char *file, char hex[DIGEST_HEX], json_t **ret,
+		    struct err *err)
 {
 	_cleanup_free_ char *p = path_join(dir, file);
 	struct stat st;
@@ -74,8 +81,8 @@ static int describe(const char *dir, const char *file, char hex[DIGEST_HEX], jso
 	return 0;
 }
 
-static void make_id(const struct recipe *r, const struct manifest_parts *p, const char *kernel, const char *modules,
-		    char id[DIGEST_HEX])
+static void make_id(const struct recipe *r, const struct manifest_parts *p, const char *kernel,
+		    const char *modules, char id[DIGEST_HEX])
 {
 	_cleanup_digest_ struct digest *d = digest_new();
 	digest_field(d, "vse image");
@@ -98,7 +105,8 @@ static void make_id(const struct recipe *r, const struct manifest_parts *p, cons
 	digest_hex(d, id);
 }
 
-int manifest_write(const struct recipe *r, const struct manifest_parts *p, char ret_id[DIGEST_HEX], struct err *err)
+int manifest_write(const struct recipe *r, const struct manifest_parts *p, char ret_id[DIGEST_HEX],
+		   struct err *err)
 {
 	char kernel[DIGEST_HEX], modules[DIGEST_HEX], root[DIGEST_HEX], vm[DIGEST_HEX], id[DIGEST_HEX];
 	json_t *jk = NULL, *jm = NULL, *jr = NULL, *jv = NULL, *order = json_array();
@@ -115,7 +123,8 @@ int manifest_write(const struct recipe *r, const struct manifest_parts *p, char 
 	make_id(r, p, kernel, modules, id);
 	for (size_t i = 0; i < p->modules->n; i++)
 		json_array_append_new(order, json_string(p->modules->v[i]));
-	json_object_set_new(jk, "version", p->kernel_version ? json_string(p->kernel_version) : json_null());
+	json_object_set_new(jk, "version",
+			    p->kernel_version ? json_string(p->kernel_version) : json_null());
 	json_object_set_new(jk, "package", json_string(p->kernel_package));
 	json_object_set_new(jm, "order", order);
 	json_object_set_new(jr, "type", json_string("squashfs"));
@@ -123,11 +132,12 @@ int manifest_write(const struct recipe *r, const struct manifest_parts *p, char 
 	json_t *env = json_array();
 	for (size_t i = 0; i < r->v->n_env; i++)
 		json_array_append_new(env, json_pack("[s,s]", r->v->env[i].name, r->v->env[i].value));
-	json_t *m = json_pack("{s:i,s:s,s:s,s:s,s:s,s:b,s:I,s:o,s:o,s:o,s:o,s:o,s:o,s:O}", "format", IMAGE_FORMAT, "id", id,
-			      "name", r->v->name, "architecture", r->v->arch, "init",
-			      r->v->init == VSE_INIT_SYSTEMD ? "systemd" : "vse", "sshd", (int)p->has_sshd, "epoch",
-			      (json_int_t)p->epoch, "kernel", jk, "vmlinux", jv ? jv : json_null(), "modules", jm, "root", jr,
-			      "environment", env, "packages", manifest_packages(p->status), "recipe", r->json);
+	json_t *m = json_pack("{s:i,s:s,s:s,s:s,s:s,s:b,s:I,s:o,s:o,s:o,s:o,s:o,s:o,s:O}", "format",
+			      IMAGE_FORMAT, "id", id, "name", r->v->name, "architecture", r->v->arch,
+			      "init", r->v->init == VSE_INIT_SYSTEMD ? "systemd" : "vse", "sshd",
+			      (int)p->has_sshd, "epoch", (json_int_t)p->epoch, "kernel", jk, "vmlinux",
+			      jv ? jv : json_null(), "modules", jm, "root", jr, "environment", env,
+			      "packages", manifest_packages(p->status), "recipe", r->json);
 	if (!m)
 		return err_set(err, EINVAL, "manifest: text that is not UTF-8");
 	_cleanup_free_ char *text = json_dumps(m, JSON_INDENT(1) | JSON_SORT_KEYS);
@@ -145,8 +155,8 @@ void image_destroy(struct image *i)
 {
 	if (!i)
 		return;
-	char **const strings[] = {&i->id, &i->dir, &i->name, &i->kernel, &i->vmlinux, &i->initrd, &i->root,
-				  &i->root_type, &i->arch, &i->modules};
+	char **const strings[] = {&i->id,     &i->dir,  &i->name,      &i->kernel, &i->vmlinux,
+				  &i->initrd, &i->root, &i->root_type, &i->arch,   &i->modules};
 	for (size_t s = 0; s < ARRAY_SIZE(strings); s++)
 		free(*strings[s]);
 	json_decref(i->manifest);
@@ -170,7 +180,7 @@ static char *join_modules(json_t *order)
 	_cleanup_buf_ struct buf b = BUF_INIT;
 	size_t i;
 	json_t *v;
-	json_array_foreach(order, i, v)
+	json_array_foreach (order, i, v)
 		if (json_is_string(v))
 			buf_addf(&b, "%s%s", buf_len(&b) ? "," : "", json_string_value(v));
 	buf_addc(&b, '\0');
@@ -194,12 +204,15 @@ static int fill(struct image *i, struct err *err)
 	i->root = file_of(i, "root", &i->size);
 	i->modules = join_modules(json_object_get(json_object_get(m, "modules"), "order"));
 	i->has_sshd = json_is_true(json_object_get(m, "sshd"));
-	const char *init = json_string_value(json_object_get(m, "init")), *base = strrchr(i->dir, '/') + 1;
+	const char *init = json_string_value(json_object_get(m, "init")),
+		   *base = strrchr(i->dir, '/') + 1;
 	i->init = init && strcmp(init, "systemd") == 0 ? VSE_INIT_SYSTEMD : VSE_INIT_VSE;
-	if (!i->id || strlen(i->id) != 64 || !i->name || !i->arch || !i->root_type || !i->kernel || !i->root)
+	if (!i->id || strlen(i->id) != 64 || !i->name || !i->arch || !i->root_type || !i->kernel ||
+	    !i->root)
 		return err_set(err, EINVAL, "image %s: damaged manifest.json", i->dir);
 	if (strcmp(base, i->id) != 0)
-		return err_set(err, EINVAL, "image %s: its manifest.json is of image %.12s", i->dir, i->id);
+		return err_set(err, EINVAL, "image %s: its manifest.json is of image %.12s", i->dir,
+			       i->id);
 	return 0;
 }
 
@@ -213,7 +226,8 @@ int image_load(const char *dir, struct image **ret, struct err *err)
 	json_t *m = json_loads(text, 0, &je);
 	if (!json_is_object(m) || stat(path, &st) < 0) {
 		json_decref(m);
-		return err_set(err, EINVAL, "image %s: damaged manifest.json: line %d: %s", dir, je.line, je.text);
+		return err_set(err, EINVAL, "image %s: damaged manifest.json: line %d: %s", dir,
+			       je.line, je.text);
 	}
 	struct image *i = xcalloc(1, sizeof(*i));
 	i->dir = xstrdup(dir);
@@ -233,7 +247,8 @@ static char *find_guest(const char *given)
 {
 	if (given)
 		return xstrdup(given);
-	static const char *const places[] = {"vse-guest", "../libexec/vse/vse-guest", "../lib/vse/vse-guest"};
+	static const char *const places[] = {"vse-guest", "../libexec/vse/vse-guest",
+					     "../lib/vse/vse-guest"};
 	_cleanup_free_ char *self = path_self_dir();
 	for (size_t i = 0; self && i < ARRAY_SIZE(places); i++) {
 		char *p = path_join(self, places[i]);
@@ -256,7 +271,8 @@ static void compose(struct buf *out, const void *guest, size_t len)
 	cpio_end(&c);
 }
 
-/* No name until it is whole, so that a kill leaves nothing; where the file system cannot do that, a name in tmp/. */
+/* No name until it is whole, so that a kill leaves nothing; where the file system cannot do that, a
+ * name in tmp/. */
 static int write_whole(const char *store, const char *path, const struct buf *b, struct err *err)
 {
 	_cleanup_free_ char *dir = path_join(store, "initrd"), *tmp = NULL;
@@ -286,7 +302,8 @@ int image_initrd(const char *store, struct image *i, const char *given, struct e
 	char hex[DIGEST_HEX];
 	size_t len, mods_len;
 	if (!guest)
-		return err_set(err, ENOENT, "vse-guest: not found beside the running program: the installation is not whole");
+		return err_set(err,
+			       ENOENT, "vse-guest: not found beside the running program: the installation is not whole");
 	if (path_read(guest, GUEST_MAX, &data, &len, err) < 0)
 		return -1;
 	_cleanup_digest_ struct digest *d = digest_new();

@@ -17,15 +17,17 @@
 #define MODULE_BYTES_MAX (64u << 20)
 #define DEPTH_MAX 16u
 
-/* Both transports: microvm has virtio-mmio, q35 has PCI; loading the one that finds no device takes about a
- * millisecond, and one list serves both. Without the required ones a VM could not speak or find its root. */
+/* Both transports: microvm has virtio-mmio, q35 has PCI; loading the one that finds no device takes
+ * about a millisecond, and one list serves both. Without the required ones a VM could not speak or
+ * find its root. */
 static const struct {
 	const char *name;
 	bool required;
 } wanted[] = {
-	{"virtio_mmio", false}, {"virtio_pci", false}, {"virtio_console", true}, {"virtio_blk", true},
-	{"virtio_net", true},	{"virtio_rng", false}, {"squashfs", true},	 {"overlay", true},
-	{"ext4", false},	{"ipv6", false},       {"af_packet", false},
+	{"virtio_mmio", false}, {"virtio_pci", false}, {"virtio_console", true},
+	{"virtio_blk", true},   {"virtio_net", true},  {"virtio_rng", false},
+	{"squashfs", true},     {"overlay", true},     {"ext4", false},
+	{"ipv6", false},        {"af_packet", false},
 };
 
 struct tree {
@@ -42,8 +44,9 @@ char *module_name(const char *path)
 	const char *base = strrchr(path, '/');
 	base = base ? base + 1 : path;
 	const char *ko = strstr(base, ".ko");
-	if (!ko || ko == base || (ko[3] && strcmp(ko + 3, ".xz") != 0 && strcmp(ko + 3, ".zst") != 0 &&
-				  strcmp(ko + 3, ".gz") != 0))
+	if (!ko || ko == base ||
+	    (ko[3] && strcmp(ko + 3, ".xz") != 0 && strcmp(ko + 3, ".zst") != 0 &&
+	     strcmp(ko + 3, ".gz") != 0))
 		return NULL;
 	char *n = xstrndup(base, (size_t)(ko - base));
 	for (char *c = n; *c; c++)
@@ -60,8 +63,8 @@ static int modinfo_section(const unsigned char *d, size_t len, const char **ret,
 		return -1;
 	memcpy(&h, d, sizeof(h));
 	if (memcmp(h.e_ident, ELFMAG, SELFMAG) != 0 || h.e_ident[EI_CLASS] != ELFCLASS64 ||
-	    h.e_shentsize != sizeof(s) || h.e_shoff > len || (len - h.e_shoff) / sizeof(s) < h.e_shnum ||
-	    h.e_shstrndx >= h.e_shnum)
+	    h.e_shentsize != sizeof(s) || h.e_shoff > len ||
+	    (len - h.e_shoff) / sizeof(s) < h.e_shnum || h.e_shstrndx >= h.e_shnum)
 		return -1;
 	memcpy(&names, d + h.e_shoff + h.e_shstrndx * sizeof(s), sizeof(names));
 	if (names.sh_offset > len || names.sh_size > len - names.sh_offset)
@@ -136,11 +139,14 @@ static void read_builtin(struct tree *t)
 static int read_module(const char *path, char **ret, size_t *ret_len, struct err *err)
 {
 	size_t n = strlen(path);
-	const char *program = strcmp(path + n - 3, ".xz") == 0 ? "xz" : strcmp(path + n - 3, ".gz") == 0 ? "gzip" :
-			      strcmp(path + n - 4, ".zst") == 0 ? "zstd" : NULL;
+	const char *program = strcmp(path + n - 3, ".xz") == 0    ? "xz"
+			      : strcmp(path + n - 3, ".gz") == 0  ? "gzip"
+			      : strcmp(path + n - 4, ".zst") == 0 ? "zstd"
+								  : NULL;
 	if (!program)
 		return path_read(path, MODULE_BYTES_MAX, ret, ret_len, err);
-	_cleanup_close_ int in = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW), out = memfd_create("vse", MFD_CLOEXEC);
+	_cleanup_close_ int in = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW),
+			    out = memfd_create("vse", MFD_CLOEXEC);
 	if (in < 0 || out < 0)
 		return err_errno(err, errno, "%s", path);
 	_cleanup_run_ struct run r = {.in = in, .out = out};
@@ -172,7 +178,8 @@ static int add(struct tree *t, const char *name, bool required, struct err *err)
 	ssize_t at = find(t, name);
 	if (at < 0)
 		return required ? err_set(err, ENOENT, "kernel: it has no module %s, neither as a file in %s nor built in",
-					  name, t->dir) : 0;
+					  name, t->dir)
+				: 0;
 	if (strvec_has(&t->busy, name))
 		return err_set(err, ELOOP, "kernel: module %s depends on itself", name);
 	strvec_add(&t->busy, name);

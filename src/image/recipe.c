@@ -20,7 +20,7 @@
 
 /* A minimal Debian image is 70-150 MB in the store; packages are cached beside it. */
 #define ROOM_DISTRO (400ull << 20)
-#define ROOM_LEAST  (64ull << 20)
+#define ROOM_LEAST (64ull << 20)
 
 const char *recipe_host_arch(void)
 {
@@ -70,8 +70,9 @@ static int add_files(struct recipe *r, struct err *err)
 			digest_add(d, f->content ? f->content : "", f->content ? strlen(f->content) : 0);
 			digest_hex(d, hex);
 		}
-		json_array_append_new(a, json_pack("{s:s,s:i,s:i,s:i,s:s}", "path", f->path, "mode", (int)f->mode,
-						   "uid", (int)f->uid, "gid", (int)f->gid, "sha256", hex));
+		json_array_append_new(a, json_pack("{s:s,s:i,s:i,s:i,s:s}", "path", f->path, "mode",
+						   (int)f->mode, "uid", (int)f->uid, "gid",
+						   (int)f->gid, "sha256", hex));
 	}
 	return 0;
 }
@@ -136,9 +137,11 @@ static int add_tar(struct recipe *r, json_t *base, struct err *err)
 	ssize_t n = fd_read_full(fd, head, sizeof(head));
 	r->compressor = n > 0 ? tar_compressor(head, (size_t)n) : NULL;
 	if (!r->compressor)
-		return err_set(err, EINVAL, "base %s: not a tar archive (plain, gzip, xz, zstd, bzip2 or lz4)",
+		return err_set(err, EINVAL,
+			       "base %s: not a tar archive (plain, gzip, xz, zstd, bzip2 or lz4)",
 			       r->v->base_path);
-	_cleanup_free_ char *f = xasprintf("%llu:%llu:%lld:%lld.%09ld:%lld.%09ld", (unsigned long long)st.st_dev,
+	_cleanup_free_ char *f = xasprintf("%llu:%llu:%lld:%lld.%09ld:%lld.%09ld",
+					   (unsigned long long)st.st_dev,
 					   (unsigned long long)st.st_ino, (long long)st.st_size,
 					   (long long)st.st_mtim.tv_sec, st.st_mtim.tv_nsec,
 					   (long long)st.st_ctim.tv_sec, st.st_ctim.tv_nsec);
@@ -190,16 +193,20 @@ static void make_key(struct recipe *r)
 int recipe_make(const struct vse *v, struct recipe **ret, struct err *err)
 {
 	struct recipe *r = xcalloc(1, sizeof(*r));
-	*r = (struct recipe){.v = v, .base_fd = -1, .compressor = "",
-			     .own_uid = (uint32_t)getuid(), .own_gid = (uint32_t)getgid()};
+	*r = (struct recipe){.v = v,
+			     .base_fd = -1,
+			     .compressor = "",
+			     .own_uid = (uint32_t)getuid(),
+			     .own_gid = (uint32_t)getgid()};
 	_cleanup_strvec_ struct strvec packages = STRVEC_INIT;
 	strvec_copy(&packages, &v->packages);
 	strvec_sort(&packages);
 	json_t *env = json_array();
 	for (size_t i = 0; i < v->n_env; i++)
 		json_array_append_new(env, json_pack("[s,s]", v->env[i].name, v->env[i].value));
-	r->json = json_pack("{s:i,s:s,s:s,s:s,s:o,s:o,s:o}", "format", IMAGE_FORMAT, "name", v->name, "architecture",
-			    v->arch, "init", v->init == VSE_INIT_SYSTEMD ? "systemd" : "vse", "packages",
+	r->json = json_pack("{s:i,s:s,s:s,s:s,s:o,s:o,s:o}", "format", IMAGE_FORMAT, "name",
+			    v->name, "architecture", v->arch, "init",
+			    v->init == VSE_INIT_SYSTEMD ? "systemd" : "vse", "packages",
 			    strings(&packages), "environment", env, "build", strings(&v->build));
 	if (!r->json)
 		err_set(err, EINVAL, "VSE %s: text that is not UTF-8", v->name);
@@ -212,16 +219,23 @@ int recipe_make(const struct vse *v, struct recipe **ret, struct err *err)
 	return 0;
 }
 
-/* The host's proxies, retries, certificate settings and date checks: "the host's own apt configuration". */
+/* The host's proxies, retries, certificate settings and date checks: "the host's own apt
+ * configuration". */
 void recipe_read_apt(struct recipe *r)
 {
-	static const char *const kept[] = {"Acquire::Check-Valid-Until", "Acquire::Check-Date", "Acquire::Retries",
-					   "Acquire::http::", "Acquire::https::", "Acquire::ftp::",
-					   "Acquire::Force", "Acquire::Queue-Mode"};
+	static const char *const kept[] = {"Acquire::Check-Valid-Until",
+					   "Acquire::Check-Date",
+					   "Acquire::Retries",
+					   "Acquire::http::",
+					   "Acquire::https::",
+					   "Acquire::ftp::",
+					   "Acquire::Force",
+					   "Acquire::Queue-Mode"};
 	static const char *const vars[] = {"http_proxy", "https_proxy", "ftp_proxy", "no_proxy"};
 	_cleanup_buf_ struct buf out = BUF_INIT;
 	_cleanup_run_ struct run p = {.capture = &out, .capture_max = 1 << 20};
-	strvec_addv(&p.argv, "apt-config", "dump", "--no-empty", "--format", "%F \"%v\";%n", "Acquire", NULL);
+	strvec_addv(&p.argv, "apt-config", "dump", "--no-empty", "--format", "%F \"%v\";%n",
+		    "Acquire", NULL);
 	if (run_ok(&p, NULL) < 0)
 		return;
 	_cleanup_free_ char *text = buf_take(&out);
@@ -237,21 +251,22 @@ void recipe_read_apt(struct recipe *r)
 
 void recipe_tar_folder(const struct recipe *r, struct strvec *argv, struct strvec *env)
 {
-	strvec_addv(argv, "tar", "-c", "-f", "-", "--format=gnu", "--numeric-owner", "--exclude=./dev/*",
-		    "--exclude=./proc/*", "--exclude=./sys/*", "--exclude=./run/*", "--exclude=./tmp/*", "-C",
-		    r->v->base_path, ".", NULL);
+	strvec_addv(argv, "tar", "-c", "-f", "-", "--format=gnu", "--numeric-owner",
+		    "--exclude=./dev/*", "--exclude=./proc/*", "--exclude=./sys/*",
+		    "--exclude=./run/*", "--exclude=./tmp/*", "-C", r->v->base_path, ".", NULL);
 	strvec_add(env, "LC_ALL=C");
 }
 
-/* As root of the namespace, into a folder: the tree is worked on before it becomes an image. Nothing for other
- * architectures' translations and no documentation: 57 s and 282 MB with it, 50 s and 254 MB without, measured on
- * an MPI set. */
+/* As root of the namespace, into a folder: the tree is worked on before it becomes an image.
+ * Nothing for other architectures' translations and no documentation: 57 s and 282 MB with it, 50 s
+ * and 254 MB without, measured on an MPI set. */
 void recipe_mmdebstrap(const struct recipe *r, const char *root, const char *list, struct strvec *argv)
 {
-	strvec_addv(argv, "mmdebstrap", "--mode=unshare", "--variant=minbase", "--format=directory", "--verbose",
-		    "--skip=check/empty,download/empty,essential/unlink,cleanup/apt/lists,cleanup/apt/cache",
+	strvec_addv(argv, "mmdebstrap", "--mode=unshare", "--variant=minbase", "--format=directory",
+		    "--verbose", "--skip=check/empty,download/empty,essential/unlink,cleanup/apt/lists,cleanup/apt/cache",
 		    "--dpkgopt=path-exclude=/usr/share/man/*", "--dpkgopt=path-exclude=/usr/share/doc/*",
-		    "--dpkgopt=path-include=/usr/share/doc/*/copyright", "--dpkgopt=path-exclude=/usr/share/locale/*",
+		    "--dpkgopt=path-include=/usr/share/doc/*/copyright",
+		    "--dpkgopt=path-exclude=/usr/share/locale/*",
 		    "--dpkgopt=path-exclude=/usr/share/info/*", NULL);
 	strvec_addf(argv, "--architectures=%s", r->v->arch);
 	/* Written to the root's apt.conf.d/99mmdebstrap, which does not stay in the image. */
@@ -271,7 +286,8 @@ static int need(const char *program, const char *package, struct err *err)
 	_cleanup_free_ char *p = run_find(program);
 	if (p)
 		return 0;
-	return err_set(err, ENOENT, "build: program %s: not found: install the package %s", program, package);
+	return err_set(err, ENOENT, "build: program %s: not found: install the package %s", program,
+		       package);
 }
 
 static int check_arch(const struct recipe *r, struct err *err)
@@ -288,7 +304,8 @@ static int check_arch(const struct recipe *r, struct err *err)
 			return 0;
 	}
 	return err_set(err, ENOTSUP,
-		       "build: architecture %s: this host is %s and cannot run its programs: install the packages "
+		       "build: architecture %s: this host is %s and cannot run its programs: "
+		       "install the packages "
 		       "qemu-user-static and binfmt-support, or build on such a machine",
 		       r->v->arch, recipe_host_arch());
 }
@@ -304,8 +321,10 @@ static int check_room(const struct recipe *r, const char *store, struct err *err
 	size_format(have, h);
 	size_format(want, w);
 	return err_set(err, ENOSPC,
-		       "store %s: %s free, this build needs about %s: `vse image gc`, or set XDG_DATA_HOME to a "
-		       "larger file system", store, h, w);
+		       "store %s: %s free, this build needs about %s: `vse image gc`, or set "
+		       "XDG_DATA_HOME to a "
+		       "larger file system",
+		       store, h, w);
 }
 
 int recipe_check(const struct recipe *r, const char *store, struct err *err)

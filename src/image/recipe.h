@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A VSE with everything it refers to on this host looked up: what a build reads, and the key of the cache.
+/* A VSE with everything it refers to on this host looked up: what a build reads, and the key of the
+ * cache.
  *
- * The key is the SHA-256 of a canonical JSON text: this room's format number, the parts of the VSE that
- * shape an image, the repositories, the SHA-256 of each file, and of a folder or archive as base a
- * fingerprint by stat (tree.h): reading gigabytes to find that nothing changed would be no cache.
- * What the repositories hold today is not in it: a finished image stays until `--rebuild`. */
+ * The key is the SHA-256 of a canonical JSON text: this room's format number, the parts of the VSE
+ * that shape an image, the repositories, the SHA-256 of each file, and of a folder or archive as
+ * base a fingerprint by stat (tree.h): reading gigabytes to find that nothing changed would be no
+ * cache. What the repositories hold today is not in it: a finished image stays until `--rebuild`.
+ * */
 #ifndef VSE_IMAGE_RECIPE_H
 #define VSE_IMAGE_RECIPE_H
 
@@ -22,17 +24,17 @@
 struct recipe {
 	const struct vse *v; /* borrowed */
 	char key[DIGEST_HEX];
-	json_t *json;        /* what the key was made from, but for the base's fingerprint */
-	char *sources;       /* one-line repositories: of the base, or (folder, archive) for the kernel; or NULL */
+	json_t *json; /* what the key was made from, but for the base's fingerprint */
+	char *sources; /* one-line repositories: of the base, or (folder, archive) for the kernel; or NULL */
 	char *sources_problem; /* why there are none */
-	char *cache_name;    /* folder of cache/debs */
-	struct strvec apt;   /* the host's own apt settings that matter to a download: 'Acquire::x "y";' */
+	char *cache_name;      /* folder of cache/debs */
+	struct strvec apt; /* the host's own apt settings that matter to a download: 'Acquire::x "y";' */
 	struct strvec proxy; /* NAME=value of the proxy variables: part of no image */
 	uint64_t base_bytes; /* an estimate of how much there is to unpack */
-	bool base_inside;    /* the folder has files of our subordinate ids: read it in the namespace */
-	const char *compressor; /* of the archive: program, or "" */
+	bool base_inside; /* the folder has files of our subordinate ids: read it in the namespace */
+	const char *compressor;    /* of the archive: program, or "" */
 	uint32_t own_uid, own_gid; /* who builds, as seen outside */
-	int base_fd;         /* where an archive of the folder comes from, made outside the namespace; or -1 */
+	int base_fd; /* where an archive of the folder comes from, made outside the namespace; or -1 */
 };
 
 /* The program that writes a tar archive of the base folder to its stdout. */
@@ -51,7 +53,8 @@ static inline void cleanup_recipe(struct recipe **r)
 void recipe_mmdebstrap(const struct recipe *r, const char *root, const char *list, struct strvec *argv);
 /* The architecture of this machine as Debian names it: "amd64", "arm64", or what uname says. */
 const char *recipe_host_arch(void);
-/* Programs, subordinate ids, architecture, room in the store: one line on what is missing and what to do. */
+/* Programs, subordinate ids, architecture, room in the store: one line on what is missing and what
+ * to do. */
 int recipe_check(const struct recipe *r, const char *store, struct err *err);
 
 #endif

@@ -43,7 +43,8 @@ int rootfs_inside(const char *root, int (*fn)(void *arg, struct err *err), void 
 		;
 	if (status == 0)
 		return 0;
-	return n == (ssize_t)sizeof(e) ? err_copy(err, &e) : err_set(err, EIO, "ended by signal %d", WTERMSIG(status));
+	return n == (ssize_t)sizeof(e) ? err_copy(err, &e)
+				       : err_set(err, EIO, "ended by signal %d", WTERMSIG(status));
 }
 
 struct read_args {
@@ -62,7 +63,8 @@ static int read_fn(void *arg, struct err *err)
 	return fd_write_all(a->fd, data, len) < 0 ? err_errno(err, errno, "%s", a->path) : 0;
 }
 
-int rootfs_read(const char *root, const char *path, size_t max, char **ret, size_t *ret_len, struct err *err)
+int rootfs_read(const char *root, const char *path, size_t max, char **ret, size_t *ret_len,
+		struct err *err)
 {
 	_cleanup_close_ int fd = memfd_create("vse", MFD_CLOEXEC);
 	if (fd < 0)
@@ -99,8 +101,8 @@ int rootfs_lib(const char *root, char **ret, struct err *err)
 	/* depmod goes through root/lib: where that leads must be inside the root. */
 	char target[16] = "";
 	ssize_t n = readlink(lib, target, sizeof(target) - 1);
-	if (n > 0 && (strcmp(target, "usr/lib") == 0 || strcmp(target, "./usr/lib") == 0) && real_dir(usr) &&
-	    real_dir(usrlib)) {
+	if (n > 0 && (strcmp(target, "usr/lib") == 0 || strcmp(target, "./usr/lib") == 0) &&
+	    real_dir(usr) && real_dir(usrlib)) {
 		*ret = TAKE_PTR(usrlib);
 		return 0;
 	}
@@ -114,7 +116,8 @@ static void tell_note(void *arg, const char *text)
 	sandbox_say(arg, "note", 0, 0, text);
 }
 
-/* A program of the pipeline. Its complaints go to a memory file: nobody reads them before its end. */
+/* A program of the pipeline. Its complaints go to a memory file: nobody reads them before its end.
+ * */
 struct part {
 	struct run run;
 	pid_t pid;
@@ -130,7 +133,8 @@ static void part_finish(struct part *p)
 	cleanup_close(&p->text);
 }
 
-/* end: the descriptor of ours that is the program's other end; writes: it is the program's stdout. */
+/* end: the descriptor of ours that is the program's other end; writes: it is the program's stdout.
+ * */
 static int part_start(struct part *p, bool writes, int *ret_end, struct err *err)
 {
 	int fds[2];
@@ -148,7 +152,8 @@ static int part_start(struct part *p, bool writes, int *ret_end, struct err *err
 	return code;
 }
 
-/* How it ended: 0, or -1 with its first line; that one is the cause, tar's last says only that there was one. */
+/* How it ended: 0, or -1 with its first line; that one is the cause, tar's last says only that
+ * there was one. */
 static int part_end(struct part *p, struct err *err)
 {
 	int status;
@@ -171,9 +176,9 @@ static int filter_into_tar(const char *root, int in, struct tar_filter *f, struc
 	_cleanup_(part_finish) struct part tar = PART_INIT;
 	struct err fe = ERR_INIT, te = ERR_INIT;
 	int to = -1;
-	strvec_addv(&tar.run.argv, "tar", "-x", "-f", "-", "-C", root, "--preserve-permissions", "--same-owner",
-		    "--numeric-owner", "--delay-directory-restore", "--xattrs", "--xattrs-include=security.capability",
-		    "--warning=no-timestamp", NULL);
+	strvec_addv(&tar.run.argv, "tar", "-x", "-f", "-", "-C", root, "--preserve-permissions",
+		    "--same-owner", "--numeric-owner", "--delay-directory-restore", "--xattrs",
+		    "--xattrs-include=security.capability", "--warning=no-timestamp", NULL);
 	if (part_start(&tar, false, &to, err) < 0)
 		return -1;
 	int code = tar_filter(in, to, f, &fe);
@@ -189,8 +194,11 @@ static int filter_into_tar(const char *root, int in, struct tar_filter *f, struc
 int rootfs_unpack(const char *root, int fd, struct recipe *r, struct sandbox_self *self, struct err *err)
 {
 	bool outside = r->v->base == VSE_BASE_DIR && fd >= 0;
-	struct tar_filter f = {.note = tell_note, .arg = self, .map_owner = outside && r->own_uid != 0,
-			       .uid = r->own_uid, .gid = r->own_gid};
+	struct tar_filter f = {.note = tell_note,
+			       .arg = self,
+			       .map_owner = outside && r->own_uid != 0,
+			       .uid = r->own_uid,
+			       .gid = r->own_gid};
 	if (outside || (r->v->base == VSE_BASE_TAR && !*r->compressor))
 		return filter_into_tar(root, fd, &f, err);
 	_cleanup_(part_finish) struct part front = PART_INIT;
@@ -206,8 +214,8 @@ int rootfs_unpack(const char *root, int fd, struct recipe *r, struct sandbox_sel
 	int code = filter_into_tar(root, in, &f, &fe);
 	close(in);
 	int ended = part_end(&front, &pe);
-	/* A damaged compression shows as a cut archive, and its program knows better. But a refused member makes that
-	 * program die of a closed pipe. */
+	/* A damaged compression shows as a cut archive, and its program knows better. But a refused
+	 * member makes that program die of a closed pipe. */
 	if (ended < 0 && pe.code != EINTR && (code == 0 || strstr(fe.text, "cut off")))
 		return err_copy(err, &pe);
 	return code < 0 ? err_copy(err, &fe) : 0;
@@ -227,7 +235,8 @@ static int make_folder(const char *root, const char *name, mode_t mode, struct e
 
 static int check_shell(const char *root, const struct recipe *r, struct err *err)
 {
-	static const char *const paths[] = {"/bin/sh", "/usr/bin/sh", "/bin/busybox", "/sbin/init", "/usr/bin/env"};
+	static const char *const paths[] = {"/bin/sh", "/usr/bin/sh", "/bin/busybox", "/sbin/init",
+					    "/usr/bin/env"};
 	static const struct {
 		const char *arch;
 		unsigned machine;
@@ -235,14 +244,16 @@ static int check_shell(const char *root, const struct recipe *r, struct err *err
 	for (size_t i = 0; i < ARRAY_SIZE(paths); i++) {
 		_cleanup_free_ char *data = NULL;
 		size_t len = 0;
-		if (rootfs_read(root, paths[i], 64u << 20, &data, &len, NULL) < 0 || len < sizeof(Elf64_Ehdr) ||
-		    memcmp(data, ELFMAG, SELFMAG) != 0)
+		if (rootfs_read(root, paths[i], 64u << 20, &data, &len, NULL) < 0 ||
+		    len < sizeof(Elf64_Ehdr) || memcmp(data, ELFMAG, SELFMAG) != 0)
 			continue;
 		unsigned machine = ((const Elf64_Ehdr *)(const void *)data)->e_machine;
 		for (size_t m = 0; m < ARRAY_SIZE(machines); m++)
 			if (strcmp(machines[m].arch, r->v->arch) != 0 && machines[m].machine == machine)
-				return err_set(err, EINVAL, "base: its programs are for %s (%s), the VSE says "
-					       "architecture %s", machines[m].arch, paths[i], r->v->arch);
+				return err_set(err, EINVAL,
+					       "base: its programs are for %s (%s), the VSE says "
+					       "architecture %s",
+					       machines[m].arch, paths[i], r->v->arch);
 		return 0;
 	}
 	if (r->v->build.n)
@@ -255,7 +266,8 @@ int rootfs_check(const char *root, const struct recipe *r, struct err *err)
 	_cleanup_free_ char *usr = path_join(root, "usr"), *bin = path_join(root, "bin"),
 			    *sbin = path_join(root, "sbin");
 	if (!path_exists(usr) && !path_exists(bin) && !path_exists(sbin))
-		return err_set(err, EINVAL, "base: no root file system: there is no bin, sbin or usr at its top");
+		return err_set(err,
+			       EINVAL, "base: no root file system: there is no bin, sbin or usr at its top");
 	if (make_folder(root, "dev", 0755, err) < 0 || make_folder(root, "proc", 0555, err) < 0 ||
 	    make_folder(root, "sys", 0555, err) < 0 || make_folder(root, "run", 0755, err) < 0 ||
 	    make_folder(root, "tmp", 01777, err) < 0)

@@ -142,8 +142,8 @@ static void keep(struct run *r, const char *data, size_t n)
 		buf_consume(r->capture, buf_len(r->capture) - max);
 }
 
-/* Gives whole lines to on_line; a line longer than LINE_BYTES comes in pieces. Carriage returns (progress
- * bars) end a line as well. */
+/* Gives whole lines to on_line; a line longer than LINE_BYTES comes in pieces. Carriage returns
+ * (progress bars) end a line as well. */
 static void give_lines(struct run *r, struct buf *b, bool end)
 {
 	while (buf_len(b)) {
@@ -189,7 +189,8 @@ int run_wait(struct run *r, pid_t pid, int fd, int *ret_status, struct err *err)
 		if (p[0].revents && !take_output(r, fd, &lines))
 			p[0].fd = -1;
 	}
-	/* It has ended; what it wrote is in the pipe. A daemon it left may hold the pipe open: do not wait for it. */
+	/* It has ended; what it wrote is in the pipe. A daemon it left may hold the pipe open: do
+	 * not wait for it. */
 	fcntl(fd, F_SETFL, O_NONBLOCK);
 	while (p[0].fd >= 0 && take_output(r, fd, &lines))
 		;

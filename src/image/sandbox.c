@@ -58,7 +58,8 @@ static void say(int fd, enum kind kind, const struct err *e)
 		;
 }
 
-void sandbox_say(struct sandbox_self *self, const char *step, unsigned done, unsigned total, const char *text)
+void sandbox_say(struct sandbox_self *self, const char *step, unsigned done, unsigned total,
+		 const char *text)
 {
 	struct say m = {.kind = SAY_PROGRESS, .done = done, .total = total};
 	snprintf(m.step, sizeof(m.step), "%s", step);
@@ -83,7 +84,8 @@ static int init_setup(struct err *err)
 	/* Nothing mounted from here on is seen outside. */
 	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
 		return err_errno(err, errno, "build: make mounts private");
-	/* A container may hide parts of /proc, and then the kernel refuses a new one: keep the outer one. */
+	/* A container may hide parts of /proc, and then the kernel refuses a new one: keep the
+	 * outer one. */
 	if (mount("proc", "/proc", "proc", MS_NOSUID | MS_NOEXEC | MS_NODEV, NULL) < 0)
 		log_debug("build: own /proc: %s", strerror(errno));
 	(void)!sethostname("vse", 3);
@@ -125,7 +127,8 @@ static void close_between(unsigned from, unsigned to)
 		close((int)fd);
 }
 
-/* Keeps nothing of the caller's open but what the build was given: its sockets must close when it ends. */
+/* Keeps nothing of the caller's open but what the build was given: its sockets must close when it
+ * ends. */
 static void close_others(struct keeper *k)
 {
 	int null = open("/dev/null", O_RDWR);
@@ -151,11 +154,14 @@ static int map_me(struct keeper *k, struct err *err)
 		return 0;
 	if (unshare(CLONE_NEWUSER) < 0) {
 		if (errno == EPERM || errno == ENOSPC || errno == EINVAL)
-			return err_set(err, EPERM,
-				       "build: this host does not allow user namespaces to ordinary users (%s): ask the "
-				       "administrator (sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone, "
-				       "kernel.apparmor_restrict_unprivileged_userns) or build as root",
-				       strerror(errno));
+			return err_set(
+				err, EPERM,
+				"build: this host does not allow user namespaces to ordinary users "
+				"(%s): ask the "
+				"administrator (sysctl user.max_user_namespaces, "
+				"kernel.unprivileged_userns_clone, "
+				"kernel.apparmor_restrict_unprivileged_userns) or build as root",
+				strerror(errno));
 		return err_errno(err, errno, "build: new user namespace");
 	}
 	say(k->fd, SAY_MAP, NULL);
@@ -164,7 +170,8 @@ static int map_me(struct keeper *k, struct err *err)
 		return err_set(err, ECANCELED, "build: interrupted");
 	if (c != 'm') /* the caller knows why */
 		return err_set(err, ECANCELED, "build: no id map");
-	/* Supplementary groups stay: files that are the user's only through one of them can still be read. */
+	/* Supplementary groups stay: files that are the user's only through one of them can still
+	 * be read. */
 	if (setresgid(0, 0, 0) < 0 || setresuid(0, 0, 0) < 0)
 		return err_errno(err, errno, "build: become root of the user namespace");
 	return 0;
@@ -192,7 +199,8 @@ static pid_t start_init(struct keeper *k, struct err *err)
 	return pid;
 }
 
-/* Waits for init or for the end of the caller, whichever is first; nothing runs in the namespace after. */
+/* Waits for init or for the end of the caller, whichever is first; nothing runs in the namespace
+ * after. */
 static void watch(struct keeper *k, pid_t init)
 {
 	int pidfd = (int)syscall(SYS_pidfd_open, init, 0), status = 0;
@@ -222,7 +230,8 @@ static void keeper_main(struct keeper *k)
 	setsid(); /* Ctrl-C on the terminal is the caller's: its end is what tells us */
 	prctl(PR_SET_NAME, "vse-keeper");
 	for (int s = 1; s < 32; s++)
-		if (s != SIGCHLD && s != SIGSEGV && s != SIGABRT && s != SIGBUS && s != SIGFPE && s != SIGILL)
+		if (s != SIGCHLD && s != SIGSEGV && s != SIGABRT && s != SIGBUS && s != SIGFPE &&
+		    s != SIGILL)
 			signal(s, SIG_IGN);
 	signal(SIGCHLD, SIG_DFL);
 	close_others(k);
@@ -250,7 +259,8 @@ static void keeper_main(struct keeper *k)
 
 /* --- the caller's side --- */
 
-static int take_messages(struct sandbox *s, image_progress_fn *progress, void *arg, char *result, struct err *err)
+static int take_messages(struct sandbox *s, image_progress_fn *progress, void *arg, char *result,
+			 struct err *err)
 {
 	struct say m;
 	bool failed = false;
@@ -260,8 +270,9 @@ static int take_messages(struct sandbox *s, image_progress_fn *progress, void *a
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n != (ssize_t)sizeof(m))
-			return failed ? err_copy(err, &e) :
-					err_set(err, ECHILD, "build: the process that runs it was killed");
+			return failed ? err_copy(err, &e)
+				      : err_set(err, ECHILD,
+						"build: the process that runs it was killed");
 		m.step[sizeof(m.step) - 1] = m.err.text[ERR_TEXT_MAX - 1] = '\0';
 		if (m.kind == SAY_PROGRESS && progress)
 			progress(arg, m.step, m.done, m.total, m.err.text);
@@ -286,7 +297,12 @@ int sandbox_run(const char *dir, sandbox_fn *fn, void *arg, const int *keep, siz
 	int sp[2];
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sp) < 0)
 		return err_errno(err, errno, "build: socket pair");
-	struct keeper k = {.dir = dir, .fn = fn, .arg = arg, .fd = sp[1], .keep = keep, .n_keep = n_keep,
+	struct keeper k = {.dir = dir,
+			   .fn = fn,
+			   .arg = arg,
+			   .fd = sp[1],
+			   .keep = keep,
+			   .n_keep = n_keep,
 			   .user_ns = geteuid() != 0};
 	fflush(NULL);
 	pid_t pid = fork();

@@ -28,15 +28,17 @@ static void add(struct apt_sources *s, const char *options, const char *uri, con
 {
 	s->v = xreallocarray(s->v, s->n + 1, sizeof(*s->v));
 	struct apt_source *n = &s->v[s->n++];
-	*n = (struct apt_source){.options = xstrdup(options), .uri = xstrdup(uri), .suite = xstrdup(suite)};
+	*n = (struct apt_source){.options = xstrdup(options),
+				 .uri = xstrdup(uri),
+				 .suite = xstrdup(suite)};
 	strvec_copy(&n->components, components);
 }
 
 /* Only these options reach mmdebstrap: architectures are the VSE's own business. */
 static bool option_kept(const char *name)
 {
-	static const char *const kept[] = {"signed-by", "trusted", "check-valid-until", "check-date",
-					   "allow-insecure", "allow-weak"};
+	static const char *const kept[] = {"signed-by",  "trusted",        "check-valid-until",
+					   "check-date", "allow-insecure", "allow-weak"};
 	for (size_t i = 0; i < ARRAY_SIZE(kept); i++)
 		if (strcasecmp(name, kept[i]) == 0)
 			return true;
@@ -102,7 +104,8 @@ static void stanza_end(struct apt_sources *s, struct stanza *z)
 	if (z->any && !z->disabled && strvec_has(&z->types, "deb"))
 		for (size_t u = 0; u < z->uris.n; u++)
 			for (size_t i = 0; i < z->suites.n; i++)
-				add(s, buf_cstr(&z->options), z->uris.v[u], z->suites.v[i], &z->components);
+				add(s, buf_cstr(&z->options), z->uris.v[u], z->suites.v[i],
+				    &z->components);
 	strvec_finish(&z->types);
 	strvec_finish(&z->uris);
 	strvec_finish(&z->suites);
@@ -117,15 +120,18 @@ static void stanza_field(struct stanza *z, const char *name, char *value)
 	struct {
 		const char *name;
 		struct strvec *to;
-	} lists[] = {{"Types", &z->types}, {"URIs", &z->uris}, {"Suites", &z->suites}, {"Components", &z->components}};
+	} lists[] = {{"Types", &z->types},
+		     {"URIs", &z->uris},
+		     {"Suites", &z->suites},
+		     {"Components", &z->components}};
 	z->any = true;
 	for (size_t i = 0; i < ARRAY_SIZE(lists); i++)
 		if (strcasecmp(name, lists[i].name) == 0)
 			strvec_split(lists[i].to, value, " \t\r\n");
 	if (strcasecmp(name, "Enabled") == 0)
 		z->disabled = strncasecmp(value, "no", 2) == 0 || strncasecmp(value, "false", 5) == 0;
-	/* A key written into the file itself spans lines, begins with a blank first line and cannot be passed
-	 * on as an option: then apt's own trusted keys must do. */
+	/* A key written into the file itself spans lines, begins with a blank first line and cannot
+	 * be passed on as an option: then apt's own trusted keys must do. */
 	value[strcspn(value, "\n\r")] = '\0';
 	_cleanup_free_ char *low = xstrdup(name);
 	for (char *c = low; *c; c++)
@@ -143,7 +149,8 @@ void apt_sources_parse_deb822(struct apt_sources *s, const char *text)
 		if (*l == '#' && l[n])
 			continue;
 		if (!more || blank) {
-			char *f = buf_len(&field) ? buf_take(&field) : NULL, *colon = f ? strchr(f, ':') : NULL;
+			char *f = buf_len(&field) ? buf_take(&field) : NULL,
+			     *colon = f ? strchr(f, ':') : NULL;
 			if (colon) {
 				*colon = '\0';
 				stanza_field(&z, f, colon + 1);
@@ -185,7 +192,8 @@ static int read_one(struct apt_sources *s, const char *path, bool deb822, struct
 
 int apt_sources_read(struct apt_sources *s, const char *etc, struct err *err)
 {
-	_cleanup_free_ char *main_list = path_join(etc, "sources.list"), *dir = path_join(etc, "sources.list.d");
+	_cleanup_free_ char *main_list = path_join(etc, "sources.list"),
+			    *dir = path_join(etc, "sources.list.d");
 	_cleanup_strvec_ struct strvec names = STRVEC_INIT;
 	if (path_exists(main_list) && read_one(s, main_list, false, err) < 0)
 		return -1;
@@ -233,11 +241,13 @@ void host_distro_read(struct host_distro *d, const char *os_release)
 static bool of_suite(const char *have, const char *suite)
 {
 	size_t n = strlen(suite);
-	return strncmp(have, suite, n) == 0 && (!have[n] || strcmp(have + n, "-updates") == 0 ||
-						strcmp(have + n, "-security") == 0 || strcmp(have + n, "/updates") == 0);
+	return strncmp(have, suite, n) == 0 &&
+	       (!have[n] || strcmp(have + n, "-updates") == 0 ||
+		strcmp(have + n, "-security") == 0 || strcmp(have + n, "/updates") == 0);
 }
 
-static void write_entry(struct buf *out, const struct apt_source *s, const char *suite, const struct strvec *components)
+static void write_entry(struct buf *out, const struct apt_source *s, const char *suite,
+			const struct strvec *components)
 {
 	buf_adds(out, "deb ");
 	if (*s->options)
@@ -262,13 +272,15 @@ static bool uri_names(const char *uri, const char *distro)
 	return false;
 }
 
-int apt_sources_choose(const struct apt_sources *s, const struct host_distro *host, const char *distro,
-		       const char *suite, const struct strvec *components, struct buf *out, struct err *err)
+int apt_sources_choose(const struct apt_sources *s, const struct host_distro *host,
+		       const char *distro, const char *suite, const struct strvec *components,
+		       struct buf *out, struct err *err)
 {
 	bool found = false, same = strcmp(host->id, distro) == 0;
 	for (size_t i = 0; i < s->n; i++) {
 		const struct apt_source *a = &s->v[i];
-		/* Third-party archives may use the distribution's code names: they do not belong in the VSE. */
+		/* Third-party archives may use the distribution's code names: they do not belong in
+		 * the VSE. */
 		bool serves = uri_names(a->uri, distro) || strstr(a->uri, distro) ||
 			      (same && strvec_has(&a->components, "main"));
 		if (serves && of_suite(a->suite, suite)) {
@@ -286,7 +298,8 @@ int apt_sources_choose(const struct apt_sources *s, const struct host_distro *ho
 	}
 	if (!found)
 		return err_set(err, ENOENT,
-			       "base %s:%s: no repository for %s in this host's apt configuration: give one with "
+			       "base %s:%s: no repository for %s in this host's apt configuration: "
+			       "give one with "
 			       "`mirror:` in the VSE",
 			       distro, suite, distro);
 	return 0;

@@ -25,7 +25,8 @@ struct apt_sources {
 void apt_sources_finish(struct apt_sources *s);
 #define _cleanup_sources_ _cleanup_(apt_sources_finish)
 
-/* Appends what the text says; lines that are not understood are skipped, as are deb-src and disabled ones. */
+/* Appends what the text says; lines that are not understood are skipped, as are deb-src and
+ * disabled ones. */
 void apt_sources_parse_list(struct apt_sources *s, const char *text);
 void apt_sources_parse_deb822(struct apt_sources *s, const char *text);
 /* etc/sources.list and etc/sources.list.d/{*.list,*.sources}; etc is "/etc/apt" outside tests. */
@@ -36,10 +37,11 @@ struct host_distro {
 };
 void host_distro_read(struct host_distro *d, const char *os_release);
 
-/* Writes one-line entries that serve distro:suite with these components. The host's own suite: its exact list,
- * updates and security included. Another suite of the same distribution: its main archive. Another distribution:
- * the entry whose URI names it. ENOENT when the host has none. */
-int apt_sources_choose(const struct apt_sources *s, const struct host_distro *host, const char *distro,
-		       const char *suite, const struct strvec *components, struct buf *out, struct err *err);
+/* Writes one-line entries that serve distro:suite with these components. The host's own suite: its
+ * exact list, updates and security included. Another suite of the same distribution: its main
+ * archive. Another distribution: the entry whose URI names it. ENOENT when the host has none. */
+int apt_sources_choose(const struct apt_sources *s, const struct host_distro *host,
+		       const char *distro, const char *suite, const struct strvec *components,
+		       struct buf *out, struct err *err);
 
 #endif

@@ -24,22 +24,26 @@ int image_store_path(char **ret, struct err *err)
 	else if (home && home[0] == '/')
 		p = path_join(home, ".local/share/vse");
 	else
-		return err_set(err, ENOENT, "store: neither XDG_DATA_HOME nor HOME is set to an absolute path");
+		return err_set(err, ENOENT,
+			       "store: neither XDG_DATA_HOME nor HOME is set to an absolute path");
 	return store_open(p, ret, err);
 }
 
 int store_open(const char *path, char **ret, struct err *err)
 {
-	static const char *const dirs[] = {"images", "initrd", "inputs", "locks", "tmp", "cache/debs", "logs"};
+	static const char *const dirs[] = {"images", "initrd",     "inputs", "locks",
+					   "tmp",    "cache/debs", "logs"};
 	if (!path)
 		return image_store_path(ret, err);
 	struct err e = ERR_INIT;
 	if (path_mkdirs(path, 0700, &e) < 0)
-		return err_set(err, e.code, "store: %s: set XDG_DATA_HOME to a folder that can be written", e.text);
+		return err_set(err, e.code,
+			       "store: %s: set XDG_DATA_HOME to a folder that can be written", e.text);
 	for (size_t i = 0; i < ARRAY_SIZE(dirs); i++) {
 		_cleanup_free_ char *d = path_join(path, dirs[i]);
 		if (path_mkdirs(d, 0700, &e) < 0)
-			return err_set(err, e.code, "store: %s: set XDG_DATA_HOME to a folder that can be written", e.text);
+			return err_set(err, e.code, "store: %s: set XDG_DATA_HOME to a folder that can be written",
+				       e.text);
 	}
 	char *real = realpath(path, NULL);
 	if (!real)
@@ -82,7 +86,8 @@ void store_sweep(const char *store)
 		closedir(d);
 }
 
-/* The lock file may be removed between open and flock: only a lock on the file that is there now counts. */
+/* The lock file may be removed between open and flock: only a lock on the file that is there now
+ * counts. */
 static bool still_there(int fd, const char *path)
 {
 	struct stat a, b;
@@ -97,7 +102,8 @@ static int lock_file(int fd, int how)
 	return r;
 }
 
-int store_lock(const char *store, const char *key, void (*told)(void *arg), void *arg, int *ret_fd, struct err *err)
+int store_lock(const char *store, const char *key, void (*told)(void *arg), void *arg, int *ret_fd,
+	       struct err *err)
 {
 	_cleanup_free_ char *path = xasprintf("%s/locks/%s", store, key);
 	for (;;) {
@@ -135,9 +141,11 @@ int store_input(const char *store, const char *key, char **ret_id, struct err *e
 	return 0;
 }
 
-static int write_input(const char *store, const char *temp, const char *id, const char *key, struct err *err)
+static int write_input(const char *store, const char *temp, const char *id, const char *key,
+		       struct err *err)
 {
-	_cleanup_free_ char *from = path_join(temp, "input"), *to = xasprintf("%s/inputs/%s", store, key);
+	_cleanup_free_ char *from = path_join(temp, "input"),
+			    *to = xasprintf("%s/inputs/%s", store, key);
 	_cleanup_free_ char *text = xasprintf("%s\n", id);
 	if (path_write(from, text, strlen(text), 0600, err) < 0)
 		return -1;
@@ -175,7 +183,8 @@ int store_gate(const char *store, bool closed, int *ret_fd, struct err *err)
 
 int store_publish(const char *store, const char *temp, const char *id, const char *key, struct err *err)
 {
-	_cleanup_free_ char *from = path_join(temp, "image"), *to = xasprintf("%s/images/%s", store, id);
+	_cleanup_free_ char *from = path_join(temp, "image"),
+			    *to = xasprintf("%s/images/%s", store, id);
 	_cleanup_close_ int gate = -1;
 	if (sync_dir(from, err) < 0 || store_gate(store, false, &gate, err) < 0)
 		return -1;
@@ -186,12 +195,14 @@ int store_publish(const char *store, const char *temp, const char *id, const cha
 
 void store_cache_debs(const char *store, const char *temp, const char *name)
 {
-	_cleanup_free_ char *from = path_join(temp, "debs"), *to = xasprintf("%s/cache/debs/%s", store, name);
+	_cleanup_free_ char *from = path_join(temp, "debs"),
+			    *to = xasprintf("%s/cache/debs/%s", store, name);
 	DIR *d = opendir(from);
 	struct dirent *e;
 	if (d && path_mkdirs(to, 0700, NULL) == 0) {
 		while ((e = readdir(d))) {
-			_cleanup_free_ char *a = path_join(from, e->d_name), *b = path_join(to, e->d_name);
+			_cleanup_free_ char *a = path_join(from, e->d_name),
+					    *b = path_join(to, e->d_name);
 			if (e->d_name[0] != '.')
 				(void)!rename(a, b);
 		}

@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The store's folders and the rules of who may touch what, when:
  *
- *   images/<id>/      whole and never changed: kernel vmlinux modules.cpio root.squashfs manifest.json
- *   initrd/<id>-<g>   the initramfs: modules.cpio behind an archive of the guest agent whose SHA-256 begins
- *                     with <g>. Derived when an image is opened, so that a new vse needs no new image and
+ *   images/<id>/      whole and never changed: kernel vmlinux modules.cpio root.squashfs
+ * manifest.json
+ *   initrd/<id>-<g>   the initramfs: modules.cpio behind an archive of the guest agent whose
+ * SHA-256 begins
+ *                     with <g>. Derived when an image is opened, so that a new vse needs no new
+ * image and
  *                     an image's identity does not hang on vse's version
  *   inputs/<key>      the id that this input was built into
  *   locks/<key>       flock: one build of an input at a time
@@ -11,7 +14,8 @@
  *   cache/debs/<suite>/     downloaded packages
  *   logs/<name>.log   output of the last failed build of a VSE of that name
  *
- * An image in use is held by a shared flock on its manifest.json; removal takes the exclusive one. */
+ * An image in use is held by a shared flock on its manifest.json; removal takes the exclusive one.
+ * */
 #ifndef VSE_IMAGE_STORE_H
 #define VSE_IMAGE_STORE_H
 
@@ -27,11 +31,12 @@ char *store_temp(const char *store);
 /* Removes what dead processes left in tmp/. */
 void store_sweep(const char *store);
 /* Waits for the exclusive lock on locks/<key>; told(arg) is called once if it must wait. */
-int store_lock(const char *store, const char *key, void (*told)(void *arg), void *arg, int *ret_fd, struct err *err);
+int store_lock(const char *store, const char *key, void (*told)(void *arg), void *arg, int *ret_fd,
+	       struct err *err);
 /* The id of this input, malloc'ed. ENOENT. */
 int store_input(const char *store, const char *key, char **ret_id, struct err *err);
-/* Held shared while an image is published and its input is written, exclusively (closed) while garbage is
- * looked for: in between the image is one that no input refers to. */
+/* Held shared while an image is published and its input is written, exclusively (closed) while
+ * garbage is looked for: in between the image is one that no input refers to. */
 int store_gate(const char *store, bool closed, int *ret_fd, struct err *err);
 /* temp/image becomes images/<id> (or is dropped when that is there), inputs/<key> names it. */
 int store_publish(const char *store, const char *temp, const char *id, const char *key, struct err *err);
@@ -41,7 +46,8 @@ void store_cache_debs(const char *store, const char *temp, const char *name);
 int store_free(const char *store, uint64_t *ret, struct err *err);
 /* Both ends of a manifest: the object from images/<id>. */
 int image_load(const char *dir, struct image **ret, struct err *err);
-/* Sets i->initrd, writing it when it is not there. guest: path of vse-guest, or NULL: beside this program. */
+/* Sets i->initrd, writing it when it is not there. guest: path of vse-guest, or NULL: beside this
+ * program. */
 int image_initrd(const char *store, struct image *i, const char *guest, struct err *err);
 
 #endif

@@ -10,10 +10,10 @@
 #include "image/run.h"
 
 #define SUBID_FILE_MAX (16u << 20) /* sites with thousands of users */
-#define SUBID_LEAST 1000u	   /* system accounts go up to 999; "nobody" may stay unmapped */
+#define SUBID_LEAST 1000u          /* system accounts go up to 999; "nobody" may stay unmapped */
 
-/* A front end that is linked statically has no NSS: the name comes from the environment or /etc/passwd, and
- * /etc/subuid may name the user by number as well. */
+/* A front end that is linked statically has no NSS: the name comes from the environment or
+ * /etc/passwd, and /etc/subuid may name the user by number as well. */
 static char *user_name(uint32_t id)
 {
 	_cleanup_free_ char *text = NULL;
@@ -41,8 +41,8 @@ bool subid_parse(const char *text, const char *user, uint32_t id, struct subid_r
 		if (strcmp(l, user) != 0 && strcmp(l, number) != 0)
 			continue;
 		unsigned long long first, count;
-		if (sscanf(a, "%10llu:%10llu", &first, &count) == 2 && count >= SUBID_LEAST && first > 0 &&
-		    first + count <= UINT32_MAX) {
+		if (sscanf(a, "%10llu:%10llu", &first, &count) == 2 && count >= SUBID_LEAST &&
+		    first > 0 && first + count <= UINT32_MAX) {
 			*ret = (struct subid_range){(uint32_t)first, (uint32_t)count};
 			return true;
 		}
@@ -50,13 +50,15 @@ bool subid_parse(const char *text, const char *user, uint32_t id, struct subid_r
 	return false;
 }
 
-static int one_range(const char *file, const char *user, uint32_t id, struct subid_range *ret, struct err *err)
+static int one_range(const char *file, const char *user, uint32_t id, struct subid_range *ret,
+		     struct err *err)
 {
 	_cleanup_free_ char *text = NULL;
 	if (path_read(file, SUBID_FILE_MAX, &text, NULL, NULL) == 0 && subid_parse(text, user, id, ret))
 		return 0;
 	return err_set(err, ENOENT,
-		       "build: user %s has no range in %s: ask the administrator for `usermod --add-subuids "
+		       "build: user %s has no range in %s: ask the administrator for `usermod "
+		       "--add-subuids "
 		       "100000-165535 --add-subgids 100000-165535 %s`, or build as root",
 		       user, file, user);
 }
@@ -66,7 +68,8 @@ int subid_ranges(struct subid_range *ret_uid, struct subid_range *ret_gid, struc
 	uint32_t id = (uint32_t)getuid();
 	_cleanup_free_ char *user = user_name(id);
 	struct subid_range u, g;
-	if (one_range("/etc/subuid", user, id, &u, err) < 0 || one_range("/etc/subgid", user, id, &g, err) < 0)
+	if (one_range("/etc/subuid", user, id, &u, err) < 0 ||
+	    one_range("/etc/subgid", user, id, &g, err) < 0)
 		return -1;
 	*ret_uid = u;
 	*ret_gid = g;
@@ -80,7 +83,8 @@ int subid_check(struct err *err)
 	for (size_t i = 0; i < ARRAY_SIZE(tools); i++) {
 		_cleanup_free_ char *p = run_find(tools[i]);
 		if (!p)
-			return err_set(err, ENOENT, "build: program %s: not found: install the package uidmap",
+			return err_set(err, ENOENT,
+				       "build: program %s: not found: install the package uidmap",
 				       tools[i]);
 	}
 	return subid_ranges(&u, &g, err);
@@ -104,7 +108,8 @@ static int write_map(const char *tool, pid_t pid, uint32_t own, struct subid_ran
 int subid_map(pid_t pid, struct err *err)
 {
 	struct subid_range u, g;
-	if (subid_ranges(&u, &g, err) < 0 || write_map("newuidmap", pid, (uint32_t)getuid(), u, err) < 0 ||
+	if (subid_ranges(&u, &g, err) < 0 ||
+	    write_map("newuidmap", pid, (uint32_t)getuid(), u, err) < 0 ||
 	    write_map("newgidmap", pid, (uint32_t)getgid(), g, err) < 0)
 		return -1;
 	return 0;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Subordinate user and group ids (subuid(5)): what lets an ordinary user's build have files of many owners. */
+/* Subordinate user and group ids (subuid(5)): what lets an ordinary user's build have files of many
+ * owners. */
 #ifndef VSE_IMAGE_SUBID_H
 #define VSE_IMAGE_SUBID_H
 
@@ -13,13 +14,15 @@ struct subid_range {
 	uint32_t first, count;
 };
 
-/* The first range of at least 1000 ids for `user` or the number `id` in the text of /etc/subuid or /etc/subgid. */
+/* The first range of at least 1000 ids for `user` or the number `id` in the text of /etc/subuid or
+ * /etc/subgid. */
 bool subid_parse(const char *text, const char *user, uint32_t id, struct subid_range *ret);
 /* Both ranges of the calling user. ENOENT with what to do when there is none. */
 int subid_ranges(struct subid_range *ret_uid, struct subid_range *ret_gid, struct err *err);
 /* The tools and ranges are there. */
 int subid_check(struct err *err);
-/* Writes the id maps of `pid`, which has just unshared its user namespace: 0 is the caller, 1.. the range. */
+/* Writes the id maps of `pid`, which has just unshared its user namespace: 0 is the caller, 1.. the
+ * range. */
 int subid_map(pid_t pid, struct err *err);
 
 #endif

@@ -13,12 +13,23 @@
 #define COPY_BYTES (1u << 16)
 
 /* Offsets of the header's fields. */
-enum { AT_NAME = 0, AT_UID = 108, AT_GID = 116, AT_SIZE = 124, AT_SUM = 148, AT_TYPE = 156, AT_LINK = 157,
-       AT_MAGIC = 257, AT_PREFIX = 345, AT_SPARSE_MORE = 482, AT_SPARSE_MORE2 = 504 };
+enum {
+	AT_NAME = 0,
+	AT_UID = 108,
+	AT_GID = 116,
+	AT_SIZE = 124,
+	AT_SUM = 148,
+	AT_TYPE = 156,
+	AT_LINK = 157,
+	AT_MAGIC = 257,
+	AT_PREFIX = 345,
+	AT_SPARSE_MORE = 482,
+	AT_SPARSE_MORE2 = 504
+};
 
 struct member {
 	unsigned char h[BLOCK];
-	struct buf held; /* extension headers that belong to it, raw */
+	struct buf held;   /* extension headers that belong to it, raw */
 	char *name, *link; /* from the extensions, or NULL */
 	bool has_size;
 	uint64_t size;
@@ -91,8 +102,13 @@ const char *tar_compressor(const unsigned char *d, size_t n)
 		const char *magic;
 		size_t len;
 		const char *program;
-	} known[] = {{"\x1f\x8b", 2, "gzip"}, {"\xfd" "7zXZ", 5, "xz"}, {"\x28\xb5\x2f\xfd", 4, "zstd"},
-		     {"BZh", 3, "bzip2"}, {"\x04\x22\x4d\x18", 4, "lz4"}};
+	} known[] = {{"\x1f\x8b", 2, "gzip"},
+		     {"\xfd"
+		      "7zXZ",
+		      5, "xz"},
+		     {"\x28\xb5\x2f\xfd", 4, "zstd"},
+		     {"BZh", 3, "bzip2"},
+		     {"\x04\x22\x4d\x18", 4, "lz4"}};
 	for (size_t i = 0; i < ARRAY_SIZE(known); i++)
 		if (n >= known[i].len && memcmp(d, known[i].magic, known[i].len) == 0)
 			return known[i].program;
@@ -109,7 +125,8 @@ static int read_block(struct copy *c, unsigned char *b, struct err *err)
 	if (n == 0)
 		return 0;
 	if (n != BLOCK)
-		return err_set(err, EINVAL, "archive is cut off at byte %llu", (unsigned long long)c->at);
+		return err_set(err, EINVAL, "archive is cut off at byte %llu",
+			       (unsigned long long)c->at);
 	return 1;
 }
 
@@ -132,7 +149,8 @@ static int data_blocks(struct copy *c, uint64_t size, bool pass, struct err *err
 			return err_errno(err, errno, "read archive");
 		c->at += (uint64_t)n;
 		if ((size_t)n != want)
-			return err_set(err, EINVAL, "archive is cut off at byte %llu", (unsigned long long)c->at);
+			return err_set(err, EINVAL, "archive is cut off at byte %llu",
+				       (unsigned long long)c->at);
 		if (pass && put(c, b, want, err) < 0)
 			return -1;
 		left -= want;
@@ -161,7 +179,8 @@ static int pax_records(struct member *m, const char *p, size_t n, struct err *er
 		size_t kn = (size_t)(eq - key), vn = (size_t)(p + len - 1 - (eq + 1));
 		if (memchr(eq + 1, '\0', vn) && kn <= 15 && memmem(key, kn, "path", 4))
 			return err_set(err, EINVAL, "archive: a name with a zero byte");
-		if ((kn == 4 && !memcmp(key, "path", 4)) || (kn == 15 && !memcmp(key, "GNU.sparse.name", 15)))
+		if ((kn == 4 && !memcmp(key, "path", 4)) ||
+		    (kn == 15 && !memcmp(key, "GNU.sparse.name", 15)))
 			set(&m->name, eq + 1, vn);
 		else if (kn == 8 && !memcmp(key, "linkpath", 8))
 			set(&m->link, eq + 1, vn);
@@ -184,13 +203,14 @@ static int pax_records(struct member *m, const char *p, size_t n, struct err *er
 static int extension(struct copy *c, struct member *m, char type, uint64_t size, struct err *err)
 {
 	if (size > EXTENSION_MAX)
-		return err_set(err, EINVAL, "archive: a header of %llu bytes at byte %llu", (unsigned long long)size,
-			       (unsigned long long)c->at);
+		return err_set(err, EINVAL, "archive: a header of %llu bytes at byte %llu",
+			       (unsigned long long)size, (unsigned long long)c->at);
 	size_t padded = (size_t)((size + BLOCK - 1) / BLOCK * BLOCK);
 	_cleanup_free_ char *b = xmalloc(padded + 1);
 	ssize_t n = fd_read_full(c->in, b, padded);
 	if (n != (ssize_t)padded)
-		return err_set(err, EINVAL, "archive is cut off at byte %llu", (unsigned long long)c->at);
+		return err_set(err, EINVAL, "archive is cut off at byte %llu",
+			       (unsigned long long)c->at);
 	c->at += padded;
 	b[size] = '\0';
 	if (type == 'g') /* about the whole archive: nothing in it that a root file system needs */
@@ -208,7 +228,8 @@ static void own_names(struct member *m)
 	const char *h = (const char *)m->h;
 	if (!m->name) {
 		size_t pn = memcmp(h + AT_MAGIC, "ustar\0", 6) == 0 ? strnlen(h + AT_PREFIX, 155) : 0;
-		m->name = xasprintf("%.*s%s%.*s", (int)pn, h + AT_PREFIX, pn ? "/" : "", 100, h + AT_NAME);
+		m->name = xasprintf("%.*s%s%.*s", (int)pn, h + AT_PREFIX, pn ? "/" : "", 100,
+				    h + AT_NAME);
 	}
 	if (!m->link)
 		m->link = xasprintf("%.*s", 100, h + AT_LINK);
@@ -218,10 +239,12 @@ static int check_names(struct member *m, char type, struct err *err)
 {
 	const char *why = tar_name_problem(m->name);
 	if (why)
-		return err_set(err, EINVAL, "archive: member %s %s: refused", *m->name ? m->name : "without a name", why);
+		return err_set(err, EINVAL, "archive: member %s %s: refused",
+			       *m->name ? m->name : "without a name", why);
 	why = type == '1' ? tar_name_problem(m->link) : NULL;
 	if (why)
-		return err_set(err, EINVAL, "archive: member %s: its hard link %s %s: refused", m->name, m->link, why);
+		return err_set(err, EINVAL, "archive: member %s: its hard link %s %s: refused",
+			       m->name, m->link, why);
 	return 0;
 }
 
@@ -271,8 +294,9 @@ static int sparse_blocks(struct copy *c, const unsigned char *h, bool pass, stru
 	while (more) {
 		int n = read_block(c, b, err);
 		if (n <= 0)
-			return n < 0 ? -1 : err_set(err, EINVAL, "archive is cut off at byte %llu",
-						    (unsigned long long)c->at);
+			return n < 0 ? -1
+				     : err_set(err, EINVAL, "archive is cut off at byte %llu",
+					       (unsigned long long)c->at);
 		if (pass && put(c, b, BLOCK, err) < 0)
 			return -1;
 		more = b[AT_SPARSE_MORE2];
@@ -287,14 +311,17 @@ static int member(struct copy *c, struct member *m, char type, uint64_t size, st
 		return -1;
 	bool has_data = strchr("07S", type) != NULL; /* strchr finds '\0' too: the oldest form of a file */
 	if (!has_data && !strchr("123456", type))
-		return err_set(err, EINVAL, "archive: member %s is of type '%c', which is not supported", m->name, type);
+		return err_set(err, EINVAL, "archive: member %s is of type '%c', which is not supported",
+			       m->name, type);
 	if (m->has_size)
 		size = m->size;
 	if (!has_data && size)
-		return err_set(err, EINVAL, "archive: member %s has a size but cannot have data", m->name);
+		return err_set(err, EINVAL, "archive: member %s has a size but cannot have data",
+			       m->name);
 	bool pass = wanted(c, m, type);
 	map_owner(c, m->h);
-	if (pass && (put(c, buf_head(&m->held), buf_len(&m->held), err) < 0 || put(c, m->h, BLOCK, err) < 0))
+	if (pass &&
+	    (put(c, buf_head(&m->held), buf_len(&m->held), err) < 0 || put(c, m->h, BLOCK, err) < 0))
 		return -1;
 	c->f->members += pass;
 	if (type == 'S' && sparse_blocks(c, m->h, pass, err) < 0)
@@ -320,7 +347,8 @@ static int one_header(struct copy *c, struct member *m, struct err *err)
 	if (n <= 0 || memcmp(m->h, zero, BLOCK) == 0)
 		return n < 0 ? -1 : 0;
 	if (!header_ok(m->h) || !number(m->h + AT_SIZE, 12, &size) || size > (1ull << 60))
-		return err_set(err, EINVAL, "archive: damaged header before byte %llu", (unsigned long long)c->at);
+		return err_set(err, EINVAL, "archive: damaged header before byte %llu",
+			       (unsigned long long)c->at);
 	char type = (char)m->h[AT_TYPE];
 	if (strchr("xgLK", type) && type)
 		return extension(c, m, type, size, err) < 0 ? -1 : 1;
@@ -341,7 +369,8 @@ int tar_filter(int in, int out, struct tar_filter *f, struct err *err)
 	member_reset(&m);
 	if (n < 0 || put(&c, end, sizeof(end), err) < 0)
 		return -1;
-	/* The program before us must not die of a closed pipe over the padding of its last record. */
+	/* The program before us must not die of a closed pipe over the padding of its last record.
+	 * */
 	char b[4096];
 	while ((n = (int)read(in, b, sizeof(b))) > 0 || (n < 0 && errno == EINTR))
 		;

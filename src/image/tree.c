@@ -15,8 +15,10 @@
 #define TREE_DEPTH_MAX 256 /* one descriptor a level */
 
 struct walk {
-	/* name: the path below the root ("etc/passwd"); dirfd and base reach it. Nonzero ends the walk. */
-	int (*visit)(struct walk *w, int dirfd, const char *base, const char *name, const struct stat *st, struct err *err);
+	/* name: the path below the root ("etc/passwd"); dirfd and base reach it. Nonzero ends the
+	 * walk. */
+	int (*visit)(struct walk *w, int dirfd, const char *base, const char *name,
+		     const struct stat *st, struct err *err);
 	bool skip_volatile;
 	struct digest *d;
 	int64_t epoch, before, newest;
@@ -54,7 +56,8 @@ static bool is_volatile(const char *name)
 
 static int walk_dir(struct walk *w, int fd, const char *prefix, unsigned depth, struct err *err);
 
-static int walk_entry(struct walk *w, int fd, const char *base, const char *prefix, unsigned depth, struct err *err)
+static int walk_entry(struct walk *w, int fd, const char *base, const char *prefix, unsigned depth,
+		      struct err *err)
 {
 	_cleanup_free_ char *name = xasprintf("%s%s%s", prefix, *prefix ? "/" : "", base);
 	struct stat st;
@@ -65,7 +68,8 @@ static int walk_entry(struct walk *w, int fd, const char *base, const char *pref
 	if (!S_ISDIR(st.st_mode) || (w->skip_volatile && !*prefix && is_volatile(base)))
 		return 0;
 	_cleanup_close_ int sub = openat(fd, base, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	/* A folder of a subordinate id is closed to its user outside the namespace: its own entry must do. */
+	/* A folder of a subordinate id is closed to its user outside the namespace: its own entry
+	 * must do. */
 	if (sub < 0 && errno == EACCES && w->skip_volatile)
 		return 0;
 	if (sub < 0)
@@ -97,17 +101,24 @@ static int walk_root(struct walk *w, const char *dir, struct err *err)
 	return 0;
 }
 
-static int visit_fingerprint(struct walk *w, int dirfd, const char *base, const char *name, const struct stat *st,
-			     struct err *err)
+static int visit_fingerprint(struct walk *w, int dirfd, const char *base, const char *name,
+			     const struct stat *st, struct err *err)
 {
 	(void)dirfd;
 	(void)base;
 	(void)err;
 	digest_field(w->d, name);
-	/* The top folder's own times change when a build mounts or lists beside it; its content is what counts. */
-	const uint64_t v[] = {st->st_mode, st->st_uid, st->st_gid, S_ISDIR(st->st_mode) ? 0 : (uint64_t)st->st_size,
-			      (uint64_t)st->st_mtim.tv_sec, (uint64_t)st->st_mtim.tv_nsec, (uint64_t)st->st_ctim.tv_sec,
-			      (uint64_t)st->st_ctim.tv_nsec, st->st_ino};
+	/* The top folder's own times change when a build mounts or lists beside it; its content is
+	 * what counts. */
+	const uint64_t v[] = {st->st_mode,
+			      st->st_uid,
+			      st->st_gid,
+			      S_ISDIR(st->st_mode) ? 0 : (uint64_t)st->st_size,
+			      (uint64_t)st->st_mtim.tv_sec,
+			      (uint64_t)st->st_mtim.tv_nsec,
+			      (uint64_t)st->st_ctim.tv_sec,
+			      (uint64_t)st->st_ctim.tv_nsec,
+			      st->st_ino};
 	for (size_t i = 0; i < ARRAY_SIZE(v); i++)
 		digest_number(w->d, v[i]);
 	w->facts.entries++;
@@ -118,10 +129,14 @@ static int visit_fingerprint(struct walk *w, int dirfd, const char *base, const 
 	return 0;
 }
 
-int tree_fingerprint(const char *dir, uint32_t sub_first, uint32_t sub_count, struct tree_facts *ret, struct err *err)
+int tree_fingerprint(const char *dir, uint32_t sub_first, uint32_t sub_count,
+		     struct tree_facts *ret, struct err *err)
 {
 	_cleanup_digest_ struct digest *d = digest_new();
-	struct walk w = {.visit = visit_fingerprint, .skip_volatile = true, .d = d, .sub_first = sub_first,
+	struct walk w = {.visit = visit_fingerprint,
+			 .skip_volatile = true,
+			 .d = d,
+			 .sub_first = sub_first,
 			 .sub_count = sub_count};
 	if (walk_root(&w, dir, err) < 0)
 		return -1;
@@ -130,8 +145,8 @@ int tree_fingerprint(const char *dir, uint32_t sub_first, uint32_t sub_count, st
 	return 0;
 }
 
-static int visit_newest(struct walk *w, int dirfd, const char *base, const char *name, const struct stat *st,
-			struct err *err)
+static int visit_newest(struct walk *w, int dirfd, const char *base, const char *name,
+			const struct stat *st, struct err *err)
 {
 	(void)dirfd;
 	(void)base;
@@ -178,13 +193,17 @@ static int add_link(struct digest *d, int dirfd, const char *base, const char *n
 	return 0;
 }
 
-static int visit_digest(struct walk *w, int dirfd, const char *base, const char *name, const struct stat *st,
-			struct err *err)
+static int visit_digest(struct walk *w, int dirfd, const char *base, const char *name,
+			const struct stat *st, struct err *err)
 {
 	int64_t mtime = MIN((int64_t)st->st_mtime, w->epoch);
 	digest_field(w->d, name);
 	bool dev = S_ISCHR(st->st_mode) || S_ISBLK(st->st_mode);
-	const uint64_t v[] = {st->st_mode, st->st_uid, st->st_gid, (uint64_t)mtime, dev ? major(st->st_rdev) : 0,
+	const uint64_t v[] = {st->st_mode,
+			      st->st_uid,
+			      st->st_gid,
+			      (uint64_t)mtime,
+			      dev ? major(st->st_rdev) : 0,
 			      dev ? minor(st->st_rdev) : 0};
 	for (size_t i = 0; i < ARRAY_SIZE(v); i++)
 		digest_number(w->d, v[i]);

@@ -8,25 +8,28 @@
 #include "base/err.h"
 #include "image/digest.h"
 
-/* A fingerprint by stat alone, for "has this folder changed?": paths, types, modes, owners, sizes, mtime,
- * ctime and inode of every entry. No content is read: a change that keeps size and ctime is not seen, which needs a
- * set-back clock or a raw disk. /dev, /proc, /sys, /run and /tmp below the root are left out, as from an image.
- * foreign is set when an owner lies in [sub_first, sub_first+sub_count): ids of a user namespace. */
+/* A fingerprint by stat alone, for "has this folder changed?": paths, types, modes, owners, sizes,
+ * mtime, ctime and inode of every entry. No content is read: a change that keeps size and ctime is
+ * not seen, which needs a set-back clock or a raw disk. /dev, /proc, /sys, /run and /tmp below the
+ * root are left out, as from an image. foreign is set when an owner lies in [sub_first,
+ * sub_first+sub_count): ids of a user namespace. */
 struct tree_facts {
 	char hex[DIGEST_HEX];
 	uint64_t bytes;
 	uint64_t entries;
 	int subordinate; /* 1: some owner is a subordinate id of ours */
 };
-int tree_fingerprint(const char *dir, uint32_t sub_first, uint32_t sub_count, struct tree_facts *ret, struct err *err);
+int tree_fingerprint(const char *dir, uint32_t sub_first, uint32_t sub_count,
+		     struct tree_facts *ret, struct err *err);
 
-/* The newest modification time below `dir` that is older than `before` (seconds since 1970). What a build itself
- * writes has a later time; packages and the user's files an earlier one: so this is the same for the same content. */
+/* The newest modification time below `dir` that is older than `before` (seconds since 1970). What a
+ * build itself writes has a later time; packages and the user's files an earlier one: so this is
+ * the same for the same content. */
 int tree_newest(const char *dir, int64_t before, int64_t *ret, struct err *err);
 
-/* The identity of the tree, the same as hashing its reproducible tar: every entry in bytewise order with
- * its path, type, mode, numeric owner, device number, link target, modification time (clamped to epoch), file
- * capabilities and the SHA-256 of its content. */
+/* The identity of the tree, the same as hashing its reproducible tar: every entry in bytewise order
+ * with its path, type, mode, numeric owner, device number, link target, modification time (clamped
+ * to epoch), file capabilities and the SHA-256 of its content. */
 int tree_digest(const char *dir, int64_t epoch, char out[DIGEST_HEX], struct err *err);
 
 #endif
