@@ -132,7 +132,7 @@ void rundir_sweep(const char *base, const char *name)
 
 void rundir_leave(const char *base, const char *name)
 {
-	_cleanup_close_ int lock = lock_base(base, NULL);
+	_cleanup_close_ _unused_ int lock = lock_base(base, NULL);
 	_cleanup_free_ char *dir = dir_of(base, name);
 	path_remove(dir, NULL);
 	rmdir(base);
