@@ -63,6 +63,7 @@ struct scratch *scratch_create(struct loop *l, const char *dir, uint64_t size,
 			       void (*done)(void *arg, int fd, const struct err *err), void *arg, struct err *err)
 {
 	struct scratch *s = xcalloc(1, sizeof(*s));
+	_cleanup_strvec_ struct strvec argv = STRVEC_INIT;
 	char path[64];
 	*s = (struct scratch){.fd = -1, .done = done, .arg = arg};
 	if (enough_room(dir, size, err) < 0 || nameless(dir, &s->fd, err) < 0)
@@ -74,7 +75,6 @@ struct scratch *scratch_create(struct loop *l, const char *dir, uint64_t size,
 	snprintf(path, sizeof(path), "/proc/%d/fd/%d", (int)getpid(), s->fd);
 	static const char *const words[] = {"mke2fs", "-q", "-F", "-t", "ext4", "-O", "^has_journal",
 					    "-E", "lazy_itable_init=1,nodiscard,root_owner=0:0", "-m", "0"};
-	_cleanup_strvec_ struct strvec argv = STRVEC_INIT;
 	for (size_t i = 0; i < ARRAY_SIZE(words); i++)
 		strvec_add(&argv, words[i]);
 	strvec_add(&argv, path);
