@@ -32,6 +32,7 @@ run   lz4               unpacks kernels
 run   zstd              unpacks kernels
 run   xz-utils          unpacks kernels
 run   kmod              finds kernel modules
+run   e2fsprogs         scratch disks
 run   openssh-client    ssh between nodes
 test  perl              prove, the test runner
 test  sharness          shell tests
@@ -39,7 +40,6 @@ test  clang             second compiler
 test  clang-format      format check
 test  shellcheck        checks the scripts
 test  codespell         spelling
-test  e2fsprogs         disks of the test machine
 test  procps            process checks
 LIST
 }
