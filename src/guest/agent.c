@@ -21,13 +21,13 @@
 #include "wire/kv.h"
 
 #define MAX_REQUESTS 4096
-#define MUTE_MS 100     /* a stream of nonsense is over when nothing came for so long */
+#define MUTE_MS 100 /* a stream of nonsense is over when nothing came for so long */
 #define EARLY_LINES 32
 #define READY_WAIT_SSH_MS 20000
 #define READY_WAIT_SYSTEMD_MS 180000
 
-void watch_fd(struct watches *w, int fd, short events, void (*fn)(struct guest *, void *, int, short), void *arg,
-	      int which)
+void watch_fd(struct watches *w, int fd, short events,
+	      void (*fn)(struct guest *, void *, int, short), void *arg, int which)
 {
 	if (w->n == w->cap) {
 		w->cap = MAX(w->cap * 2, (size_t)32);
@@ -49,8 +49,10 @@ void agent_send(struct guest *g, uint32_t id, const char *verb, const struct buf
 	kv_adds(&b, "verb", verb);
 	if (more && buf_len(more))
 		buf_add(&b, buf_head(more), buf_len(more));
-	frame_write(&g->out, &(struct frame){
-				     .type = FRAME_MESSAGE, .id = id, .len = (uint32_t)buf_len(&b), .payload = buf_head(&b)});
+	frame_write(&g->out, &(struct frame){.type = FRAME_MESSAGE,
+					     .id = id,
+					     .len = (uint32_t)buf_len(&b),
+					     .payload = buf_head(&b)});
 }
 
 static void send_text(struct guest *g, uint32_t id, const char *verb, const char *text)
@@ -139,13 +141,13 @@ static void on_setup(struct guest *g, const char *data, size_t len)
 	for (size_t i = 0; i < g->early_log.n; i++)
 		send_text(g, 0, "log", g->early_log.v[i]);
 	strvec_finish(&g->early_log);
-	systemd_unblock(g);
 	if (!ok) {
 		send_text(g, 0, "failed", err.text);
 		return;
 	}
 	g->want_ready = true;
-	g->ready_by = time_mono_ms() + (g->init == INIT_SYSTEMD ? READY_WAIT_SYSTEMD_MS : READY_WAIT_SSH_MS);
+	g->ready_by = time_mono_ms() +
+		      (g->init == INIT_SYSTEMD ? READY_WAIT_SYSTEMD_MS : READY_WAIT_SSH_MS);
 }
 
 static void on_stats(struct guest *g, uint32_t id)
@@ -181,7 +183,8 @@ static void on_request(struct guest *g, const struct frame *f, const char *verb)
 		copy_put(g, f->id, d, f->len);
 	else if (strcmp(verb, "get") == 0)
 		copy_get(g, f->id, d, f->len);
-	else if (strcmp(verb, "signal") == 0 || strcmp(verb, "resize") == 0 || strcmp(verb, "cancel") == 0) {
+	else if (strcmp(verb, "signal") == 0 || strcmp(verb, "resize") == 0 ||
+		 strcmp(verb, "cancel") == 0) {
 		if (!r) /* it ended while the message was under way */
 			return;
 		if (*verb == 'c' && r->kind != REQUEST_EXEC)
@@ -193,7 +196,8 @@ static void on_request(struct guest *g, const struct frame *f, const char *verb)
 		else if (*verb == 's')
 			exec_signal(g, r, (int)kv_num(d, f->len, "signal", 0) & 0xff);
 		else
-			exec_resize(r, (unsigned)kv_num(d, f->len, "rows", 0), (unsigned)kv_num(d, f->len, "cols", 0));
+			exec_resize(r, (unsigned)kv_num(d, f->len, "rows", 0),
+				    (unsigned)kv_num(d, f->len, "cols", 0));
 	} else {
 		err_set(&err, ENOSYS, "this guest agent knows no '%.32s'", verb);
 		agent_send_error(g, f->id, &err);
@@ -260,7 +264,8 @@ static void read_channel(struct guest *g)
 static void flush_channel(struct guest *g)
 {
 	while (g->channel.up && buf_len(&g->out)) {
-		ssize_t n = channel_write(&g->channel, buf_head(&g->out), MIN(buf_len(&g->out), (size_t)GUEST_BLOCK));
+		ssize_t n = channel_write(&g->channel, buf_head(&g->out),
+					  MIN(buf_len(&g->out), (size_t)GUEST_BLOCK));
 		if (n < 0)
 			host_gone(g);
 		if (n <= 0)
@@ -370,7 +375,8 @@ static void tick_ready(struct guest *g, uint64_t now)
 	if (!g->want_ready)
 		return;
 	bool late = now >= g->ready_by;
-	bool is = g->init == INIT_NONE || (g->init == INIT_VSE && ssh_up(g)) || (g->init == INIT_SYSTEMD && g->system_up);
+	bool is = g->init == INIT_NONE || (g->init == INIT_VSE && ssh_up(g)) ||
+		  (g->init == INIT_SYSTEMD && g->system_up && g->keygen <= 0);
 	if (!is && !late)
 		return;
 	if (!is)
@@ -412,7 +418,9 @@ static void wait_round(struct guest *g, struct watches *w, int *signals)
 	if (g->want_ready)
 		watch_until(w, g->ready_by);
 	uint64_t now = time_mono_ms();
-	int ms = w->until == UINT64_MAX ? -1 : w->until <= now ? 0 : (int)MIN(w->until - now, (uint64_t)60000);
+	int ms = w->until == UINT64_MAX ? -1
+		 : w->until <= now      ? 0
+					: (int)MIN(w->until - now, (uint64_t)60000);
 	if (poll(w->fds, w->n, ms) <= 0)
 		return;
 	for (size_t i = 0; i < w->n; i++)
@@ -420,9 +428,19 @@ static void wait_round(struct guest *g, struct watches *w, int *signals)
 			w->watch[i].fn(g, w->watch[i].arg, w->watch[i].which, w->fds[i].revents);
 }
 
-/* --stdio, and the host is gone: programs get the time to end that they were promised. */
+static void terminate_one(struct guest *g, struct request *r, void *arg _unused_)
+{
+	if (r->kind == REQUEST_EXEC)
+		exec_signal(g, r, SIGTERM);
+}
+
+/* We have to go, or (--stdio) the host is gone: programs get the time to end that they were promised. */
 static void drain(struct guest *g, struct watches *w, int *signals)
 {
+	channel_down(&g->channel, 0);
+	g->channel.retry_at = UINT64_MAX;
+	if (g->init == INIT_SYSTEMD)
+		request_each(g, terminate_one, NULL);
 	request_abandon_all(g);
 	while (g->n_requests) {
 		request_tick(g, time_mono_ms());
@@ -448,8 +466,7 @@ int agent_run(struct guest *g)
 	}
 	if (g->init == INIT_SYSTEMD)
 		power_bye(g, "poweroff");
-	else
-		drain(g, &w, &signals);
+	drain(g, &w, &signals);
 	free(w.fds);
 	free(w.watch);
 	strvec_finish(&g->env);

@@ -12,9 +12,9 @@ enum channel_kind { CHANNEL_PORT, CHANNEL_TTY, CHANNEL_STDIO };
 
 struct channel {
 	enum channel_kind kind;
-	int in, out;        /* -1 while not open; the same for a port or tty */
-	bool up;            /* the host end is there */
-	uint64_t retry_at;  /* ms: when to look again */
+	int in, out;       /* -1 while not open; the same for a port or tty */
+	bool up;           /* the host end is there */
+	uint64_t retry_at; /* ms: when to look again */
 	unsigned wait_ms;
 };
 

@@ -256,7 +256,8 @@ void exec_watch(struct guest *g, struct request *r, struct watches *w)
 	if (in && !x->tty)
 		watch_fd(w, x->fd[0], POLLOUT, on_fd, r, 0);
 	for (int i = 1; i < 3; i++) {
-		short events = (short)((room && r->credit[i] ? POLLIN : 0) | (x->tty && i == 1 ? in : 0));
+		short events = (short)((room && r->credit[i] ? POLLIN : 0) |
+				       (x->tty && i == 1 ? in : 0));
 		if (x->fd[i] >= 0 && events)
 			watch_fd(w, x->fd[i], events, on_fd, r, i);
 	}

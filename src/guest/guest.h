@@ -16,12 +16,14 @@
 #include "wire/frame.h"
 
 #define GUEST_BUCKETS 256
-#define GUEST_MAX_COPIES 64            /* each holds a buffer of a chunk and an open file */
-#define GUEST_OUT_HIGH (256u << 10)    /* bytes waiting for the host: no more output is read from programs */
-#define GUEST_OUT_MAX (1u << 20)       /* bytes waiting for the host: no more requests are read */
-#define GUEST_BLOCK (32u << 10)        /* bytes of one data frame; virtio_console takes no more in one write */
-#define GUEST_GRACE_MS 2000            /* between SIGHUP or SIGTERM and SIGKILL */
-#define GUEST_LINGER_MS 1000           /* how long output is read after its program ended */
+#define GUEST_MAX_COPIES 64 /* each holds a buffer of a chunk and an open file */
+#define GUEST_OUT_HIGH                                                                             \
+	(256u << 10) /* bytes waiting for the host: no more output is read from programs */
+#define GUEST_OUT_MAX (1u << 20) /* bytes waiting for the host: no more requests are read */
+#define GUEST_BLOCK                                                                                \
+	(32u << 10)         /* bytes of one data frame; virtio_console takes no more in one write */
+#define GUEST_GRACE_MS 2000 /* between SIGHUP or SIGTERM and SIGKILL */
+#define GUEST_LINGER_MS 1000 /* how long output is read after its program ended */
 
 struct request;
 struct setup;
@@ -33,26 +35,26 @@ struct guest {
 	enum guest_init init; /* INIT_NONE: an ordinary process (--stdio): nothing of the machine is touched */
 	struct channel channel;
 	struct buf in, out;
-	bool greeted;       /* "hello" was queued on this connection */
-	bool set_up;        /* "setup" came on this connection: we may speak */
+	bool greeted;        /* "hello" was queued on this connection */
+	bool set_up;         /* "setup" came on this connection: we may speak */
 	uint64_t mute_until; /* after nonsense: input is thrown away until it is quiet; 0 = not so */
-	bool quit;          /* the host is gone for good (--stdio) */
-	bool failed;        /* leave with an error */
+	bool quit;           /* the host is gone for good (--stdio) */
+	bool failed;         /* leave with an error */
 	bool said_bye;
 	struct strvec early_log; /* lines from before "setup", at most 32 */
-	struct strvec env;  /* NAME=VALUE for every program, from "setup" */
+	struct strvec env;       /* NAME=VALUE for every program, from "setup" */
 	struct request *requests[GUEST_BUCKETS];
 	size_t n_requests, n_copies, max_requests;
-	bool want_ready;    /* "ready" is owed: waits for sshd or systemd */
-	uint64_t ready_by;  /* ms: then it is sent anyway */
-	bool personal;      /* a "setup" was applied since the program began */
+	bool want_ready;   /* "ready" is owed: waits for sshd or systemd */
+	uint64_t ready_by; /* ms: then it is sent anyway */
+	bool personal;     /* a "setup" was applied since the program began */
 	char machine_id[33];
 	pid_t sshd, keygen; /* running, or 0 */
 	unsigned sshd_starts;
 	uint64_t sshd_again; /* ms: when to start it again; 0 = not */
-	int sshd_log;       /* its messages, or -1 */
+	int sshd_log;        /* its messages, or -1 */
 	struct buf sshd_line;
-	int notify_fd;      /* systemd tells here that the system is up, or -1 */
+	int notify_fd; /* systemd tells here that the system is up, or -1 */
 	bool system_up;
 	uint64_t unblock_at; /* systemd's other units wait for us until "setup" came or this time; 0 = done */
 };
@@ -72,8 +74,8 @@ struct watches {
 	uint64_t until; /* ms: wake up then; UINT64_MAX = never */
 };
 
-void watch_fd(struct watches *w, int fd, short events, void (*fn)(struct guest *, void *, int, short), void *arg,
-	      int which);
+void watch_fd(struct watches *w, int fd, short events,
+	      void (*fn)(struct guest *, void *, int, short), void *arg, int which);
 void watch_until(struct watches *w, uint64_t at_ms);
 
 /* agent.c: runs until the machine goes down (or, --stdio, the host end is closed). Gives an exit code. */
@@ -108,9 +110,8 @@ int setup_file(const char *path, const void *data, size_t len, mode_t mode, stru
 bool setup_env_name_ok(const char *name, size_t len);
 
 /* systemd.c */
-void systemd_handover(void);        /* in process 1: files into /run, then execs systemd; returns if it cannot */
-void systemd_begin(struct guest *g); /* in the service */
-void systemd_unblock(struct guest *g); /* lets units that wait for "setup" go on */
+void systemd_handover(void); /* in process 1: files into /run, then execs systemd; returns if it cannot */
+void systemd_begin(struct guest *g);   /* in the service */
 void systemd_watch(struct guest *g, struct watches *w);
 void systemd_tick(struct guest *g, uint64_t now);
 

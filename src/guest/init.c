@@ -45,7 +45,8 @@ static void print_line(const char *path, const char *text)
 {
 	_cleanup_close_ int fd = open(path, O_WRONLY | O_NOCTTY | O_CLOEXEC);
 	if (fd >= 0)
-		dprintf(fd, "%svse-guest: panic: %s\n", strcmp(path, "/dev/kmsg") == 0 ? "<2>" : "\r\n", text);
+		dprintf(fd, "%svse-guest: panic: %s\n",
+			strcmp(path, "/dev/kmsg") == 0 ? "<2>" : "\r\n", text);
 }
 
 _Noreturn void init_panic(const char *fmt, ...)
@@ -71,8 +72,8 @@ void init_release(void)
 		mount(NULL, ".", NULL, MS_REMOUNT | MS_RDONLY, NULL);
 }
 
-static void mount_or_panic(const char *what, const char *where, const char *type, unsigned long flags,
-			   const char *options)
+static void mount_or_panic(const char *what, const char *where, const char *type,
+			   unsigned long flags, const char *options)
 {
 	mkdir(where, 0755);
 	if (mount(what, where, type, flags, options) < 0)
@@ -157,7 +158,8 @@ static void mount_overlay(const char *upper)
 static void mount_root(void)
 {
 	_cleanup_free_ char *spec = cmdline_get("vse.root");
-	char *rest = spec, *type = rest ? strsep(&rest, ":") : NULL, *disk = rest ? strsep(&rest, ":") : NULL;
+	char *rest = spec, *type = rest ? strsep(&rest, ":") : NULL,
+	     *disk = rest ? strsep(&rest, ":") : NULL;
 	if (!type || !disk || !rest || !*type || !*rest)
 		init_panic("the kernel command line has no vse.root=TYPE:DISK:OVERLAY");
 	_cleanup_free_ char *dev = wait_disk(disk);
@@ -189,7 +191,8 @@ static void switch_root(void)
 	move("/proc");
 	move("/sys");
 	unlink("/init");
-	if (chdir(ROOT) < 0 || mount(".", "/", NULL, MS_MOVE, NULL) < 0 || chroot(".") < 0 || chdir("/") < 0)
+	if (chdir(ROOT) < 0 || mount(".", "/", NULL, MS_MOVE, NULL) < 0 || chroot(".") < 0 ||
+	    chdir("/") < 0)
 		init_panic("switch to the root: %s", strerror(errno));
 }
 

@@ -237,8 +237,9 @@ static int set_nat(int s, struct err *err)
 static int parse_mac(const char *text, unsigned char mac[6], struct err *err)
 {
 	char end;
-	if (sscanf(text, "%2hhx:%2hhx:%2hhx:%2hhx:%2hhx:%2hhx%c", &mac[0], &mac[1], &mac[2], &mac[3], &mac[4],
-		   &mac[5], &end) != 6 || (mac[0] & 1))
+	if (sscanf(text, "%2hhx:%2hhx:%2hhx:%2hhx:%2hhx:%2hhx%c", &mac[0], &mac[1], &mac[2],
+		   &mac[3], &mac[4], &mac[5], &end) != 6 ||
+	    (mac[0] & 1))
 		return err_set(err, EINVAL, "'%s' is no MAC address", text);
 	return 0;
 }

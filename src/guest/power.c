@@ -44,7 +44,8 @@ static bool all_ended(unsigned ms)
 		if (now >= until)
 			return false;
 		uint64_t left = until - now;
-		struct timespec ts = {.tv_sec = (time_t)(left / 1000), .tv_nsec = (long)(left % 1000) * 1000000};
+		struct timespec ts = {.tv_sec = (time_t)(left / 1000),
+				      .tv_nsec = (long)(left % 1000) * 1000000};
 		sigtimedwait(&child, NULL, &ts);
 	}
 }

@@ -22,10 +22,12 @@ struct request *request_find(struct guest *g, uint32_t id)
 struct request *request_new(struct guest *g, uint32_t id, enum request_kind kind, struct err *err)
 {
 	if (!id || request_find(g, id)) {
-		err_set(err, id ? EEXIST : EINVAL, "request id %u is %s", id, id ? "in use" : "not allowed");
+		err_set(err, id ? EEXIST : EINVAL, "request id %u is %s", id,
+			id ? "in use" : "not allowed");
 		return NULL;
 	}
-	if (g->n_requests >= g->max_requests || (kind != REQUEST_EXEC && g->n_copies >= GUEST_MAX_COPIES)) {
+	if (g->n_requests >= g->max_requests ||
+	    (kind != REQUEST_EXEC && g->n_copies >= GUEST_MAX_COPIES)) {
 		err_set(err, EAGAIN, "too many requests at once in this VM (%zu)", g->n_requests);
 		return NULL;
 	}
@@ -96,7 +98,8 @@ void request_frame(struct guest *g, const struct frame *f)
 		return;
 	}
 	if (f->fd != 0 || f->len > r->window) {
-		err_set(&err, EPROTO, f->fd ? "data for output stream %u" : "more input than was allowed", f->fd);
+		err_set(&err, EPROTO,
+			f->fd ? "data for output stream %u" : "more input than was allowed", f->fd);
 		if (r->kind == REQUEST_EXEC)
 			exec_abandon(r);
 		agent_send_error(g, f->id, &err);

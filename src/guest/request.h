@@ -11,16 +11,16 @@ struct archive_writer;
 enum request_kind { REQUEST_EXEC, REQUEST_PUT, REQUEST_GET };
 
 struct exec {
-	pid_t pid;       /* leader of its own session and process group */
+	pid_t pid; /* leader of its own session and process group */
 	bool tty;
-	int fd[3];       /* our ends; with tty the master is fd[1]; -1 = closed */
-	struct buf in;   /* came from the host, not yet taken by the program */
-	bool in_end;     /* the host will send no more */
-	bool in_cut;     /* the program takes no more: the rest is thrown away */
+	int fd[3];     /* our ends; with tty the master is fd[1]; -1 = closed */
+	struct buf in; /* came from the host, not yet taken by the program */
+	bool in_end;   /* the host will send no more */
+	bool in_cut;   /* the program takes no more: the rest is thrown away */
 	bool end_sent[3];
 	bool exited;
-	int status;      /* as waitpid(2) gives it */
-	uint64_t cut_at; /* ms: what holds the output open then is left behind; 0 = not yet */
+	int status;       /* as waitpid(2) gives it */
+	uint64_t cut_at;  /* ms: what holds the output open then is left behind; 0 = not yet */
 	int64_t drain[3]; /* after cut_at: bytes still to be read; -1 = no limit yet */
 	uint64_t kill_at; /* ms: SIGKILL; 0 = not */
 };
@@ -32,11 +32,11 @@ struct copy {
 
 struct request {
 	struct request *next;
-	uint32_t id;      /* 0: the host is not told any more */
+	uint32_t id; /* 0: the host is not told any more */
 	enum request_kind kind;
-	bool over;        /* freed at the end of the round */
-	uint32_t window;  /* bytes of fd 0 the host may still send */
-	uint32_t taken;   /* bytes of fd 0 used up and not yet granted anew */
+	bool over;          /* freed at the end of the round */
+	uint32_t window;    /* bytes of fd 0 the host may still send */
+	uint32_t taken;     /* bytes of fd 0 used up and not yet granted anew */
 	uint64_t credit[3]; /* bytes of fd 1 and 2 we may still send */
 	union {
 		struct exec exec;

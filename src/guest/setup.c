@@ -68,8 +68,8 @@ static int marked_file(const char *path, const char *otherwise, const char *bloc
 	buf_add(&text, old, begin ? (size_t)(begin - old) : strlen(old));
 	if (!begin && buf_len(&text) && text.data[text.end - 1] != '\n')
 		buf_addc(&text, '\n');
-	buf_addf(&text, "%s%s%s%s", MARK_BEGIN, block, *block && block[strlen(block) - 1] != '\n' ? "\n" : "",
-		 MARK_END);
+	buf_addf(&text, "%s%s%s%s", MARK_BEGIN, block,
+		 *block && block[strlen(block) - 1] != '\n' ? "\n" : "", MARK_END);
 	if (end)
 		buf_adds(&text, end + strlen(MARK_END));
 	return file_text(path, &text, 0644, err);
@@ -111,8 +111,10 @@ static bool hostname_ok(const char *s)
 
 static int apply_names(struct guest *g, const char *data, size_t len, struct err *err)
 {
-	_cleanup_free_ char *host = kv_dup(data, len, "hostname"), *domain = kv_dup(data, len, "domain"),
-			    *hosts = kv_dup(data, len, "hosts"), *list = kv_dup(data, len, "hostfile");
+	_cleanup_free_ char *host = kv_dup(data, len, "hostname"),
+			    *domain = kv_dup(data, len, "domain"),
+			    *hosts = kv_dup(data, len, "hosts"),
+			    *list = kv_dup(data, len, "hostfile");
 	if (host && !hostname_ok(host))
 		return err_set(err, EINVAL, "'%.80s' is no host name", host);
 	if (host && sethostname(host, strlen(host)) < 0)
@@ -122,8 +124,9 @@ static int apply_names(struct guest *g, const char *data, size_t len, struct err
 	_cleanup_free_ char *line = host ? xasprintf("%s\n", host) : NULL;
 	if (line && setup_file("/etc/hostname", line, strlen(line), 0644, err) < 0)
 		return -1;
-	if (hosts && marked_file("/etc/hosts", "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n",
-				 hosts, err) < 0)
+	if (hosts &&
+	    marked_file("/etc/hosts", "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n",
+			hosts, err) < 0)
 		return -1;
 	if (list && (path_mkdirs("/etc/vse", 0755, err) < 0 ||
 		     setup_file("/etc/vse/hostfile", list, strlen(list), 0644, err) < 0))
@@ -132,7 +135,8 @@ static int apply_names(struct guest *g, const char *data, size_t len, struct err
 }
 
 /* *ret_fresh: the VM was another one before (a clone of a template). */
-static int apply_machine_id(struct guest *g, const char *data, size_t len, bool *ret_fresh, struct err *err)
+static int apply_machine_id(struct guest *g, const char *data, size_t len, bool *ret_fresh,
+			    struct err *err)
 {
 	_cleanup_free_ char *id = kv_dup(data, len, "machine_id");
 	*ret_fresh = false;
@@ -149,12 +153,14 @@ static int apply_machine_id(struct guest *g, const char *data, size_t len, bool 
 bool setup_env_name_ok(const char *name, size_t len)
 {
 	for (size_t i = 0; i < len; i++)
-		if (!isalpha((unsigned char)name[i]) && name[i] != '_' && (i == 0 || !isdigit((unsigned char)name[i])))
+		if (!isalpha((unsigned char)name[i]) && name[i] != '_' &&
+		    (i == 0 || !isdigit((unsigned char)name[i])))
 			return false;
 	return len >= 1;
 }
 
-static void env_number(struct strvec *env, const char *name, const char *data, size_t len, const char *key)
+static void env_number(struct strvec *env, const char *name, const char *data, size_t len,
+		       const char *key)
 {
 	_cleanup_free_ char *v = kv_dup(data, len, key);
 	if (v)
@@ -174,7 +180,8 @@ static void read_env(struct guest *g, const char *data, size_t len)
 		if (!kv_is(&e, "env") || memchr(e.value, 0, e.value_len))
 			continue;
 		if (!eq || !setup_env_name_ok(e.value, (size_t)(eq - e.value))) {
-			agent_log(g, "not a variable: '%.*s'", (int)MIN(e.value_len, (size_t)80), e.value);
+			agent_log(g, "not a variable: '%.*s'", (int)MIN(e.value_len, (size_t)80),
+				  e.value);
 			continue;
 		}
 		_cleanup_free_ char *v = xmemdup0(e.value, e.value_len);
@@ -196,13 +203,20 @@ static void shell_line(struct buf *out, const char *assignment)
 	buf_adds(out, "'\n");
 }
 
+/* pam_env(8) cuts a line at any '#', strips quotes and reads at most 1024 bytes: what it would change it
+ * does not get. */
+static bool pam_takes(const char *assignment)
+{
+	const char *value = strchr(assignment, '=') + 1;
+	return !strpbrk(value, "#\n") && *value != '"' && *value != '\'' && strlen(assignment) < 1000;
+}
+
 static int apply_env(struct guest *g, struct err *err)
 {
 	_cleanup_buf_ struct buf shell = BUF_INIT, pam = BUF_INIT;
 	for (size_t i = 0; i < g->env.n; i++) {
 		shell_line(&shell, g->env.v[i]);
-		/* pam_env(8) knows no way to write a line break or a leading quote. */
-		if (!strchr(g->env.v[i], '\n'))
+		if (pam_takes(g->env.v[i]))
 			buf_addf(&pam, "%s\n", g->env.v[i]);
 	}
 	if (path_mkdirs("/etc/profile.d", 0755, err) < 0)
@@ -221,7 +235,8 @@ int setup_apply(struct guest *g, const char *data, size_t len, struct err *err)
 	setup_time(g, kv_num(data, len, "time_ns", 0));
 	apply_seed(g, data, len);
 	if (apply_names(g, data, len, err) < 0 || apply_machine_id(g, data, len, &fresh, err) < 0 ||
-	    apply_env(g, err) < 0 || net_apply(data, len, err) < 0 || ssh_apply(g, data, len, fresh, err) < 0)
+	    apply_env(g, err) < 0 || net_apply(data, len, err) < 0 ||
+	    ssh_apply(g, data, len, fresh, err) < 0)
 		return err_prefix(err, "setup: ");
 	g->personal = true;
 	return 0;

@@ -15,7 +15,8 @@
 #include "base/path.h"
 
 #define TTY_GROUP 5 /* Debian's and the LSB's gid of "tty" */
-#define OPEN_FILES 1024 /* soft limit of a program: select(2) works up to here; the hard limit is far higher */
+#define OPEN_FILES                                                                                 \
+	1024 /* soft limit of a program: select(2) works up to here; the hard limit is far higher */
 
 extern char **environ;
 

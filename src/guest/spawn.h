@@ -15,10 +15,10 @@ struct spawn {
 	struct strvec argv; /* at least one; looked for along PATH of `env` */
 	struct strvec env;  /* the whole environment */
 	struct user user;
-	char *cwd;          /* NULL: the user's home, or / where there is none */
-	bool tty, in;       /* in: a pipe or the terminal as stdin, else /dev/null */
+	char *cwd;    /* NULL: the user's home, or / where there is none */
+	bool tty, in; /* in: a pipe or the terminal as stdin, else /dev/null */
 	unsigned rows, cols;
-	bool forget_oom;    /* our own protection against the OOM killer is not for the program */
+	bool forget_oom; /* our own protection against the OOM killer is not for the program */
 };
 
 void spawn_finish(struct spawn *s);

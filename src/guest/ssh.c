@@ -18,13 +18,13 @@
 #define SSHD "/usr/sbin/sshd"
 #define KEYGEN "/usr/bin/ssh-keygen"
 #define HOST_KEY "/etc/ssh/ssh_host_ed25519_key"
-#define STARTS_MAX 5      /* sshd that ends so often is left alone */
+#define STARTS_MAX 5 /* sshd that ends so often is left alone */
 #define AGAIN_MS 500
 #define LISTEN_POLL_MS 10
 #define LINE_MAX_LOG 400
 
 /* The network is the cluster's own and its switch drops forged addresses: a host key would prove no more. */
-static const char client_config[] = "Host vm* 10.* 172.* 192.168.* fd*\n"
+static const char client_config[] = "Host vm* 10.* 172.* 192.168.* fd* 127.* localhost\n"
 				    "\tStrictHostKeyChecking no\n"
 				    "\tUserKnownHostsFile /dev/null\n"
 				    "\tLogLevel ERROR\n";
@@ -65,8 +65,18 @@ static pid_t start(struct guest *g, const char *const *argv, int *ret_log)
 
 static void start_sshd(struct guest *g)
 {
-	static const char *const argv[] = {SSHD, "-D", "-e", "-o", "PermitRootLogin=prohibit-password",
-					   "-o", "UseDNS=no", "-h", HOST_KEY, NULL};
+	static const char *const argv[] = {SSHD,
+					   "-D",
+					   "-e",
+					   "-h",
+					   HOST_KEY,
+					   "-o",
+					   "UseDNS=no",
+					   "-o",
+					   "PermitRootLogin=prohibit-password",
+					   "-o",
+					   "LogLevel=ERROR",
+					   NULL};
 	if (g->sshd > 0)
 		return;
 	if (g->sshd_starts++ >= STARTS_MAX) {
@@ -78,16 +88,34 @@ static void start_sshd(struct guest *g)
 	g->sshd = start(g, argv, &g->sshd_log);
 }
 
+/* With systemd sshd is its service: it is waiting for us, or (a clone) has to read the new key. */
+static void tell_service(struct guest *g)
+{
+	static const char *const argv[] = {"/usr/bin/systemctl",    "--no-block",  "--quiet",
+					   "try-reload-or-restart", "ssh.service", NULL};
+	if (g->system_up)
+		start(g, argv, NULL);
+}
+
+static void key_is_there(struct guest *g)
+{
+	if (g->init == INIT_SYSTEMD)
+		tell_service(g);
+	else
+		start_sshd(g);
+}
+
 static void start_keygen(struct guest *g)
 {
-	static const char *const argv[] = {KEYGEN, "-q", "-t", "ed25519", "-N", "", "-f", HOST_KEY, NULL};
+	static const char *const argv[] = {KEYGEN, "-q", "-t",     "ed25519", "-N",
+					   "",     "-f", HOST_KEY, NULL};
 	if (path_exists(HOST_KEY))
-		start_sshd(g);
+		key_is_there(g);
 	else if (g->keygen <= 0)
 		g->keygen = start(g, argv, NULL);
 }
 
-static void run_sshd(struct guest *g, bool fresh)
+static void run_or_renew(struct guest *g, bool fresh)
 {
 	if (!path_exists(SSHD)) {
 		agent_log(g, "there is no " SSHD " in this VM: no ssh");
@@ -111,7 +139,8 @@ static void run_sshd(struct guest *g, bool fresh)
 
 int ssh_apply(struct guest *g, const char *data, size_t len, bool fresh, struct err *err)
 {
-	_cleanup_free_ char *private = kv_dup(data, len, "ssh_private"), *public = kv_dup(data, len, "ssh_public"),
+	_cleanup_free_ char *private = kv_dup(data, len, "ssh_private"),
+			    *public = kv_dup(data, len, "ssh_public"),
 			    *authorized = kv_dup(data, len, "ssh_authorized");
 	struct user root;
 	if (!private && !authorized)
@@ -128,8 +157,7 @@ int ssh_apply(struct guest *g, const char *data, size_t len, bool fresh, struct 
 		return -1;
 	if (private)
 		explicit_bzero(private, strlen(private));
-	if (g->init == INIT_VSE)
-		run_sshd(g, fresh);
+	run_or_renew(g, fresh);
 	return 0;
 }
 
@@ -162,9 +190,10 @@ void ssh_child(struct guest *g, pid_t pid, int status)
 	if (pid == g->keygen) {
 		g->keygen = 0;
 		if (path_exists(HOST_KEY))
-			start_sshd(g);
+			key_is_there(g);
 		else
-			agent_log(g, "ssh-keygen ended with %d and made no host key: no sshd", WEXITSTATUS(status));
+			agent_log(g, "ssh-keygen ended with %d and made no host key: no sshd",
+				  WEXITSTATUS(status));
 	} else if (pid == g->sshd) {
 		g->sshd = 0;
 		g->sshd_again = time_mono_ms() + (g->sshd_starts ? AGAIN_MS : 0);
@@ -175,7 +204,8 @@ static void log_lines(struct guest *g)
 {
 	struct buf *b = &g->sshd_line;
 	char *nl;
-	while (buf_len(b) && ((nl = memchr(buf_head(b), '\n', buf_len(b))) || buf_len(b) > LINE_MAX_LOG)) {
+	while (buf_len(b) &&
+	       ((nl = memchr(buf_head(b), '\n', buf_len(b))) || buf_len(b) > LINE_MAX_LOG)) {
 		size_t n = nl ? (size_t)(nl - buf_head(b)) : buf_len(b), text = n;
 		if (text && buf_head(b)[text - 1] == '\r')
 			text--;

@@ -23,24 +23,27 @@
 #define UNBLOCK_MS 20000
 
 /* Before sysinit.target: what needs names, keys or the network finds them. Type=notify holds the others until
- * "setup" was applied. */
-static const char unit[] = "[Unit]\n"
-			   "Description=vse guest agent\n"
-			   "DefaultDependencies=no\n"
-			   "After=systemd-remount-fs.service\n"
-			   "Before=sysinit.target network-pre.target ssh.service sshd.service shutdown.target\n"
-			   "Conflicts=shutdown.target\n"
-			   "Wants=network-pre.target\n"
-			   "[Service]\n"
-			   "Type=notify\n"
-			   "ExecStart=" PROGRAM " --agent\n"
-			   "Restart=always\n"
-			   "RestartSec=1\n"
-			   "KillMode=process\n"
-			   "OOMScoreAdjust=-1000\n"
-			   "TasksMax=infinity\n"
-			   "LimitNOFILE=524288\n"
-			   "LimitMEMLOCK=infinity\n";
+ * "setup" was applied. KillMode=mixed: what the host's programs leave behind when we end does not delay
+ * the shutdown. */
+static const char unit[] =
+	"[Unit]\n"
+	"Description=vse guest agent\n"
+	"DefaultDependencies=no\n"
+	"After=systemd-remount-fs.service\n"
+	"Before=sysinit.target network-pre.target ssh.service sshd.service shutdown.target\n"
+	"Conflicts=shutdown.target\n"
+	"Wants=network-pre.target\n"
+	"[Service]\n"
+	"Type=notify\n"
+	"ExecStart=" PROGRAM " --agent\n"
+	"Restart=always\n"
+	"RestartSec=1\n"
+	"KillMode=mixed\n"
+	"TimeoutStopSec=5\n"
+	"OOMScoreAdjust=-1000\n"
+	"TasksMax=infinity\n"
+	"LimitNOFILE=524288\n"
+	"LimitMEMLOCK=infinity\n";
 
 static int copy_self(void)
 {
@@ -70,9 +73,12 @@ static int write_units(struct err *err)
 
 void systemd_handover(void)
 {
-	static const char *const inits[] = {"/sbin/init", "/lib/systemd/systemd", "/usr/lib/systemd/systemd"};
-	static char *env[] = {(char *)"TERM=linux", (char *)"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-			      (char *)"NOTIFY_SOCKET=" SOCKET, NULL};
+	static const char *const inits[] = {"/sbin/init", "/lib/systemd/systemd",
+					    "/usr/lib/systemd/systemd"};
+	static char *env[] = {
+		(char *)"TERM=linux",
+		(char *)"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+		(char *)"NOTIFY_SOCKET=" SOCKET, NULL};
 	struct err err = ERR_INIT;
 	mkdir("/run/vse", 0755);
 	if (copy_self() < 0)
@@ -83,7 +89,8 @@ void systemd_handover(void)
 		char *argv[] = {(char *)inits[i], NULL};
 		execve(inits[i], argv, env);
 	}
-	init_panic("init: systemd: no /sbin/init that can be run in the root file system: %s", strerror(errno));
+	init_panic("init: systemd: no /sbin/init that can be run in the root file system: %s",
+		   strerror(errno));
 }
 
 static void tell_systemd(const char *text)
@@ -113,7 +120,8 @@ void systemd_begin(struct guest *g)
 		agent_log(g, "%s: %s: 'ready' will come late", SOCKET, strerror(errno));
 }
 
-void systemd_unblock(struct guest *g)
+/* Lets the units that wait for "setup" go on. */
+static void systemd_unblock(struct guest *g)
 {
 	if (!g->unblock_at)
 		return;
@@ -144,8 +152,12 @@ void systemd_watch(struct guest *g, struct watches *w)
 
 void systemd_tick(struct guest *g, uint64_t now)
 {
+	/* ssh.service needs its host key. */
+	if (g->set_up && g->keygen <= 0)
+		systemd_unblock(g);
 	if (g->unblock_at && now >= g->unblock_at) {
-		agent_log(g, "the host sent no setup for %d s: the system starts without", UNBLOCK_MS / 1000);
+		agent_log(g, "the host sent no setup for %d s: the system starts without",
+			  UNBLOCK_MS / 1000);
 		systemd_unblock(g);
 	}
 }

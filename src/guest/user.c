@@ -41,7 +41,8 @@ static bool passwd_find(const char *name, uid_t uid, struct user *u)
 		char *f[7];
 		uint32_t id, gid;
 		fields(line, f, 7);
-		if (!number(f[2], &id) || !number(f[3], &gid) || (name ? strcmp(f[0], name) != 0 : id != uid))
+		if (!number(f[2], &id) || !number(f[3], &gid) ||
+		    (name ? strcmp(f[0], name) != 0 : id != uid))
 			continue;
 		u->uid = id;
 		u->gid = gid;

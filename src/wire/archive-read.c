@@ -227,7 +227,8 @@ static int take_head(struct archive_reader *r, const unsigned char *h, struct er
 	r->target_len = (size_t)archive_get(h + 2, 2);
 	r->attr = (struct attributes){
 		.mode = (mode_t)archive_get(h + 4, 4),
-		.mtime = {.tv_sec = (time_t)archive_get(h + 8, 8), .tv_nsec = (long)archive_get(h + 16, 4)},
+		.mtime = {.tv_sec = (time_t)archive_get(h + 8, 8),
+			  .tv_nsec = (long)archive_get(h + 16, 4)},
 	};
 	if (r->kind < ARCHIVE_FILE || r->kind > ARCHIVE_END)
 		return damaged(r, "a record of unknown kind", err);
@@ -256,7 +257,8 @@ static int set_name(struct archive_reader *r, const char *name, struct err *err)
 	snprintf(r->name, sizeof(r->name), "%.*s", (int)r->name_len, name);
 	if (r->depth == 0 && r->top_name) {
 		if (r->n_top++)
-			return err_set(err, EINVAL, "%s: more than one entry cannot get this name", r->top_name);
+			return err_set(err, EINVAL, "%s: more than one entry cannot get this name",
+				       r->top_name);
 		snprintf(r->name, sizeof(r->name), "%s", r->top_name);
 	}
 	if (buf_len(&r->path))
@@ -294,8 +296,8 @@ static int take_chunk_len(struct archive_reader *r, const unsigned char *p, stru
 static int take_tail(struct archive_reader *r, const unsigned char *p, struct err *err)
 {
 	XXH3_64bits_update(r->meta, p, 16);
-	if (archive_get(p + 16, 8) != XXH3_64bits_digest(r->meta) || archive_get(p, 8) != r->count.files ||
-	    archive_get(p + 8, 8) != r->count.bytes)
+	if (archive_get(p + 16, 8) != XXH3_64bits_digest(r->meta) ||
+	    archive_get(p, 8) != r->count.files || archive_get(p + 8, 8) != r->count.bytes)
 		return damaged(r, "the checksum at its end is wrong", err);
 	expect(r, DONE, 0);
 	return 0;
@@ -314,16 +316,11 @@ static int take_part(struct archive_reader *r, struct err *err)
 			return err_set(err, EBADMSG, "what came is no archive");
 		expect(r, HEAD, ARCHIVE_HEAD);
 		return 0;
-	case HEAD:
-		return take_head(r, p, err);
-	case NAMES:
-		return take_names(r, (const char *)p, err);
-	case CHUNK_LEN:
-		return take_chunk_len(r, p, err);
-	case SUM:
-		return end_file(r, p, err);
-	default:
-		return take_tail(r, p, err);
+	case HEAD: return take_head(r, p, err);
+	case NAMES: return take_names(r, (const char *)p, err);
+	case CHUNK_LEN: return take_chunk_len(r, p, err);
+	case SUM: return end_file(r, p, err);
+	default: return take_tail(r, p, err);
 	}
 }
 
@@ -399,8 +396,8 @@ int archive_target(const char *path, bool into, int *ret_dirfd, char **ret_name,
 	const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
 	if (!archive_name_ok(name, strlen(name)))
 		return err_set(err, EINVAL, "%s: is no name for a file", path);
-	_cleanup_free_ char *dir =
-		slash ? xstrndup(path, slash == path ? 1 : (size_t)(slash - path)) : xstrdup(".");
+	_cleanup_free_ char *dir = slash ? xstrndup(path, slash == path ? 1 : (size_t)(slash - path))
+					 : xstrdup(".");
 	fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0)
 		return err_errno(err, errno, "%s", dir);

@@ -22,10 +22,10 @@ struct archive_writer {
 	size_t next; /* the top entry to come */
 	struct level levels[ARCHIVE_DEPTH];
 	size_t depth;
-	int fd;            /* the file in work, or -1 */
-	uint64_t left;     /* bytes of it still to come; UINT64_MAX: up to its end */
-	struct buf out;    /* made, not yet fetched */
-	struct buf path;   /* of the entry in work: for messages */
+	int fd;          /* the file in work, or -1 */
+	uint64_t left;   /* bytes of it still to come; UINT64_MAX: up to its end */
+	struct buf out;  /* made, not yet fetched */
+	struct buf path; /* of the entry in work: for messages */
 	XXH3_state_t *content, *meta;
 	struct archive_count count;
 	bool begun, ended;
@@ -126,8 +126,8 @@ static void put_meta_number(struct archive_writer *w, unsigned bytes, uint64_t v
 	put_meta(w, b, bytes);
 }
 
-static void put_record(struct archive_writer *w, enum archive_kind kind, const char *name, const char *target,
-		       const struct stat *st)
+static void put_record(struct archive_writer *w, enum archive_kind kind, const char *name,
+		       const char *target, const struct stat *st)
 {
 	unsigned char h[ARCHIVE_HEAD] = {(unsigned char)kind, (unsigned char)strlen(name)};
 	archive_put(h + 2, 2, strlen(target));
@@ -190,8 +190,8 @@ static int step_file(struct archive_writer *w, struct err *err)
 	return 0;
 }
 
-static int begin_dir(struct archive_writer *w, const char *name, int fd, const struct stat *st, size_t path_len,
-		     struct err *err)
+static int begin_dir(struct archive_writer *w, const char *name, int fd, const struct stat *st,
+		     size_t path_len, struct err *err)
 {
 	_cleanup_close_ int owned = fd;
 	if (w->depth == ARCHIVE_DEPTH)
@@ -205,7 +205,8 @@ static int begin_dir(struct archive_writer *w, const char *name, int fd, const s
 	return 0;
 }
 
-static int put_link(struct archive_writer *w, int dirfd, const char *name, const struct stat *st, struct err *err)
+static int put_link(struct archive_writer *w, int dirfd, const char *name, const struct stat *st,
+		    struct err *err)
 {
 	char target[ARCHIVE_TARGET_MAX + 2];
 	ssize_t n = readlinkat(dirfd, name, target, sizeof(target));
@@ -219,8 +220,8 @@ static int put_link(struct archive_writer *w, int dirfd, const char *name, const
 }
 
 /* Looks before it opens: opening a device can do something. */
-static int put_entry(struct archive_writer *w, int dirfd, const char *where, const char *name, bool top,
-		     size_t path_len, struct err *err)
+static int put_entry(struct archive_writer *w, int dirfd, const char *where, const char *name,
+		     bool top, size_t path_len, struct err *err)
 {
 	struct stat st;
 	int follow = top ? 0 : AT_SYMLINK_NOFOLLOW;

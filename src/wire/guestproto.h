@@ -6,13 +6,17 @@
  *
  * A stream that carries nonsense is answered by closing (host) or by resynchronising: when the host end
  * closes, the guest ends all its requests (children get SIGHUP, 2 s later SIGKILL), forgets its read
- * buffer and, once the host is back, begins again with "hello".
+ * buffer and, once the host is back, begins again with "hello". Nonsense from the host has the same effect, without
+ * a close: what follows is thrown away until nothing came for 100 ms, then "hello" is sent. So a host that
+ * attached to a running VM and hears no "hello" sends FRAME_MAX_GUEST + FRAME_HEADER zero bytes to get one.
  *
  * guest -> host, id 0
  *   hello   version=GUESTPROTO_VERSION  boot=<id, random per boot>  uptime_ms
- *           Sent when the channel opens. Nothing else is sent until "setup" came.
+ *           Sent when the channel opens. Nothing else is sent until "setup" came, but answers, and
+ *           "failed" when the VM could not even start (no root file system): it powers off then.
  *   log     text=<one line>             What the guest agent wants in the VM's log.
- *   ready   uptime_ms                   "setup" is applied (init: systemd: and the system is up, or degraded).
+ *   ready   uptime_ms                   "setup" is applied (init: systemd: and the system is up, or degraded;
+ *                                       init: vse with ssh keys: and sshd listens, or 20 s passed). One for each "setup".
  *   failed  text=<one line>             "setup" could not be applied; the VM is of no use.
  *   bye     how=poweroff|reboot|halt    The system is going down.
  *
@@ -44,10 +48,12 @@
  *   signal  signal=<number>             to the program's process group
  *   resize  rows cols
  *   cancel                              ends the request: SIGHUP, 2 s later SIGKILL to the group; "exit" follows
+ *                                       (put, get: "error" code=ECANCELED)
  *   put     path=<destination>  into=0|1 (1: path is a folder that must exist, entries go inside it; 0: path is the
  *           new name of the one top entry, or, if path is an existing folder, as into=1)
  *           then FRAME_DATA fd 0 with an archive (wire/archive.h), FRAME_EOF -> "done" files bytes | "error"
- *   get     path=<source>  -> FRAME_DATA fd 1 with an archive, FRAME_EOF, then "done" files bytes | "error"
+ *   get     path=<source>  window=<as with exec>  -> FRAME_DATA fd 1 with an archive, FRAME_EOF, then "done" files bytes
+ *           skipped? (sockets, pipes and devices in the tree, left out) | "error"
  *
  * Flow control: for every stream and direction the receiver grants credit. The guest may send `window` bytes
  * per fd at first (put/exec stdin: the host may send GUESTPROTO_STDIN_WINDOW at first), then as much more as

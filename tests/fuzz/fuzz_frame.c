@@ -22,7 +22,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			frame_credit(&f);
 		buf_clear(&out);
 		frame_write(&out, &f);
-		if (buf_len(&out) != FRAME_HEADER + f.len || memcmp(buf_head(&out), data + used, buf_len(&out)) != 0)
+		if (buf_len(&out) != FRAME_HEADER + f.len ||
+		    memcmp(buf_head(&out), data + used, buf_len(&out)) != 0)
 			abort();
 		used += buf_len(&out);
 		frame_drop(&in, &f);

@@ -175,7 +175,8 @@ static void on_answer(struct client *c, struct job *j, const struct frame *f, co
 
 static void on_message(struct client *c, const struct frame *f)
 {
-	_cleanup_free_ char *verb = kv_check(f->payload, f->len) ? kv_dup(f->payload, f->len, "verb") : NULL;
+	_cleanup_free_ char *verb = kv_check(f->payload, f->len) ? kv_dup(f->payload, f->len, "verb")
+								 : NULL;
 	struct job *j = find(c, f->id);
 	if (!verb)
 		wrong(c, "a bad message", f->id);
@@ -266,7 +267,9 @@ bool client_pump(struct client *c, int ms)
 
 static void write_message(struct client *c, uint32_t id, const struct buf *b)
 {
-	frame_write(&c->out, &(struct frame){.type = FRAME_MESSAGE, .id = id, .len = (uint32_t)buf_len(b),
+	frame_write(&c->out, &(struct frame){.type = FRAME_MESSAGE,
+					     .id = id,
+					     .len = (uint32_t)buf_len(b),
 					     .payload = buf_head(b)});
 }
 
@@ -296,7 +299,8 @@ static struct job *new_job(struct client *c, uint32_t window)
 	return j;
 }
 
-struct job *client_exec(struct client *c, const char *const *argv, uint32_t window, const char *const *more)
+struct job *client_exec(struct client *c, const char *const *argv, uint32_t window,
+			const char *const *more)
 {
 	_cleanup_buf_ struct buf b = BUF_INIT;
 	struct job *j = new_job(c, window);
@@ -312,7 +316,8 @@ struct job *client_exec(struct client *c, const char *const *argv, uint32_t wind
 struct job *client_put(struct client *c, const char *path, bool into, const void *archive, size_t len)
 {
 	struct job *j = new_job(c, 0);
-	client_verb(c, j->id, "put", (const char *const[]){"path", path, "into", into ? "1" : "0", NULL});
+	client_verb(c, j->id, "put",
+		    (const char *const[]){"path", path, "into", into ? "1" : "0", NULL});
 	client_input(j, archive, len, true);
 	return j;
 }

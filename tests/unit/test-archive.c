@@ -57,7 +57,8 @@ static int pack(const char *rel, struct buf *out, size_t step, struct err *err)
 	return (int)n;
 }
 
-static int unpack(const char *rel, const char *name, const void *data, size_t n, size_t step, struct err *err)
+static int unpack(const char *rel, const char *name, const void *data, size_t n, size_t step,
+		  struct err *err)
 {
 	_cleanup_close_ int fd = open(at(rel), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	struct archive_reader *r;
@@ -103,7 +104,8 @@ static void make_tree(void)
 	put("src/none", "", 0, 0600);
 	put("src/sub/tool", "#!/bin/sh\n", 10, 0755);
 	put("src/sub/name with \n newline", "x", 1, 0444);
-	if (symlink("../../etc/passwd", at("src/link")) < 0 || symlink("nowhere", at("src/sub/dangling")) < 0)
+	if (symlink("../../etc/passwd", at("src/link")) < 0 ||
+	    symlink("nowhere", at("src/sub/dangling")) < 0)
 		perror("symlink");
 	struct timespec t[2] = {{.tv_sec = 1}, {.tv_sec = 1000000001, .tv_nsec = 123456789}};
 	utimensat(AT_FDCWD, at("src/big"), t, 0);
@@ -124,8 +126,9 @@ static void same_tree(const char *rel, size_t step_out, size_t step_in)
 	char sub[64];
 	struct stat st;
 	snprintf(sub, sizeof(sub), "%s/src/big", rel);
-	ok(stat(at(sub), &st) == 0 && st.st_mtim.tv_sec == 1000000001 && st.st_mtim.tv_nsec == 123456789 &&
-		   (st.st_mode & 07777) == 0644, "a file keeps mode and time");
+	ok(stat(at(sub), &st) == 0 && st.st_mtim.tv_sec == 1000000001 &&
+		   st.st_mtim.tv_nsec == 123456789 && (st.st_mode & 07777) == 0644,
+	   "a file keeps mode and time");
 	snprintf(sub, sizeof(sub), "%s/src/sub", rel);
 	ok(stat(at(sub), &st) == 0 && st.st_mtim.tv_sec == 1000000001 && (st.st_mode & 07777) == 0750,
 	   "a folder keeps mode and time");
@@ -140,23 +143,28 @@ static void names_and_targets(void)
 	struct err err = ERR_INIT;
 	mkdir(at("n"), 0755);
 	pack("src/none", &a, 4096, &err);
-	is_int(unpack("n", "other", buf_head(&a), buf_len(&a), 4096, &err), 0, "one file under another name");
+	is_int(unpack("n", "other", buf_head(&a), buf_len(&a), 4096, &err), 0,
+	       "one file under another name");
 	ok(path_exists(at("n/other")) && entries("n") == 1, "it is there, and nothing else");
 	ok(unpack("n", "../x", buf_head(&a), buf_len(&a), 4096, &err) < 0 && err.code == EINVAL,
 	   "a new name with a slash is refused");
 	_cleanup_close_ int fd = -1;
 	_cleanup_free_ char *name = NULL;
-	ok(archive_target(at("n"), false, &fd, &name, &err) == 0 && !name, "an existing folder is gone into");
+	ok(archive_target(at("n"), false, &fd, &name, &err) == 0 && !name,
+	   "an existing folder is gone into");
 	close(TAKE_FD(fd));
 	ok(archive_target(at("n/new"), false, &fd, &name, &err) == 0 && name && strcmp(name, "new") == 0,
 	   "another path is a new name");
 	char *none;
 	int nofd;
-	ok(archive_target(at("n/new"), true, &nofd, &none, &err) < 0 && err.code == ENOENT, "unless it must be a folder");
-	ok(archive_target(at("no/such"), false, &nofd, &none, &err) < 0 && err.code == ENOENT, "its folder must exist");
+	ok(archive_target(at("n/new"), true, &nofd, &none, &err) < 0 && err.code == ENOENT,
+	   "unless it must be a folder");
+	ok(archive_target(at("no/such"), false, &nofd, &none, &err) < 0 && err.code == ENOENT,
+	   "its folder must exist");
 	char *paths[] = {at("src/missing")};
 	struct archive_writer *w;
-	ok(archive_writer_create(paths, 1, &w, &err) < 0 && err.code == ENOENT && strstr(err.text, "missing"),
+	ok(archive_writer_create(paths, 1, &w, &err) < 0 && err.code == ENOENT &&
+		   strstr(err.text, "missing"),
 	   "a source that is not there is named");
 	char *two[] = {at("src/none"), at("src/sub")};
 	ok(archive_writer_create(two, 2, &w, &err) == 0, "two sources in one archive");
@@ -187,7 +195,8 @@ static void files_are_replaced_whole(void)
 	unlink(at("r/big"));
 	if (symlink("../outside", at("r/big")) < 0)
 		perror("symlink");
-	is_int(unpack("r", NULL, buf_head(&a), buf_len(&a), 1000, &err), 0, "a link in the way of a file");
+	is_int(unpack("r", NULL, buf_head(&a), buf_len(&a), 1000, &err), 0,
+	       "a link in the way of a file");
 	struct stat st;
 	_cleanup_free_ char *safe = get("outside", NULL);
 	ok(lstat(at("r/big"), &st) == 0 && S_ISREG(st.st_mode) && safe && strcmp(safe, "safe") == 0,
@@ -202,8 +211,14 @@ static void files_are_replaced_whole(void)
 /* A hand-made archive. */
 static void head(struct buf *b, int kind, const char *name, const char *target)
 {
-	unsigned char h[20] = {(unsigned char)kind, (unsigned char)strlen(name), 0, (unsigned char)strlen(target),
-			       0, 0, 1, 0xed};
+	unsigned char h[20] = {(unsigned char)kind,
+			       (unsigned char)strlen(name),
+			       0,
+			       (unsigned char)strlen(target),
+			       0,
+			       0,
+			       1,
+			       0xed};
 	buf_add(b, h, sizeof(h));
 	buf_adds(b, name);
 	buf_adds(b, target);
@@ -308,13 +323,15 @@ static void changing_sources(void)
 	put("special/f", "x", 1, 0644);
 	is_int(pack("special", &a, 4096, &err), 0, "a pipe in a tree does not stop the copy");
 	char *fifo[] = {at("special/fifo")};
-	ok(archive_writer_create(fifo, 1, &w, &err) < 0 && err.code == ENOTSUP, "a pipe itself cannot be copied");
+	ok(archive_writer_create(fifo, 1, &w, &err) < 0 && err.code == ENOTSUP,
+	   "a pipe itself cannot be copied");
 	buf_clear(&a);
 	char *version[] = {(char *)"/proc/self/status"};
 	n = archive_writer_create(version, 1, &w, &err);
 	while (n >= 0 && (n = archive_writer_read(w, block, sizeof(block), &err)) > 0)
 		buf_add(&a, block, (size_t)n);
-	ok(n == 0 && archive_writer_count(w).bytes > 100, "a file of /proc has its content though its size is 0");
+	ok(n == 0 && archive_writer_count(w).bytes > 100,
+	   "a file of /proc has its content though its size is 0");
 	archive_writer_destroy(w);
 }
 
@@ -332,7 +349,8 @@ static void full_disk(void)
 	setrlimit(RLIMIT_FSIZE, &little);
 	int code = unpack("full", NULL, buf_head(&a), buf_len(&a), 65536, &err);
 	setrlimit(RLIMIT_FSIZE, &was);
-	ok(code < 0 && err.code == EFBIG && strstr(err.text, "big"), "no room: the error names the file: %s", err.text);
+	ok(code < 0 && err.code == EFBIG && strstr(err.text, "big"),
+	   "no room: the error names the file: %s", err.text);
 	is_int(entries("full"), 0, "and no part of it stays");
 }
 

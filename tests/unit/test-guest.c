@@ -62,16 +62,17 @@ static void begins(void)
 	struct utsname before, after;
 	uname(&before);
 	ok(client_until(&c, &c.hellos, 1), "it says hello");
-	client_setup(&c, KV("hostname", "evil-name", "time_ns", "1", "rank", "3", "size", "8", "hosts", "x", "env",
-			    "COLOUR=blue 'n' green", "env", "not a variable", "mac", "52:54:00:00:00:01", "ipv4",
-			    "10.0.0.1/8"));
+	client_setup(&c, KV("hostname", "evil-name", "time_ns", "1", "rank", "3", "size", "8",
+			    "hosts", "x", "env", "COLOUR=blue 'n' green", "env", "not a variable",
+			    "mac", "52:54:00:00:00:01", "ipv4", "10.0.0.1/8"));
 	is_int(c.readies, 1, "setup is answered by ready");
 	uname(&after);
 	ok(strcmp(before.nodename, after.nodename) == 0 && time(NULL) > 1000000000,
 	   "an ordinary process touches neither name nor clock");
 	ok(c.logs == 1 && strstr(c.last_log, "not a variable"), "what is no variable is told");
 	client_verb(&c, 5, "stats", NULL);
-	ok(ping() && kv_num(buf_head(&c.stats), buf_len(&c.stats), "mem_total", 0) > 1 << 20, "stats");
+	ok(ping() && kv_num(buf_head(&c.stats), buf_len(&c.stats), "mem_total", 0) > 1 << 20,
+	   "stats");
 }
 
 static void exit_codes(void)
@@ -93,9 +94,10 @@ static void exit_codes(void)
 	for (size_t i = 0; i < ARRAY_SIZE(t); i++) {
 		struct job *j = run(SH(t[i].script), NULL);
 		bool out = t[i].out ? text_is(j, 1, t[i].out)
-				    : buf_len(&j->out[1]) == 2 && memcmp(buf_head(&j->out[1]), "\0\377", 2) == 0;
-		ok(j->started && j->pid > 1 && j->code == t[i].code && j->signal == t[i].signal && out &&
-			   text_is(j, 2, t[i].err) && j->end[1] && j->end[2],
+				    : buf_len(&j->out[1]) == 2 &&
+					      memcmp(buf_head(&j->out[1]), "\0\377", 2) == 0;
+		ok(j->started && j->pid > 1 && j->code == t[i].code && j->signal == t[i].signal &&
+			   out && text_is(j, 2, t[i].err) && j->end[1] && j->end[2],
 		   "%s: code %d, signal %d", t[i].script, j->code, j->signal);
 		client_forget(&c, j);
 	}
@@ -104,13 +106,16 @@ static void exit_codes(void)
 static void cannot_run(void)
 {
 	struct job *j = run(ARGV("no-such-program-here"), NULL);
-	ok(j->code == 127 && strstr(buf_cstr(&j->out[2]), "no-such-program-here: not found"), "not there: 127");
+	ok(j->code == 127 && strstr(buf_cstr(&j->out[2]), "no-such-program-here: not found"),
+	   "not there: 127");
 	client_forget(&c, j);
 	j = run(ARGV("/etc/passwd"), NULL);
-	ok(j->code == 126 && strstr(buf_cstr(&j->out[2]), "Permission denied"), "not executable: 126");
+	ok(j->code == 126 && strstr(buf_cstr(&j->out[2]), "Permission denied"),
+	   "not executable: 126");
 	client_forget(&c, j);
 	j = run(SH("true"), KV("cwd", "/no/such/folder"));
-	ok(j->code == 126 && strstr(buf_cstr(&j->out[2]), "/no/such/folder"), "no such folder: 126");
+	ok(j->code == 126 && strstr(buf_cstr(&j->out[2]), "/no/such/folder"),
+	   "no such folder: 126");
 	client_forget(&c, j);
 	j = run(SH("true"), KV("user", "nobody-of-that-name"));
 	ok(j->error == ENOENT && strstr(j->text, "nobody-of-that-name"), "no such user: %s", j->text);
@@ -123,7 +128,8 @@ static void cannot_run(void)
 	client_forget(&c, j);
 	j = run(ARGV("env"), KV("env", "A=1", "env", "PATH=/usr/bin:/bin", "env", "A=2"));
 	ok(strstr(buf_cstr(&j->out[1]), "\nA=2") && !strstr(buf_cstr(&j->out[1]), "A=1") &&
-		   strstr(buf_cstr(&j->out[1]), "PATH=/usr/bin:/bin\n") && strstr(buf_cstr(&j->out[1]), "HOME=/"),
+		   strstr(buf_cstr(&j->out[1]), "PATH=/usr/bin:/bin\n") &&
+		   strstr(buf_cstr(&j->out[1]), "HOME=/"),
 	   "the request's variables win, the usual ones are set");
 	client_forget(&c, j);
 	j = run(ARGV("pwd"), KV("cwd", "/usr/bin"));
@@ -140,9 +146,12 @@ static void cannot_run(void)
 	if (geteuid() == 0)
 		ok(text_is(j, 1, "4321\n4322\n"), "another user and group");
 	else
-		ok(j->code == 126 && strstr(buf_cstr(&j->out[2]), "4321"), "another user cannot be had");
+		ok(j->code == 126 && strstr(buf_cstr(&j->out[2]), "4321"),
+		   "another user cannot be had");
 	client_forget(&c, j);
-	j = run(SH("ulimit -n; grep SigIgn /proc/self/status; grep SigBlk /proc/self/status; ls /proc/self/fd | wc -l"), NULL);
+	j = run(SH("ulimit -n; grep SigIgn /proc/self/status; grep SigBlk /proc/self/status; ls "
+		   "/proc/self/fd | wc -l"),
+		NULL);
 	ok(text_is(j, 1, "1024\nSigIgn:\t0000000000000000\nSigBlk:\t0000000000000000\n4\n"), /* 0-2, and ls reading */
 	   "limits, signals and descriptors are a fresh program's");
 	client_forget(&c, j);
@@ -185,14 +194,16 @@ static void windows_hold(void)
 		;
 	for (int i = 0; i < 20; i++)
 		ping();
-	ok(j->got[1] == 50000 && !j->ended, "output stops at the window: %llu", (unsigned long long)j->got[1]);
+	ok(j->got[1] == 50000 && !j->ended, "output stops at the window: %llu",
+	   (unsigned long long)j->got[1]);
 	struct job *other = run(SH("echo meanwhile"), NULL);
 	ok(text_is(other, 1, "meanwhile\n"), "others go on");
 	client_forget(&c, other);
 	frame_write_credit(&c.out, j->id, 0, 1, 500000);
 	j->allowed[1] += 500000;
 	client_wait(&c, j);
-	ok(j->got[1] == 500000 && text_is(j, 2, "end\n") && j->code == 0, "and goes on with credit");
+	ok(j->got[1] == 500000 && text_is(j, 2, "end\n") && j->code == 0,
+	   "and goes on with credit");
 	client_forget(&c, j);
 
 	j = client_exec(&c, SH("head -c 300000 /dev/zero | tee /dev/stderr"), 1000, NULL);
@@ -219,7 +230,8 @@ static void background_children(void)
 {
 	struct job *j = run(SH("sleep 300 & echo $!; exit 7"), NULL);
 	pid_t pid = (pid_t)atoi(buf_cstr(&j->out[1]));
-	ok(j->code == 7 && pid > 1 && kill(pid, 0) == 0, "a child in the background does not hold the end");
+	ok(j->code == 7 && pid > 1 && kill(pid, 0) == 0,
+	   "a child in the background does not hold the end");
 	if (pid > 1)
 		kill(pid, SIGKILL);
 	client_forget(&c, j);
@@ -230,8 +242,9 @@ static void background_children(void)
 
 static void signals_and_cancel(void)
 {
-	struct job *j = client_exec(&c, SH("trap 'echo got; exit 3' USR1; echo go; while :; do sleep 0.02; done"),
-				    WINDOW, NULL);
+	struct job *j = client_exec(
+		&c, SH("trap 'echo got; exit 3' USR1; echo go; while :; do sleep 0.02; done"),
+		WINDOW, NULL);
 	while (!j->got[1] && client_pump(&c, CLIENT_WAIT_MS))
 		;
 	client_verb(&c, j->id, "signal", KV("signal", "10"));
@@ -254,24 +267,28 @@ static void signals_and_cancel(void)
 
 static void terminal(void)
 {
-	struct job *j = run(SH("test -t 0 && test -t 1 && test -t 2 && stty size && echo $TERM >&2"),
-			    KV("tty", "1", "rows", "33", "cols", "111", "stdin", "1", "env", "TERM=xterm"));
-	ok(j->code == 0 && text_is(j, 1, "33 111\r\nxterm\r\n") && j->got[2] == 0, "a terminal of the asked size");
+	struct job *j =
+		run(SH("test -t 0 && test -t 1 && test -t 2 && stty size && echo $TERM >&2"),
+		    KV("tty", "1", "rows", "33", "cols", "111", "stdin", "1", "env", "TERM=xterm"));
+	ok(j->code == 0 && text_is(j, 1, "33 111\r\nxterm\r\n") && j->got[2] == 0,
+	   "a terminal of the asked size");
 	client_forget(&c, j);
-	j = client_exec(&c, SH("trap 'stty size; exit 0' WINCH; echo go; while :; do sleep 0.02; done"), WINDOW,
-			KV("tty", "1", "stdin", "1"));
+	j = client_exec(&c, SH("trap 'stty size; exit 0' WINCH; echo go; while :; do sleep 0.02; done"),
+			WINDOW, KV("tty", "1", "stdin", "1"));
 	while (!j->got[1] && client_pump(&c, CLIENT_WAIT_MS))
 		;
 	client_verb(&c, j->id, "resize", KV("rows", "50", "cols", "60"));
 	client_wait(&c, j);
 	ok(j->code == 0 && strstr(buf_cstr(&j->out[1]), "50 60"), "which can be resized");
 	client_forget(&c, j);
-	j = client_exec(&c, SH("stty -echo; echo go; cat; echo over"), WINDOW, KV("tty", "1", "stdin", "1"));
+	j = client_exec(&c, SH("stty -echo; echo go; cat; echo over"), WINDOW,
+			KV("tty", "1", "stdin", "1"));
 	while (!j->got[1] && client_pump(&c, CLIENT_WAIT_MS))
 		;
 	client_input(j, "typed\n", 6, true);
 	client_wait(&c, j);
-	ok(j->code == 0 && text_is(j, 1, "go\r\ntyped\r\nover\r\n"), "takes input and an end of input");
+	ok(j->code == 0 && text_is(j, 1, "go\r\ntyped\r\nover\r\n"),
+	   "takes input and an end of input");
 	client_forget(&c, j);
 	j = client_exec(&c, ARGV("cat"), WINDOW, KV("tty", "1", "stdin", "1"));
 	client_input(j, "x\n", 2, false);
@@ -336,8 +353,11 @@ static void make_tree(void)
 {
 	char cmd[1024];
 	snprintf(cmd, sizeof(cmd),
-		 "cd %s && mkdir -p tree/sub/empty back putdir && seq 300000 >tree/big && : >tree/none && "
-		 "ln -s big tree/link && echo x >tree/sub/x && chmod 750 tree/sub && chmod 600 tree/none", top);
+		 "cd %s && mkdir -p tree/sub/empty back putdir && seq 300000 >tree/big && : "
+		 ">tree/none && "
+		 "ln -s big tree/link && echo x >tree/sub/x && chmod 750 tree/sub && chmod 600 "
+		 "tree/none",
+		 top);
 	if (system(cmd) != 0)
 		printf("# the tree could not be made\n");
 }
@@ -369,7 +389,8 @@ static void copies(void)
 	client_forget(&c, j);
 	j = client_get(&c, at("newname"), 100000);
 	client_wait(&c, j);
-	ok(j->done && j->files == 3 && unpack(at("back"), &j->out[1]) == 0 && same("tree", "back/newname"),
+	ok(j->done && j->files == 3 && unpack(at("back"), &j->out[1]) == 0 &&
+		   same("tree", "back/newname"),
 	   "get it back through a small window");
 	client_forget(&c, j);
 	j = client_get(&c, at("nothing"), 100000);
@@ -439,11 +460,13 @@ static void ends(const char *what, const char *bytes, size_t n, int want)
 	while (buf_len(&d.out) && client_pump(&d, CLIENT_WAIT_MS))
 		;
 	int status = client_close_and_wait(&d);
-	ok(WIFEXITED(status) && WEXITSTATUS(status) == want, "%s: it ends with %d (status %#x)", what, want, status);
+	ok(WIFEXITED(status) && WEXITSTATUS(status) == want, "%s: it ends with %d (status %#x)",
+	   what, want, status);
 	uint64_t until = time_mono_ms() + CLIENT_WAIT_MS / 4;
 	do /* we are the reaper of what is orphaned */
 		waitpid(-pid, NULL, WNOHANG);
-	while (kill(-pid, 0) == 0 && time_mono_ms() < until && nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL) == 0);
+	while (kill(-pid, 0) == 0 && time_mono_ms() < until &&
+	       nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL) == 0);
 	ok(pid > 1 && kill(-pid, 0) < 0 && errno == ESRCH, "and leaves no program");
 	client_finish(&d);
 }
@@ -456,7 +479,8 @@ static void small_enough(void)
 	struct stat st;
 	if (stat(guest, &st) < 0)
 		st.st_size = -1;
-	ok(st.st_size > 0 && st.st_size <= 300 * 1024, "the program is at most 300 KiB: %lld", (long long)st.st_size);
+	ok(st.st_size > 0 && st.st_size <= 300 * 1024, "the program is at most 300 KiB: %lld",
+	   (long long)st.st_size);
 #endif
 }
 

@@ -18,8 +18,8 @@ static void frames_come_back(void)
 	static const unsigned char head[] = {0, 0, 0, 5, 2, 2, 0, 1, 0, 0, 0, 7, 1, 2, 3, 4, 'h'};
 	ok(memcmp(buf_head(&b), head, sizeof(head)) == 0, "the header is laid out as documented");
 	is_int(frame_read(&b, FRAME_MAX_GUEST, &f, &err), 1, "first frame is read");
-	ok(f.type == FRAME_DATA && f.fd == 2 && f.flags == FRAME_EOF && f.id == 7 && f.rank == 0x01020304 &&
-		   f.len == 5 && memcmp(f.payload, "hello", 5) == 0,
+	ok(f.type == FRAME_DATA && f.fd == 2 && f.flags == FRAME_EOF && f.id == 7 &&
+		   f.rank == 0x01020304 && f.len == 5 && memcmp(f.payload, "hello", 5) == 0,
 	   "it is what was written");
 	frame_drop(&b, &f);
 	is_int(frame_read(&b, FRAME_MAX_GUEST, &f, &err), 1, "second frame is read");
