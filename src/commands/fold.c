@@ -8,10 +8,13 @@
 #include "base/path.h"
 
 #define LINE_MAX_BYTES (16u << 10) /* a longer line is broken there */
+#define OUT_MAX (64u << 10)        /* bytes gathered for one write */
+#define FULL_WAIT_MS 20 /* a VM that has no credit left waits so long for the others' lines */
 
 struct source {
 	uint32_t rank;
 	bool ended;
+	uint32_t owed; /* bytes written, not told yet */
 	struct buf buf;
 };
 
@@ -20,18 +23,37 @@ struct fold {
 	bool label;
 	struct source *sources;
 	size_t n;
-	size_t waiting; /* bytes in all buffers */
+	size_t waiting; /* bytes in all sources' buffers */
+	struct buf out;
 	uint32_t window;
 	struct evtimer *timer;
-	bool timer_runs;
+	bool timer_runs, hurry; /* hurry: the timer runs with FULL_WAIT_MS */
 	void (*on_written)(void *arg, struct fold *f, uint32_t rank, uint32_t bytes);
 	void *arg;
 };
 
 static void put(struct fold *f, const void *p, size_t n)
 {
-	if (!f->error && fd_write_all(f->fd, p, n) < 0)
+	if (n && !f->error && fd_write_all(f->fd, p, n) < 0)
 		f->error = errno;
+}
+
+static void put_gathered(struct fold *f)
+{
+	put(f, buf_head(&f->out), buf_len(&f->out));
+	buf_clear(&f->out);
+}
+
+/* Told in large pieces: credit for a few bytes would make the VM send a few bytes, for ever (the silly window
+ * syndrome of RFC 813). What is held back is a part of the window only, so the VM never waits for it. */
+static void written(struct fold *f, struct source *s, size_t n)
+{
+	s->owed += (uint32_t)n;
+	if (s->owed < f->window / 4)
+		return;
+	uint32_t owed = s->owed;
+	s->owed = 0;
+	f->on_written(f->arg, f, s->rank, owed);
 }
 
 /* The length of the first line that can be printed, with its newline; 0: none yet. */
@@ -50,14 +72,14 @@ static void take(struct fold *f, struct source *s, size_t n)
 {
 	buf_consume(&s->buf, n);
 	f->waiting -= n;
-	f->on_written(f->arg, f, s->rank, (uint32_t)n);
+	written(f, s, n);
 }
 
 /* Prints one group: the first source that has a line, and all whose line is the same. */
 static void print_group(struct fold *f, size_t first, size_t len)
 {
 	_cleanup_rankset_ struct rankset set = RANKSET_INIT;
-	_cleanup_buf_ struct buf out = BUF_INIT, ranks = BUF_INIT;
+	_cleanup_buf_ struct buf ranks = BUF_INIT;
 	_cleanup_free_ char *line = xmemdup0(buf_head(&f->sources[first].buf), len);
 	for (size_t i = first; i < f->n; i++) {
 		struct source *s = &f->sources[i];
@@ -67,11 +89,12 @@ static void print_group(struct fold *f, size_t first, size_t len)
 		}
 	}
 	rankset_format(&set, &ranks);
-	buf_addf(&out, rankset_count(&set) > 1 ? "vm[%s]: " : "vm%s: ", buf_cstr(&ranks));
-	buf_add(&out, line, len);
+	buf_addf(&f->out, rankset_count(&set) > 1 ? "vm[%s]: " : "vm%s: ", buf_cstr(&ranks));
+	buf_add(&f->out, line, len);
 	if (line[len - 1] != '\n')
-		buf_addc(&out, '\n');
-	put(f, buf_head(&out), buf_len(&out));
+		buf_addc(&f->out, '\n');
+	if (buf_len(&f->out) >= OUT_MAX)
+		put_gathered(f);
 }
 
 static void print_lines(struct fold *f, bool force)
@@ -91,18 +114,29 @@ static void print_lines(struct fold *f, bool force)
 			break;
 		print_group(f, first, len);
 	}
-	bool want = f->waiting > 0;
-	if (want && !f->timer_runs)
-		evtimer_start(f->timer, FOLD_WAIT_MS, 0);
-	else if (!want)
+	put_gathered(f);
+	if (!f->waiting) {
 		evtimer_stop(f->timer);
-	f->timer_runs = want;
+		f->timer_runs = f->hurry = false;
+	} else if (!f->timer_runs) {
+		evtimer_start(f->timer, FOLD_WAIT_MS, 0);
+		f->timer_runs = true;
+	}
+}
+
+/* A VM that is far ahead has no credit to go on with: the others get a moment to catch up, no more. */
+static void hurry(struct fold *f, const struct source *s)
+{
+	if (f->hurry || buf_len(&s->buf) < f->window / 2)
+		return;
+	evtimer_start(f->timer, FULL_WAIT_MS, 0);
+	f->timer_runs = f->hurry = true;
 }
 
 static void on_timer(void *arg)
 {
 	struct fold *f = arg;
-	f->timer_runs = false;
+	f->timer_runs = f->hurry = false;
 	print_lines(f, true);
 }
 
@@ -126,6 +160,7 @@ void fold_destroy(struct fold *f)
 		return;
 	for (size_t i = 0; i < f->n; i++)
 		buf_finish(&f->sources[i].buf);
+	buf_finish(&f->out);
 	evtimer_destroy(f->timer);
 	free(f->sources);
 	free(f);
@@ -152,14 +187,13 @@ void fold_add(struct fold *f, uint32_t rank, const char *p, size_t n, bool eof)
 	s->ended = s->ended || eof;
 	if (!f->label) {
 		put(f, p, n);
-		if (n)
-			f->on_written(f->arg, f, rank, (uint32_t)n);
+		written(f, s, n);
 		return;
 	}
 	buf_add(&s->buf, p, n);
 	f->waiting += n;
-	/* A VM that is far ahead must not wait for the others: it has no credit left to go on with. */
-	print_lines(f, buf_len(&s->buf) >= f->window / 2);
+	print_lines(f, false);
+	hurry(f, s);
 }
 
 void fold_end_rank(struct fold *f, uint32_t rank)
