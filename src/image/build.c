@@ -165,7 +165,7 @@ static bool has_sshd(const char *root)
 	return lstat(p, &st) == 0 && S_ISREG(st.st_mode);
 }
 
-static int finish_image(struct job *j, const char *root, const char *image, int64_t started,
+static int finish_image(struct job *j, const char *root, const char *image, struct timespec started,
 			struct manifest_parts *m, struct sandbox_self *self, struct err *err)
 {
 	char tree[DIGEST_HEX], id[DIGEST_HEX];
@@ -193,7 +193,9 @@ static int build_all(struct job *j, const char *dir, const char *work, struct sa
 	_cleanup_strvec_ struct strvec modules = STRVEC_INIT;
 	_cleanup_(kernel_finish) struct kernel k = {0};
 	struct manifest_parts m = {.modules = &modules};
-	int64_t started = time(NULL);
+	struct timespec started;
+	/* The clock that the kernel stamps files with: one made from here on is not earlier. */
+	clock_gettime(CLOCK_REALTIME_COARSE, &started);
 	if (mkdir(root, 0755) < 0 || mkdir(image, 0700) < 0)
 		return err_errno(err, errno, "%s", work);
 	if (make_base(j, root, work, self, err) < 0 || rootfs_check(root, j->r, err) < 0 ||

@@ -15,7 +15,7 @@
 #include "image/rootfs.h"
 #include "image/run.h"
 
-#define FILE_BYTES_MAX (1ull << 32)
+#define FOLDER_DEPTH_MAX 128u /* two descriptors a level */
 
 /* --- files --- */
 
@@ -47,8 +47,87 @@ static int copy_fd(int from, int to, struct err *err)
 
 struct one_file {
 	const struct vse_file *f;
-	int source;
+	int source; /* the file or folder on the host, opened outside; -1: inline */
+	bool folder;
 };
+
+static int put_file(int dirfd, const char *name, int source, const struct vse_file *f, mode_t mode,
+		    struct err *err)
+{
+	/* A link in place of the file (a distribution's /etc/resolv.conf) is replaced, not followed. */
+	struct stat st;
+	if (fstatat(dirfd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && !S_ISDIR(st.st_mode))
+		unlinkat(dirfd, name, 0);
+	_cleanup_close_ int fd = openat(dirfd, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return err_errno(err, errno, "%s", name);
+	const char *text = f->content ? f->content : "";
+	if (source >= 0 ? copy_fd(source, fd, err) < 0 : fd_write_all(fd, text, strlen(text)) < 0)
+		return source >= 0 ? -1 : err_errno(err, errno, "write");
+	if (fchown(fd, f->uid, f->gid) < 0 || fchmod(fd, mode) < 0)
+		return err_errno(err, errno, "owner %u:%u, mode %04o", f->uid, f->gid, mode);
+	return 0;
+}
+
+static int put_link(int from, int to, const char *name, const struct vse_file *f, struct err *err)
+{
+	char target[4097];
+	ssize_t n = readlinkat(from, name, target, sizeof(target) - 1);
+	if (n < 0)
+		return err_errno(err, errno, "%s", name);
+	target[n] = '\0';
+	unlinkat(to, name, 0);
+	if (symlinkat(target, to, name) < 0 ||
+	    fchownat(to, name, f->uid, f->gid, AT_SYMLINK_NOFOLLOW) < 0)
+		return err_errno(err, errno, "%s", name);
+	return 0;
+}
+
+static int put_folder(int from, int to, const struct vse_file *f, unsigned depth, struct err *err);
+
+static int put_entry(int from, int to, const char *name, const struct vse_file *f, unsigned depth,
+		     struct err *err)
+{
+	struct stat st;
+	if (fstatat(from, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return err_errno(err, errno, "%s", name);
+	if (S_ISLNK(st.st_mode))
+		return put_link(from, to, name, f, err);
+	if (!S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode))
+		return err_set(err, EINVAL, "%s: neither file, folder nor link", name);
+	_cleanup_close_ int in = openat(from, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	if (in < 0)
+		return err_errno(err, errno, "%s", name);
+	/* Set-user-ID and the like are only ever given by the VSE. */
+	if (S_ISREG(st.st_mode))
+		return put_file(to, name, in, f, st.st_mode & 0777, err);
+	if (mkdirat(to, name, 0700) < 0 && errno != EEXIST)
+		return err_errno(err, errno, "%s", name);
+	_cleanup_close_ int sub = openat(to, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (sub < 0)
+		return err_errno(err, errno, "%s", name);
+	if (put_folder(in, sub, f, depth + 1, err) < 0)
+		return err_prefix(err, "%s/", name);
+	if (fchown(sub, f->uid, f->gid) < 0 || fchmod(sub, st.st_mode & 0777) < 0)
+		return err_errno(err, errno, "%s", name);
+	return 0;
+}
+
+static int put_folder(int from, int to, const struct vse_file *f, unsigned depth, struct err *err)
+{
+	if (depth > FOLDER_DEPTH_MAX)
+		return err_set(err, ELOOP, "deeper than %u folders", FOLDER_DEPTH_MAX);
+	int copy = openat(from, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), code = 0;
+	DIR *d = copy < 0 ? NULL : fdopendir(copy);
+	if (!d)
+		return err_errno(err, errno, "read folder");
+	struct dirent *e;
+	while (code == 0 && (e = readdir(d)))
+		if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
+			code = put_entry(from, to, e->d_name, f, depth, err);
+	closedir(d);
+	return code;
+}
 
 /* Inside the root: its links lead nowhere else. */
 static int write_file(void *arg, struct err *err)
@@ -56,22 +135,21 @@ static int write_file(void *arg, struct err *err)
 	struct one_file *o = arg;
 	const struct vse_file *f = o->f;
 	if (parents(f->path, err) < 0)
+		return err_prefix(err, "file %s: ", f->path);
+	if (!o->folder) {
+		if (put_file(AT_FDCWD, f->path, o->source, f, f->mode & 07777, err) < 0)
+			return err_prefix(err, "file %s: ", f->path);
+		return 0;
+	}
+	if (path_mkdirs(f->path, 0755, err) < 0)
 		return -1;
-	/* A link in place of the file (a distribution's /etc/resolv.conf) is replaced, not
-	 * followed. */
-	struct stat st;
-	if (lstat(f->path, &st) == 0 && !S_ISDIR(st.st_mode))
-		unlink(f->path);
-	_cleanup_close_ int fd = open(f->path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-	if (fd < 0)
+	_cleanup_close_ int to = open(f->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (to < 0)
 		return err_errno(err, errno, "file %s", f->path);
-	if (o->source >= 0 ? copy_fd(o->source, fd, err) < 0
-			   : fd_write_all(fd, f->content ? f->content : "",
-					  f->content ? strlen(f->content) : 0) < 0)
-		return err_set(err, errno, "file %s: cannot be written", f->path);
-	if (fchown(fd, f->uid, f->gid) < 0 || fchmod(fd, f->mode & 07777) < 0)
-		return err_errno(err, errno, "file %s: owner %u:%u, mode %04o", f->path, f->uid,
-				 f->gid, f->mode);
+	if (put_folder(o->source, to, f, 0, err) < 0)
+		return err_prefix(err, "file %s: ", f->path);
+	if (fchown(to, f->uid, f->gid) < 0 || fchmod(to, f->mode & 07777) < 0)
+		return err_errno(err, errno, "file %s: owner %u:%u", f->path, f->uid, f->gid);
 	return 0;
 }
 
@@ -80,9 +158,11 @@ int rootfs_files(const char *root, const struct recipe *r, struct err *err)
 	for (size_t i = 0; i < r->v->n_files; i++) {
 		const struct vse_file *f = &r->v->files[i];
 		_cleanup_close_ int fd = -1;
-		if (f->source && (fd = open(f->source, O_RDONLY | O_CLOEXEC)) < 0)
+		struct stat st = {0};
+		if (f->source &&
+		    ((fd = open(f->source, O_RDONLY | O_CLOEXEC)) < 0 || fstat(fd, &st) < 0))
 			return err_errno(err, errno, "file %s: %s", f->path, f->source);
-		struct one_file o = {f, fd};
+		struct one_file o = {f, fd, S_ISDIR(st.st_mode)};
 		if (rootfs_inside(root, write_file, &o, err) < 0)
 			return -1;
 	}

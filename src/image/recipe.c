@@ -62,8 +62,12 @@ static int add_files(struct recipe *r, struct err *err)
 	for (size_t i = 0; i < r->v->n_files; i++) {
 		const struct vse_file *f = &r->v->files[i];
 		char hex[DIGEST_HEX];
+		struct stat st;
 		if (f->source) {
-			if (digest_path(f->source, hex, err) < 0)
+			if (stat(f->source, &st) < 0)
+				return err_errno(err, errno, "file %s: %s", f->path, f->source);
+			if (S_ISDIR(st.st_mode) ? tree_digest(f->source, TREE_CONTENT_ONLY, hex, err) < 0
+						: digest_path(f->source, hex, err) < 0)
 				return err_prefix(err, "file %s: ", f->path);
 		} else {
 			_cleanup_digest_ struct digest *d = digest_new();

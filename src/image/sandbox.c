@@ -13,12 +13,16 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 
 #include "base/alloc.h"
 #include "base/log.h"
 #include "base/path.h"
 #include "image/run.h"
 #include "image/subid.h"
+
+#define REMOVE_TRIES 100
+#define REMOVE_PAUSE_NS 20000000
 
 enum kind { SAY_MAP, SAY_PROGRESS, SAY_RESULT, SAY_ERROR, SAY_DONE };
 
@@ -290,9 +294,9 @@ static int take_messages(struct sandbox *s, image_progress_fn *progress, void *a
 	}
 }
 
-int sandbox_run(const char *dir, sandbox_fn *fn, void *arg, const int *keep, size_t n_keep,
-		image_progress_fn *progress, void *progress_arg, struct sandbox **ret,
-		char ret_result[SANDBOX_RESULT_MAX], struct err *err)
+static int run_once(const char *dir, sandbox_fn *fn, void *arg, const int *keep, size_t n_keep,
+		    image_progress_fn *progress, void *progress_arg, struct sandbox **ret,
+		    char ret_result[SANDBOX_RESULT_MAX], struct err *err)
 {
 	int sp[2];
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sp) < 0)
@@ -352,10 +356,24 @@ int sandbox_remove(const char *path, struct err *err)
 	_cleanup_free_ char *own = xasprintf("%s.rm", path), *copy = xstrdup(path);
 	struct sandbox *s = NULL;
 	char result[SANDBOX_RESULT_MAX];
-	if (sandbox_run(own, remove_fn, copy, NULL, 0, NULL, NULL, &s, result, err) < 0)
+	if (run_once(own, remove_fn, copy, NULL, 0, NULL, NULL, &s, result, err) < 0)
 		return -1;
 	sandbox_end(s);
 	return 0;
+}
+
+int sandbox_run(const char *dir, sandbox_fn *fn, void *arg, const int *keep, size_t n_keep,
+		image_progress_fn *progress, void *progress_arg, struct sandbox **ret,
+		char ret_result[SANDBOX_RESULT_MAX], struct err *err)
+{
+	if (run_once(dir, fn, arg, keep, n_keep, progress, progress_arg, ret, ret_result, err) == 0)
+		return 0;
+	/* There is something left only if the keeper itself was killed. The kernel then ends what ran in the
+	 * namespace, which may write into the folder until it has. */
+	for (int i = 0; path_exists(dir) && i < REMOVE_TRIES; i++)
+		if (sandbox_remove(dir, NULL) < 0)
+			nanosleep(&(struct timespec){.tv_nsec = REMOVE_PAUSE_NS}, NULL);
+	return -1;
 }
 
 int sandbox_check(struct err *err)

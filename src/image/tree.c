@@ -21,7 +21,8 @@ struct walk {
 		     const struct stat *st, struct err *err);
 	bool skip_volatile;
 	struct digest *d;
-	int64_t epoch, before, newest;
+	int64_t epoch, newest;
+	struct timespec before;
 	uint32_t sub_first, sub_count;
 	struct tree_facts facts;
 };
@@ -152,12 +153,14 @@ static int visit_newest(struct walk *w, int dirfd, const char *base, const char 
 	(void)base;
 	(void)name;
 	(void)err;
-	if (S_ISREG(st->st_mode) && st->st_mtime < w->before && st->st_mtime > w->newest)
-		w->newest = st->st_mtime;
+	const struct timespec t = st->st_mtim, b = w->before;
+	bool earlier = t.tv_sec < b.tv_sec || (t.tv_sec == b.tv_sec && t.tv_nsec < b.tv_nsec);
+	if (S_ISREG(st->st_mode) && earlier && t.tv_sec > w->newest)
+		w->newest = t.tv_sec;
 	return 0;
 }
 
-int tree_newest(const char *dir, int64_t before, int64_t *ret, struct err *err)
+int tree_newest(const char *dir, struct timespec before, int64_t *ret, struct err *err)
 {
 	struct walk w = {.visit = visit_newest, .before = before};
 	if (walk_root(&w, dir, err) < 0)
@@ -199,12 +202,10 @@ static int visit_digest(struct walk *w, int dirfd, const char *base, const char 
 	int64_t mtime = MIN((int64_t)st->st_mtime, w->epoch);
 	digest_field(w->d, name);
 	bool dev = S_ISCHR(st->st_mode) || S_ISBLK(st->st_mode);
-	const uint64_t v[] = {st->st_mode,
-			      st->st_uid,
-			      st->st_gid,
-			      (uint64_t)mtime,
-			      dev ? major(st->st_rdev) : 0,
-			      dev ? minor(st->st_rdev) : 0};
+	const bool owned = w->epoch != TREE_CONTENT_ONLY;
+	const uint64_t v[] = {
+		st->st_mode,     owned ? st->st_uid : 0,       owned ? st->st_gid : 0,
+		(uint64_t)mtime, dev ? major(st->st_rdev) : 0, dev ? minor(st->st_rdev) : 0};
 	for (size_t i = 0; i < ARRAY_SIZE(v); i++)
 		digest_number(w->d, v[i]);
 	if (S_ISREG(st->st_mode))

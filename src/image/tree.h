@@ -4,6 +4,7 @@
 #define VSE_IMAGE_TREE_H
 
 #include <stdint.h>
+#include <time.h>
 
 #include "base/err.h"
 #include "image/digest.h"
@@ -22,14 +23,16 @@ struct tree_facts {
 int tree_fingerprint(const char *dir, uint32_t sub_first, uint32_t sub_count,
 		     struct tree_facts *ret, struct err *err);
 
-/* The newest modification time below `dir` that is older than `before` (seconds since 1970). What a
- * build itself writes has a later time; packages and the user's files an earlier one: so this is
- * the same for the same content. */
-int tree_newest(const char *dir, int64_t before, int64_t *ret, struct err *err);
+/* The newest modification time (seconds since 1970, 0: none) of a file below `dir` that is before
+ * `before`. What a build itself writes has a later time; packages and the user's files an earlier one:
+ * so this is the same for the same content. */
+int tree_newest(const char *dir, struct timespec before, int64_t *ret, struct err *err);
 
 /* The identity of the tree, the same as hashing its reproducible tar: every entry in bytewise order
- * with its path, type, mode, numeric owner, device number, link target, modification time (clamped
- * to epoch), file capabilities and the SHA-256 of its content. */
+ * with its path, type, mode, numeric owner, device number, link target, modification time (clamped to
+ * epoch), file capabilities and the SHA-256 of its content. TREE_CONTENT_ONLY as epoch leaves times and
+ * owners out: what a folder of a user's holds, on whatever machine. */
+#define TREE_CONTENT_ONLY INT64_MIN
 int tree_digest(const char *dir, int64_t epoch, char out[DIGEST_HEX], struct err *err);
 
 #endif

@@ -243,8 +243,10 @@ static void test_tree(void)
 	int64_t newest = 0;
 	struct timespec t[2] = {{.tv_sec = 5000}, {.tv_sec = 5000}};
 	utimensat(AT_FDCWD, c, t, 0);
-	ok(tree_newest(one, 6000, &newest, &e) == 0 && newest == 5000, "newest before a moment");
-	ok(tree_newest(one, 5000, &newest, &e) == 0 && newest == 0, "none before an earlier one");
+	ok(tree_newest(one, (struct timespec){6000, 0}, &newest, &e) == 0 && newest == 5000,
+	   "newest before a moment");
+	ok(tree_newest(one, (struct timespec){5000, 0}, &newest, &e) == 0 && newest == 0,
+	   "none before an earlier one");
 }
 
 static int inside_fn(void *arg, struct sandbox_self *self, const char *dir, struct err *err)

@@ -1,0 +1,118 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+test_description='images from folders and archives: owners, files, steps, identity, hostile archives'
+. "$(dirname "$0")/lib.sh"
+. "$TOP/tests/system/image-lib.sh"
+need_builder
+own_store
+
+test_expect_success 'set up' '
+	make_kernel kernel && make_root root && echo from-host >hostfile && chmod 640 hostfile &&
+	mkdir -p root/var/odd root/dev root/etc/ssh && : >root/dev/leftover && : >root/etc/ssh/ssh_host_rsa_key &&
+	mkdir -p hosttree/sub && echo inner >hosttree/sub/f && chmod 4750 hosttree/sub/f && ln -s f hosttree/sub/link &&
+	make_vse dir "dir:$PWD/root" <<-EOF
+	files:
+	  - {path: /etc/inline, content: "text", mode: 0600}
+	  - {path: /opt/deep/er/file, source: $PWD/hostfile}
+	  - {path: /opt/tree, source: $PWD/hosttree, owner: "5:6"}
+	env: {COLOUR: blue}
+	build:
+	  - "echo \$COLOUR >/etc/colour"
+	  - |
+	    read -r x </etc/inline || :
+	    echo "\$x" >/etc/copied
+	EOF
+'
+
+test_expect_success 'a folder becomes an image' '
+	dir=$(image_of dir.yaml) && test -f "$dir/kernel" && test -f "$dir/vmlinux" && cmp elf "$dir/vmlinux" &&
+	unsquashfs -lln "$dir/root.squashfs" >list &&
+	grep -E "^-rw------- 0/0 .*/etc/inline$" list &&
+	grep -E "^-rw-r----- 0/0 .*/opt/deep/er/file$" list &&
+	grep -E "^-rwxr-x--- 5/6 .*/opt/tree/sub/f$" list && grep -E " 5/6 .*/opt/tree/sub/link -> f$" list &&
+	grep -E "^drwxrwxrwt 0/0 .*/tmp$" list && ! grep leftover list && ! grep ssh_host list &&
+	test "$(unsquashfs -cat "$dir/root.squashfs" etc/colour)" = blue &&
+	test "$(unsquashfs -cat "$dir/root.squashfs" etc/copied)" = text &&
+	test "$(unsquashfs -cat "$dir/root.squashfs" etc/hostname)" = vse
+'
+
+test_expect_success 'an unchanged input is found; rebuilt, it is the same byte for byte' '
+	vse build --json dir.yaml >json && grep "\"cached\": true" json &&
+	cp -r "$dir" first && vse image rm dir && test ! -e "$dir" &&
+	vse build --json dir.yaml >json && grep "\"cached\": false" json && diff -r first "$dir"
+'
+
+test_expect_success 'a changed file of the folder, a changed source: another image' '
+	a=$(vse build -q dir.yaml) && echo two >root/etc/file && b=$(vse build -q dir.yaml) &&
+	echo other >hostfile && c=$(vse build -q dir.yaml) &&
+	test "$a" != "$b" && test "$b" != "$c" && test "$a" != "$c" &&
+	echo one >root/etc/file && test "$(vse build -q dir.yaml)" != "$a"
+'
+
+for z in "" gz xz zst bz2; do
+	test_expect_success "a tar archive, compressed: ${z:-no}" '
+		tar -C root --sort=name --owner=7 --group=42 --mtime=@1000000000 -caf "root.tar${z:+.$z}" . &&
+		make_vse tarred "tar:$PWD/root.tar${z:+.$z}" </dev/null && dir=$(image_of tarred.yaml) &&
+		unsquashfs -lln "$dir/root.squashfs" >list && grep -E " 7/42 .*/etc/file$" list &&
+		echo "${dir##*/}" >>ids
+	'
+done
+test_expect_success 'the same content has one identity however it is packed' '
+	sort -u ids >unique && one_line unique
+'
+
+refused() { # WORDS: the build of bad.tar fails with one line that has them
+	make_vse bad "tar:$PWD/bad.tar" </dev/null
+	test_expect_code 1 vse build -q bad.yaml 2>err && cat err && one_line err && grep -e "$1" err &&
+		store_is_clean
+}
+test_expect_success 'an archive that leaves its root is refused' '
+	mkdir -p x/y && echo evil >evil && (cd x/y && tar -P -cf ../../bad.tar ../../evil) && refused "member ../../evil" &&
+	tar -P -cf bad.tar "$PWD/evil" && refused "absolute" && test "$(cat evil)" = evil
+'
+test_expect_success 'a cut, a damaged and no archive are refused' '
+	head -c 100000 root.tar >bad.tar && refused "cut off" &&
+	head -c 20000 root.tar.gz >bad.tar && refused "gzip: " &&
+	echo text >bad.tar && refused "not a tar archive" &&
+	(mkdir -p nothing/here && tar -C nothing -cf bad.tar .) && refused "no root file system"
+'
+test_expect_success 'a link in a folder does not lead a file out of the root' '
+	make_root evilroot && mkdir victim && ln -s "$PWD/victim" evilroot/opt && ln -s "$PWD/victim" evilroot/run &&
+	make_vse evil "dir:$PWD/evilroot" <<-EOF &&
+	files: [{path: /opt/x, content: out}]
+	build: ["echo out >/run/y"]
+	EOF
+	{ vse build -q evil.yaml || :; } && test -z "$(ls victim)"
+'
+
+test_expect_success 'a failing step: its number, text, exit code and last words' '
+	make_vse step "dir:$PWD/root" <<-EOF &&
+	build:
+	  - "true"
+	  - "echo last words >&2; exit 7"
+	EOF
+	test_expect_code 1 vse build -q step.yaml 2>err && one_line err &&
+	grep "build step 2 (echo last words.*): exit 7: last words" err && store_is_clean
+'
+test_expect_success 'what a step leaves running is ended' '
+	make_vse daemon "dir:$PWD/root" <<-EOF &&
+	build: ["while :; do :; done & echo started"]
+	EOF
+	vse build -q daemon.yaml && wait_for 5 store_is_clean
+'
+test_expect_success 'two builds of one input at once: one works, both have it' '
+	make_vse twin "dir:$PWD/root" <<-EOF &&
+	build: ["n=0; while [ \$n -lt 300000 ]; do n=\$((n+1)); done"]
+	EOF
+	{ vse build --json twin.yaml >a & } && vse build --json twin.yaml >b && wait $! &&
+	cat a b | grep -c "\"cached\": false" >n && echo 1 | test_cmp - n &&
+	grep "\"id\"" a >ida && grep "\"id\"" b >idb && test_cmp ida idb
+'
+test_expect_success 'images are listed, shown, removed and collected' '
+	vse images >list && grep "^twin  *[0-9a-f]* " list && vse images --json >json && grep "\"name\": \"twin\"" json &&
+	vse image show twin | grep "^name  *twin" && vse image show --json twin | grep "\"order\"" &&
+	test_expect_code 1 vse image show nosuch && vse image rm twin daemon && vse images >list && ! grep twin list &&
+	vse image gc --keep 0 | grep "^freed " && store_is_clean
+'
+test_nothing_left
+test_done
