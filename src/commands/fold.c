@@ -15,6 +15,7 @@ struct source {
 	uint32_t rank;
 	bool ended;
 	uint32_t owed; /* bytes written, not told yet */
+	size_t front;  /* while a row is printed: its line in it; 0: none, or printed */
 	struct buf buf;
 };
 
@@ -75,16 +76,18 @@ static void take(struct fold *f, struct source *s, size_t n)
 	written(f, s, n);
 }
 
-/* Prints one group: the first source that has a line, and all whose line is the same. */
-static void print_group(struct fold *f, size_t first, size_t len)
+/* Prints one group of a row: the line of `first`, with all VMs whose line is the same. */
+static void print_group(struct fold *f, size_t first)
 {
 	_cleanup_rankset_ struct rankset set = RANKSET_INIT;
 	_cleanup_buf_ struct buf ranks = BUF_INIT;
+	size_t len = f->sources[first].front;
 	_cleanup_free_ char *line = xmemdup0(buf_head(&f->sources[first].buf), len);
 	for (size_t i = first; i < f->n; i++) {
 		struct source *s = &f->sources[i];
-		if (front(s) == len && memcmp(buf_head(&s->buf), line, len) == 0) {
+		if (s->front == len && memcmp(buf_head(&s->buf), line, len) == 0) {
 			rankset_add(&set, s->rank);
+			s->front = 0;
 			take(f, s, len);
 		}
 	}
@@ -97,23 +100,28 @@ static void print_group(struct fold *f, size_t first, size_t len)
 		put_gathered(f);
 }
 
+/* One row: the next line of every VM. False: there is none, or (unless forced) a VM has yet to say its. */
+static bool print_row(struct fold *f, bool force)
+{
+	bool any = false, missing = false;
+	for (size_t i = 0; i < f->n; i++) {
+		struct source *s = &f->sources[i];
+		s->front = front(s);
+		any = any || s->front;
+		missing = missing || (!s->front && !s->ended);
+	}
+	if (!any || (missing && !force))
+		return false;
+	for (size_t i = 0; i < f->n; i++)
+		if (f->sources[i].front)
+			print_group(f, i);
+	return true;
+}
+
 static void print_lines(struct fold *f, bool force)
 {
-	for (;;) {
-		size_t first = SIZE_MAX, len = 0;
-		bool missing = false;
-		for (size_t i = 0; i < f->n; i++) {
-			size_t n = front(&f->sources[i]);
-			if (n && first == SIZE_MAX) {
-				first = i;
-				len = n;
-			}
-			missing = missing || (!n && !f->sources[i].ended);
-		}
-		if (first == SIZE_MAX || (missing && !force))
-			break;
-		print_group(f, first, len);
-	}
+	while (print_row(f, force))
+		;
 	put_gathered(f);
 	if (!f->waiting) {
 		evtimer_stop(f->timer);
