@@ -15,7 +15,9 @@
 #include "base/rundir.h"
 #include "wire/message.h"
 
-#define LONELY_MS 10000 /* an agent that nobody gave a cluster ends after this */
+/* An agent that nobody gave a cluster ends after this: its front end was killed. Within the 5 s in which everything
+ * is gone after a death. */
+#define LONELY_MS 4000
 
 /* ---- waiters ---- */
 
