@@ -202,7 +202,8 @@ static void print_codes(struct session *s)
 		if (!rankset_count(&s->codes[code]))
 			continue;
 		rankset_format(&s->codes[code], &b);
-		fprintf(stderr, "vse %s: vm[%s]: ", s->cmd->name, buf_cstr(&b));
+		bool one = rankset_count(&s->codes[code]) == 1;
+		fprintf(stderr, one ? "vse %s: vm%s: " : "vse %s: vm[%s]: ", s->cmd->name, buf_cstr(&b));
 		const char *signo = code > 128 ? sigabbrev_np(code - 128) : NULL;
 		if (signo)
 			fprintf(stderr, "exit %d (SIG%s)\n", code, signo);

@@ -273,7 +273,7 @@ static void on_event(void *arg, const json_t *e)
 	if (what && strcmp(what, "progress") == 0) {
 		unsigned ready = (unsigned)json_integer_value(json_object_get(e, "ready"));
 		unsigned all = (unsigned)json_integer_value(json_object_get(e, "size"));
-		progress_step(&p->progress, "VMs ready", ready, all, "");
+		progress_step(&p->progress, "starting VMs", ready, all, "");
 	} else if (what && strcmp(what, "note") == 0) {
 		const char *text = json_string_value(json_object_get(e, "text"));
 		progress_clear(&p->progress);
