@@ -28,7 +28,7 @@ char *run_find(const char *name)
 	if (p || strchr(name, '/'))
 		return p;
 	/* An ordinary user's PATH often lacks these, and depmod lives there. */
-	static const char *const dirs[] = {"/usr/sbin", "/sbin", "/usr/bin", "/bin"};
+	static const char *const dirs[] = {"/usr/sbin", "/sbin"};
 	for (size_t i = 0; !p && i < ARRAY_SIZE(dirs); i++) {
 		_cleanup_free_ char *full = path_join(dirs[i], name);
 		p = path_find_program(full);
