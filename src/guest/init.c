@@ -108,7 +108,7 @@ static void say(const char *fmt, ...)
 	va_end(ap);
 	_cleanup_close_ int fd = open("/dev/kmsg", O_WRONLY | O_CLOEXEC);
 	if (fd >= 0)
-		dprintf(fd, "<4>vse-guest: %s\n", text);
+		dprintf(fd, "<3>vse-guest: %s\n", text);
 }
 
 static void load_modules(void)

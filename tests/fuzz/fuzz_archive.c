@@ -13,18 +13,23 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerInitialize(int *argc, char ***argv);
 
-static char top[] = "/tmp/vse-fuzz-archive.XXXXXX";
+static char top[40] = "/dev/shm/vse-fuzz-archive.XXXXXX"; /* in memory, where there is one */
+static char jail[64], in[64];                             /* top/jail, top/jail/in */
 
 static void clean(void)
 {
-	if (chdir("/") == 0)
-		path_remove(top, NULL);
+	path_remove(top, NULL);
 }
 
 int LLVMFuzzerInitialize(int *argc _unused_, char ***argv _unused_)
 {
-	if (!mkdtemp(top) || chdir(top) < 0)
-		abort();
+	if (!mkdtemp(top)) {
+		snprintf(top, sizeof(top), "/tmp/vse-fuzz-archive.XXXXXX");
+		if (!mkdtemp(top))
+			abort();
+	}
+	snprintf(jail, sizeof(jail), "%s/jail", top);
+	snprintf(in, sizeof(in), "%s/jail/in", top);
 	atexit(clean);
 	return 0;
 }
@@ -45,11 +50,11 @@ static void check_folder(const char *path, const char *only)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct archive_reader *r;
-	if (size < 1 || mkdir("jail", 0700) < 0 || mkdir("jail/in", 0700) < 0)
+	if (size < 1 || mkdir(jail, 0700) < 0 || mkdir(in, 0700) < 0)
 		return 0;
 	size_t step = (data[0] & 127) + 1;
 	bool named = data[0] & 128;
-	int fd = open("jail/in", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int fd = open(in, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0 || archive_reader_create(fd, named ? "name" : NULL, &r, NULL) < 0)
 		abort();
 	int code = 0;
@@ -59,9 +64,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		archive_reader_finish(r, NULL);
 	archive_reader_destroy(r);
 	close(fd);
-	check_folder("jail", "in");
-	check_folder("jail/in", named ? "name" : NULL);
-	check_folder(".", "jail");
-	path_remove("jail", NULL);
+	check_folder(jail, "in");
+	check_folder(in, named ? "name" : NULL);
+	check_folder(top, "jail");
+	path_remove(jail, NULL);
 	return 0;
 }

@@ -1,16 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Boots a VM and drives its guest agent: `guest-boot SOCKET vse|systemd QEMU ARGUMENT...`, where the arguments
  * make QEMU listen on SOCKET for the agent's port. Times are from the start of QEMU, which must end by itself
- * after "shutdown". Everything about the VM that is not its own is handed over in "setup" here. */
+ * after "shutdown". In the environment: VSE_TEST_KEY, the path of a key pair (the root has sshd); VSE_TEST_NET, set
+ * when there is a network interface; VSE_TEST_NAT, when there are two and the second is QEMU's user network. */
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/wait.h>
 #include <time.h>
 
-#include "../unit/guest-client.h"
+#include "guest-client.h"
 #include "base/alloc.h"
 #include "base/path.h"
+#include "base/proc.h"
 #include "base/time.h"
 #include "tap.h"
 #include "wire/archive.h"
@@ -110,6 +112,10 @@ static void setup(const char *id, const char *host)
 		memcpy(kv + n, net, sizeof(net));
 		n += ARRAY_SIZE(net);
 	}
+	if (getenv("VSE_TEST_NAT")) {
+		kv[n++] = "nat";
+		kv[n++] = "1";
+	}
 	if (private && public) {
 		const char *const ssh[] = {"ssh_private", private,          "ssh_public",
 					   public,        "ssh_authorized", public};
@@ -135,6 +141,10 @@ static void check_personal(const char *id, const char *host)
 		gives("ip -o addr show dev eth0 | sed 's/  */ /g' | cut -d' ' -f4 | grep -v ^fe80; "
 		      "cat /sys/class/net/eth0/address /sys/class/net/eth0/mtu",
 		      "10.199.0.3/16\nfd00::3/64\n52:54:00:12:34:99\n1400\n");
+	if (getenv("VSE_TEST_NAT"))
+		gives("ip route show default; cat /etc/resolv.conf; ip -o -4 addr show dev eth1 | "
+		      "grep -o '10[.0-9/]*' | head -1",
+		      "default via 10.0.2.2 dev eth1 \nnameserver 10.0.2.3\n10.0.2.15/24\n");
 }
 
 static void check_machine(void)
@@ -281,6 +291,14 @@ static void go_down(pid_t qemu)
 	}
 }
 
+static void report_cpu(pid_t qemu)
+{
+	uint64_t rss, cpu;
+	if (proc_usage(qemu, &rss, &cpu, NULL) == 0)
+		printf("# at ready: %llu ms of CPU, %llu MiB\n", (unsigned long long)cpu,
+		       (unsigned long long)(rss >> 20));
+}
+
 int main(int argc, char **argv)
 {
 	if (argc < 4)
@@ -300,6 +318,9 @@ int main(int argc, char **argv)
 		waitpid(qemu, NULL, 0);
 		return done();
 	}
+	report_cpu(qemu);
+	/* The tiny root has few names for its busybox. */
+	gives("test ! -x /bin/busybox || /bin/busybox --install -s /bin 2>/dev/null; :", "");
 	check_personal("00112233445566778899aabbccddeeff", "vm2");
 	check_machine();
 	check_ssh();

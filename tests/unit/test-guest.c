@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The guest agent as an ordinary process: `test-guest PATH-OF-VSE-GUEST`. */
+/* The guest agent as an ordinary process: `test-guest PATH-OF-VSE-GUEST [--small]`. */
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -471,23 +471,20 @@ static void ends(const char *what, const char *bytes, size_t n, int want)
 	client_finish(&d);
 }
 
+/* Linked by musl and without sanitizers it must stay small: it is in the memory of every VM. */
 static void small_enough(void)
 {
-#if defined(__SANITIZE_ADDRESS__)
-	tap_skip("size: built with a sanitizer");
-#else
 	struct stat st;
 	if (stat(guest, &st) < 0)
 		st.st_size = -1;
 	ok(st.st_size > 0 && st.st_size <= 300 * 1024, "the program is at most 300 KiB: %lld",
 	   (long long)st.st_size);
-#endif
 }
 
 int main(int argc, char **argv)
 {
 	if (argc < 2 || !mkdtemp(top)) {
-		fprintf(stderr, "usage: %s PATH-OF-VSE-GUEST\n", argv[0]);
+		fprintf(stderr, "usage: %s PATH-OF-VSE-GUEST [--small]\n", argv[0]);
 		return 2;
 	}
 	guest = argv[1];
@@ -496,7 +493,8 @@ int main(int argc, char **argv)
 	umask(022);
 	if (client_spawn(&c, guest) < 0)
 		return 2;
-	small_enough();
+	if (argc > 2 && strcmp(argv[2], "--small") == 0)
+		small_enough();
 	begins();
 	exit_codes();
 	cannot_run();
