@@ -11,6 +11,7 @@ for test in tests:
     if test["protocol"] != "tap":
         sys.exit("list-tests: %s does not speak TAP" % test["name"])
     suite = test["suite"][0].split(":")[-1] if test["suite"] else "unit"
-    env = ["env"] + ["%s=%s" % pair for pair in test["env"].items()] if test["env"] else []
+    # As meson runs it: in the top of the build folder unless it says otherwise.
+    env = ["env", "-C", test["workdir"] or sys.argv[1]] + ["%s=%s" % pair for pair in test["env"].items()]
     command = " ".join(shlex.quote(word) for word in env + test["cmd"])
     print(suite, test["name"].replace(" ", "-"), command, sep="\t")
