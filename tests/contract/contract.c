@@ -7,6 +7,8 @@
 #include <getopt.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 
 #include "base/alloc.h"
@@ -17,7 +19,7 @@
 #include "testvm.h"
 #include "tests/tap.h"
 
-#define VMS_MAX 64
+#define VMS_MAX 4096
 
 static struct env env;
 static unsigned n_vms = 8;
@@ -156,8 +158,6 @@ static void test_start_and_exec(void)
 	is_int(t.exit_code, 127, "with 127");
 	is_int(hv_stats(t.hv, &st, &e), 0, "stats %s", e.text);
 	ok(st.rss > 0, "it uses memory (%llu KiB)", (unsigned long long)st.rss / 1024);
-	if (env.h->caps & HV_CAP_CONSOLE)
-		ok(testvm_wait(&t, buf_len(&t.console_text) > 0), "the console says something");
 	ok(hv_stop(t.hv, HV_STOP_HARD, &e) == 0, "hard stop begins %s", e.text);
 	is_int(t.gone, 0, "no event from inside the call");
 	ok(testvm_wait(&t, t.gone), "the VM is gone");
@@ -170,12 +170,46 @@ static void test_start_and_exec(void)
 	testvm_finish(&t);
 }
 
+/* What comes out of eth0: a frame with its length before it. */
+static void test_net(void)
+{
+	struct testvm t;
+	unsigned char head[4];
+	static const char *const ping[] = {"ping", "-c", "1", "-W", "1", "10.77.0.2", NULL};
+	if (!(env.h->caps & HV_CAP_NET))
+		return;
+	env.spec.nic = true;
+	memcpy(env.spec.mac, (uint8_t[]){2, 0, 0, 0, 0, 1}, 6);
+	if (up(&t, NULL)) {
+		ok(t.net_fd >= 0, "eth0 comes as a descriptor");
+		testvm_exec(&t, ping, NULL);
+		ok(testvm_wait(&t, recv(t.net_fd, head, 4, MSG_DONTWAIT | MSG_PEEK) == 4),
+		   "a frame comes from the guest");
+		unsigned n = (unsigned)head[0] << 24 | (unsigned)head[1] << 16 |
+			     (unsigned)head[2] << 8 | head[3];
+		ok(n >= 14 && n <= 1518, "of %u bytes", n);
+	}
+	testvm_finish(&t);
+	env.spec.nic = false;
+}
+
 static void test_console(void)
 {
 	struct testvm t;
-	static const char *const words[] = {"console=line one\n", "console-bytes=100000", NULL};
-	if (!(env.h->caps & HV_CAP_CONSOLE) || !fake())
+	static const char *const words[] = {"console=line one\n", "console-bytes=100000", NULL},
+				 *const print[] = {"sh", "-c", "echo on the console >/dev/console",
+						   NULL};
+	if (!(env.h->caps & HV_CAP_CONSOLE))
 		return;
+	if (!fake()) {
+		if (up(&t, NULL)) {
+			testvm_exec(&t, print, NULL);
+			ok(testvm_wait(&t, strstr(buf_cstr(&t.console_text), "on the console")),
+			   "what the guest prints comes");
+		}
+		testvm_finish(&t);
+		return;
+	}
 	if (up(&t, words)) {
 		ok(testvm_wait(&t, buf_len(&t.console_text) >= 100009), "the whole console comes");
 		ok(strncmp(buf_cstr(&t.console_text), "line one\n", 9) == 0, "in order");
@@ -247,6 +281,23 @@ static void test_guest_shutdown(void)
 		testvm_shutdown(&t, "reboot");
 		ok(testvm_wait(&t, t.gone), "a guest that reboots by itself ends its VM");
 		ok(strstr(t.gone_reason, "reset itself"), "and the reason says so: %s", t.gone_reason);
+	}
+	testvm_finish(&t);
+}
+
+/* A kernel that panics is no reboot and no clean end. */
+static void test_guest_panics(void)
+{
+	struct testvm t;
+	static const char *const crash[] = {"sh", "-c", "echo c >/proc/sysrq-trigger", NULL};
+	if (fake())
+		return;
+	if (up(&t, NULL)) {
+		testvm_exec(&t, crash, NULL);
+		ok(testvm_wait(&t, t.gone), "a guest that panics ends its VM");
+		is_int(t.gone_state, HV_CRASHED, "as a crash");
+		is_str(t.gone_reason, "guest kernel panicked", "and the reason says so");
+		is_int(t.byes, 0, "nobody said bye");
 	}
 	testvm_finish(&t);
 }
@@ -401,12 +452,28 @@ static void test_release(void)
 	release_when("when it is paused", is_running, true);
 }
 
+/* Of this process: what our side costs, without the VMMs. */
+static uint64_t own_cpu_us(void)
+{
+	struct rusage u;
+	getrusage(RUSAGE_SELF, &u);
+	return (uint64_t)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) * 1000000 +
+	       (uint64_t)(u.ru_utime.tv_usec + u.ru_stime.tv_usec);
+}
+
+static uint64_t own_rss(void)
+{
+	uint64_t rss = 0;
+	proc_usage(getpid(), &rss, NULL, NULL);
+	return rss;
+}
+
 static void test_many(void)
 {
 	static struct testvm vms[VMS_MAX];
 	struct err e = ERR_INIT;
 	unsigned begun = 0, ready = 0, gone = 0, single = 0;
-	uint64_t begin = time_mono_ms();
+	uint64_t begin = time_mono_ms(), cpu = own_cpu_us(), rss = own_rss();
 	for (unsigned i = 0; i < n_vms; i++)
 		begun += testvm_start(&vms[i], &env, NULL, &e) == 0;
 	is_int(begun, n_vms, "%u VMs start at once %s", n_vms, e.text);
@@ -417,6 +484,9 @@ static void test_many(void)
 	for (unsigned i = 0; i < n_vms; i++)
 		ready += testvm_wait(&vms[i], vms[i].readies || vms[i].gone) && vms[i].readies == 1;
 	is_int(ready, n_vms, "all are ready");
+	printf("# our side, per VM: %.2f ms of CPU, %.1f KiB\n",
+	       (double)(own_cpu_us() - cpu) / 1000 / n_vms,
+	       (double)(int64_t)(own_rss() - rss) / 1024 / n_vms);
 	printf("# %u VMs ready after %llu ms\n", n_vms, (unsigned long long)(time_mono_ms() - begin));
 	begin = time_mono_ms();
 	for (unsigned i = 0; i < n_vms; i++)
@@ -512,9 +582,11 @@ static void run_all(void)
 {
 	test_start_and_exec();
 	test_console();
+	test_net();
 	test_pause();
 	test_reset();
 	test_guest_shutdown();
+	test_guest_panics();
 	test_vmm_killed();
 	test_graceful();
 	test_start_fails();
@@ -534,6 +606,11 @@ int main(int argc, char **argv)
 	if (rc)
 		return rc;
 	env.spec.accel = accel;
+	struct rlimit files;
+	if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
+		files.rlim_cur = files.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &files);
+	}
 	env.loop = loop_create();
 	env.tmp = xasprintf("%s/vse-contract.XXXXXX", getenv("TMPDIR") ?: "/tmp");
 	if (!mkdtemp(env.tmp))
