@@ -61,8 +61,8 @@ class Tap:
 
 
 class Process:
-    def __init__(self, pid, argv, comm):
-        self.pid, self.argv, self.comm = pid, argv, comm
+    def __init__(self, pid, parent, argv, comm):
+        self.pid, self.parent, self.argv, self.comm = pid, parent, argv, comm
         self.program = os.path.basename(argv[0]) if argv else comm
 
     def __str__(self):
@@ -187,13 +187,15 @@ class World:
                         continue
                 with open("/proc/%s/cmdline" % entry, "rb") as f:
                     argv = f.read().decode("utf-8", "replace").split("\0")[:-1]
-                with open("/proc/%s/comm" % entry) as f:
-                    comm = f.read().strip()
+                with open("/proc/%s/stat" % entry) as f:
+                    comm, rest = f.read().split("(", 1)[1].rsplit(")", 1)
             except OSError:
                 continue
-            p = Process(int(entry), argv, comm)
-            if argv and (role is None or p.role() == role):
-                found.append(p)
+            if argv:
+                found.append(Process(int(entry), int(rest.split()[1]), argv, comm))
+        # What an agent has forked looks like it for a moment.
+        agents = [p.pid for p in found if p.role() == "agent"]
+        found = [p for p in found if role is None or (p.role() == role and not (role == "agent" and p.parent in agents))]
         return sorted(found, key=lambda p: p.pid)
 
     def await_process(self, role, seconds):
