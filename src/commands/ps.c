@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
 #include <string.h>
 #include <time.h>
 
@@ -34,9 +35,12 @@ static int ask(const char *base, const char *name, json_t *into, struct err *err
 	return 0;
 }
 
-/* A cluster that was listed and has ended before it could answer is none, not a failure. */
-static bool has_ended(const char *base, const char *name)
+/* A cluster that was listed and has ended before it could answer is none, not a failure; nor is an agent that
+ * has yet to be given its cluster (ENOENT). */
+static bool is_none(const char *base, const char *name, const struct err *err)
 {
+	if (err->code == ENOENT)
+		return true;
 	for (int i = 0; i < ENDED_TRIES; i++) {
 		if (!rundir_alive(base, name))
 			return true;
@@ -107,7 +111,7 @@ static int run(const struct command *cmd, struct args *a)
 	}
 	json_t *clusters = json_array();
 	for (size_t i = 0; i < names.n; i++)
-		if (ask(base, names.v[i], clusters, &err) < 0 && (named || !has_ended(base, names.v[i])))
+		if (ask(base, names.v[i], clusters, &err) < 0 && (named || !is_none(base, names.v[i], &err)))
 			code = command_fail(cmd, &err);
 	if (!names.n)
 		rmdir(base);
