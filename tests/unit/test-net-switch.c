@@ -245,6 +245,15 @@ static void test_pieces(void)
 			good = good && receive_data(1, 0, len[i], i);
 	}
 	ok(good, "cut anywhere");
+	plug(2);
+	send_bytes(0, wire, 3); /* another port's input comes between */
+	loop_run_once(loop);
+	send_data(2, 1, 300, 7);
+	ok(receive_data(1, 2, 300, 7), "a port while another is in the middle of a length word");
+	send_bytes(0, wire + 3, n - 3);
+	for (unsigned i = 0; i < 3; i++)
+		good = good && receive_data(1, 0, len[i], i);
+	ok(good, "whose frames then come whole");
 	teardown();
 }
 
@@ -385,6 +394,25 @@ static void test_overload(void)
 	teardown();
 }
 
+static void test_queue(void)
+{
+	setup(2);
+	for (unsigned i = 0; i < 12; i++)
+		send_data(0, 1, 60000, i);
+	ok(wait_for(stats().frames == 12), "a queue stands");
+	bool good = receive_data(1, 0, 60000, 0);
+	netswitch_inject(sw, 1, frame, data(0, 1, 60, 99)); /* there is room in the socket now */
+	for (unsigned i = 1; i < 12; i++)
+		good = good && receive_data(1, 0, 60000, i);
+	ok(good && receive_data(1, 0, 60, 99), "what comes later does not overtake the queue");
+	uint64_t end = loop_now(loop) + 20;
+	unsigned rounds = 0;
+	for (; loop_now(loop) < end; rounds++)
+		loop_run_once(loop);
+	ok(rounds < 200, "nothing spins once the queue is out: %u rounds for 20 ticks", rounds);
+	teardown();
+}
+
 /* A port breaks on writing while the batch still has frames for others. */
 static void test_break_in_batch(void)
 {
@@ -487,6 +515,7 @@ int main(void)
 	test_bad_length();
 	test_close();
 	test_overload();
+	test_queue();
 	test_break_in_batch();
 	test_uplink();
 	test_many();

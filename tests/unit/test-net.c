@@ -220,7 +220,7 @@ static size_t echo(uint8_t *f, const uint8_t *to, const char *src, unsigned next
 static void test_ipv6(void)
 {
 	static const uint8_t ping[16] = {128}, mld[16] = {58, 0, 5, 2, [8] = 143};
-	static const uint8_t hidden[40] = {58, 0, [8] = 136}, deep[8 * 12] = {0};
+	static const uint8_t hidden[40] = {58, 0, [8] = 136}, deep[8 * 12] = {[72] = 17};
 	static const uint8_t long_option[8] = {58, 255}, loop[80] = {[0] = 60, [8] = 60, [16] = 60};
 	const uint8_t *group = (const uint8_t *)"\x33\x33\0\0\0\x16";
 	uint8_t f[256];
