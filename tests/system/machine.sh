@@ -19,6 +19,9 @@
 MACHINE_SUITE=bookworm
 MACHINE_PACKAGES=busybox-static,iproute2,kmod,procps,qemu-system-x86,seabios
 
+# Users' PATH often lacks depmod, modprobe and mke2fs.
+PATH=$PATH:/usr/sbin:/sbin
+
 machine__die() {
 	echo "machine: $*" >&2
 	return 1

@@ -11,14 +11,12 @@ if [ "$(uname -m)" != x86_64 ]; then
 	skip_all='the test machine is x86_64'
 	test_done
 fi
-machine_build || {
-	echo "Bail out! no test machine"
-	exit 1
-}
+test_expect_success 'the test machine is built' '
+	machine_build
+'
 
 # Small enough to hand over as a here-document: the plain guest needs no more than the machine's busybox.
 mkdir payload
-cp "$MACHINE_DIR/vmlinuz" payload/
 cat >payload/plain <<'GUEST'
 mkdir -p /tmp/guest/bin /tmp/guest/proc && cd /tmp/guest && cp /bin/busybox bin/
 cat >init <<'INIT'
@@ -47,6 +45,7 @@ test_expect_success 'a command that does not end is ended' '
 '
 
 test_expect_success 'a plain QEMU guest runs under KVM in it' '
+	cp "$MACHINE_DIR/vmlinuz" payload/ &&
 	machine_run out payload "sh ./plain" &&
 	grep GUEST-IS-UP out/stdout && grep "Hypervisor detected: KVM" out/stdout
 '
