@@ -29,8 +29,14 @@ def shared_data():
     return Path(os.environ.get("VSE_TEST_DATA") or os.path.join(cache, "vse-test/data"))
 
 
+def on_signal(signo, _):
+    sys.exit(128 + signo)  # through every "finally": what was started is ended
+
+
 class Tap:
     def __init__(self):
+        for signo in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+            signal.signal(signo, on_signal)
         self.count = self.failed = 0
 
     def ok(self, good, name, *details):
