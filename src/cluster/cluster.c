@@ -193,8 +193,9 @@ static void profile_init(struct cluster *c, const struct hypervisor *h)
 		.boot_timeout_ms = s->boot_timeout_ms,
 		.stop_timeout_ms = s->stop_timeout_ms,
 	};
+	/* No login prompt on the console: nobody has a password, and systemd would wait for the device. */
 	p->cmdline = xasprintf("vse.mods=%s vse.root=%s:vda:%s vse.init=%s", s->modules, s->root_type,
-			       s->scratch ? "vdb" : "mem", s->systemd ? "systemd" : "vse");
+			       s->scratch ? "vdb" : "mem", s->systemd ? "systemd systemd.getty_auto=no" : "vse");
 }
 
 struct cluster *cluster_create(struct loop *l, struct cluster_spec *spec, const char *dir,

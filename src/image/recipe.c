@@ -279,7 +279,7 @@ void recipe_mmdebstrap(const struct recipe *r, const char *root, const char *lis
 	for (size_t i = 0; i < r->apt.n; i++)
 		strvec_addf(argv, "--aptopt=%s", r->apt.v[i]);
 	if (r->v->init == VSE_INIT_SYSTEMD)
-		strvec_add(argv, "--include=systemd-sysv,dbus");
+		strvec_add(argv, "--include=systemd-sysv,dbus,udev,kmod");
 	for (size_t i = 0; i < r->v->packages.n; i++)
 		strvec_addf(argv, "--include=%s", r->v->packages.v[i]);
 	strvec_addv(argv, r->v->suite, root, list, NULL);
