@@ -188,7 +188,8 @@ static int parse(struct args *a, int argc, char **argv)
 	}
 	a->operands[a->n_operands] = NULL;
 	if (a->n_operands < cmd->min_args)
-		return command_usage(cmd, "%s", a->n_operands ? "too few arguments" : "missing argument");
+		return command_usage(cmd, "%s: vse %s [options] %s", a->n_operands ? "too few arguments" : "missing argument",
+				     cmd->name, cmd->usage ? cmd->usage : "");
 	if (cmd->max_args >= 0 && a->n_operands > cmd->max_args)
 		return command_usage(cmd, "unexpected argument '%s'", a->operands[cmd->max_args]);
 	return 0;

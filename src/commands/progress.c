@@ -65,5 +65,5 @@ void progress_clear(struct progress *p)
 	if (p->shown)
 		fputs("\r\033[K", stderr);
 	p->shown = false;
-	p->step[0] = '\0';
+	p->drawn = 0;
 }
