@@ -333,7 +333,8 @@ static void test_args(void)
 		   "-accel tcg\n-machine microvm\n-cpu max,-la57\n-smp 2\n-m 256M\n-bios "
 		   "/usr/share/qemu/qboot.rom\n"
 		   "-kernel /i/vmlinux\n-initrd /i/initrd\n"
-		   "-append console=ttyS0 quiet panic=-1 tsc_early_khz=2596135 cryptomgr.notests "
+		   "-append console=ttyS0 quiet panic=-1 reboot=t tsc_early_khz=2596135 "
+		   "cryptomgr.notests "
 		   "i8042.noaux i8042.nokbd"
 		   " tsc=reliable no_timer_check audit=0 apparmor=0 mitigations=off "
 		   "init_on_alloc=0 vse.root=erofs\n" CONSOLE
@@ -365,7 +366,7 @@ static void test_args(void)
 		   "-accel kvm\n-machine q35,vmport=off,smbus=off,sata=off,usb=off\n-cpu "
 		   "host\n-smp 2\n-m 256M\n"
 		   "-kernel /i/bzImage\n-initrd /i/initrd\n"
-		   "-append console=ttyS0 quiet panic=-1 cryptomgr.notests i8042.noaux "
+		   "-append console=ttyS0 quiet panic=-1 reboot=t cryptomgr.notests i8042.noaux "
 		   "i8042.nokbd\n" CONSOLE
 		   "-chardev socket,id=channel,fd=4,server=on,wait=off\n-device "
 		   "virtio-serial-pci,max_ports=2\n"
