@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* console and logs: what a VM printed, and what it prints now. */
+#include <errno.h>
 #include <string.h>
 
 #include "agent/services.h"
@@ -60,8 +61,12 @@ static int attach(struct call *call, const json_t *req, const struct call_ops *o
 	struct agent *a = call->agent;
 	json_int_t rank, tail;
 	size_t len;
-	if (message_int(req, "rank", 0, (json_int_t)cluster_get_spec(a->cluster)->size - 1, &rank, err) < 0 ||
-	    message_int(req, "tail", 0, CONSOLE_LOG_MAX, &tail, err) < 0)
+	json_int_t size = (json_int_t)cluster_get_spec(a->cluster)->size;
+	if (message_int(req, "rank", 0, INT32_MAX, &rank, err) < 0)
+		return -1;
+	if (rank >= size)
+		return err_set(err, ERANGE, "no VM of rank %d (ranks are 0-%d)", (int)rank, (int)size - 1);
+	if (message_int(req, "tail", 0, CONSOLE_LOG_MAX, &tail, err) < 0)
 		return -1;
 	struct vm *vm = cluster_vm(a->cluster, (uint32_t)rank);
 	_cleanup_free_ char *text = console_tail(vm_console(vm), (size_t)tail, &len);

@@ -82,8 +82,13 @@ int rankset_parse(struct rankset *s, const char *text, uint32_t size, struct err
 			rankset_add_range(s, 0, size - 1);
 		return 0;
 	}
-	for (const char *p = text;; p++) {
+	size_t len = strlen(text);
+	bool folded = strncmp(text, "vm[", 3) == 0 && text[len - 1] == ']';
+	const char *end = text + len - folded;
+	for (const char *p = text + (folded ? 3 : 0);; p++) {
 		uint32_t a, b;
+		if (!folded && strncmp(p, "vm", 2) == 0)
+			p += 2;
 		if (number(&p, &a) < 0)
 			goto bad;
 		b = a;
@@ -92,12 +97,12 @@ int rankset_parse(struct rankset *s, const char *text, uint32_t size, struct err
 			if (number(&p, &b) < 0 || b < a)
 				goto bad;
 		}
-		if (*p && *p != ',')
+		if (p != end && *p != ',')
 			goto bad;
 		if (b >= size)
 			return err_set(err, ERANGE, "no VM of rank %u (ranks are 0-%u)", b, size - 1);
 		rankset_add_range(s, a, b);
-		if (!*p)
+		if (p == end)
 			return 0;
 	}
 bad:

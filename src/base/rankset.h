@@ -28,7 +28,8 @@ bool rankset_has(const struct rankset *s, uint32_t rank);
 uint32_t rankset_count(const struct rankset *s);
 /* The smallest rank >= from, or UINT32_MAX. */
 uint32_t rankset_next(const struct rankset *s, uint32_t from);
-/* Reads "3", "0-3,7", "all" (0..size-1) into s (added to what is there). EINVAL for a malformed set,
+/* Reads "3", "0-3,7", "all" (0..size-1), and what is printed to people, "vm3" and "vm[0-3,7]", into s (added to
+ * what is there). EINVAL for a malformed set,
  * ERANGE when a rank is not below size. */
 int rankset_parse(struct rankset *s, const char *text, uint32_t size, struct err *err);
 void rankset_format(const struct rankset *s, struct buf *out); /* appends "0-3,7" */

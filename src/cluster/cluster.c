@@ -267,7 +267,7 @@ static void on_probe(void *arg, const struct hv_probe *p)
 int cluster_start(struct cluster *c, struct err *err)
 {
 	c->begun = loop_now(c->loop);
-	events_add(&c->events, EVENT_NO_RANK, "cluster", "starting %u VMs of %s", c->spec.size, c->spec.vse);
+	events_add(&c->events, EVENT_NO_RANK, "cluster", "starting %u VM%s of %s", c->spec.size, c->spec.size == 1 ? "" : "s", c->spec.vse);
 	return hypervisor_probe(c->profile.hypervisor, c->loop, c->spec.accel, on_probe, c, err);
 }
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "commands/common.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <signal.h>
 #include <string.h>
@@ -83,12 +84,17 @@ int common_ask(const struct command *cmd, const struct args *a, json_t *req, uin
 	}
 	int rc = client_ask(c, req, bound_ms, ret, &err);
 	common_disconnect(loop, c);
-	return rc < 0 ? command_fail(cmd, &err) : EXIT_OK;
+	return rc < 0 ? common_refused(cmd, &err) : EXIT_OK;
+}
+
+int common_refused(const struct command *cmd, const struct err *err)
+{
+	return err->code == ERANGE || err->code == EINVAL ? command_usage(cmd, "%s", err->text) : command_fail(cmd, err);
 }
 
 const char *common_vm_text(const char *operand)
 {
-	return strncmp(operand, "vm", 2) == 0 && operand[2] ? operand + 2 : operand;
+	return strncmp(operand, "vm", 2) == 0 && isdigit((unsigned char)operand[2]) ? operand + 2 : operand;
 }
 
 const char *common_ranks(const struct args *a, const char *otherwise)

@@ -23,6 +23,8 @@ void common_disconnect(struct loop *loop, struct client *c);
 
 /* One request to the cluster meant by --cluster, with its reply; gives an exit code, the reason printed. */
 int common_ask(const struct command *cmd, const struct args *a, json_t *req, uint64_t bound_ms, json_t **ret);
+/* A reason that the agent gave: EXIT_USAGE where what was asked for does not exist in the cluster (a rank). */
+int common_refused(const struct command *cmd, const struct err *err);
 /* "ranks": of --rank, else `otherwise`. */
 const char *common_ranks(const struct args *a, const char *otherwise);
 /* "3", "vm3" or "0-3": a VM set as an operand; the "vm" before it is dropped. */

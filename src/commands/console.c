@@ -68,7 +68,7 @@ static void terminal(struct attached *at)
 	struct termios t;
 	if (!isatty(STDIN_FILENO) || tcgetattr(STDIN_FILENO, &at->saved) < 0)
 		return;
-	fprintf(stderr, "[console: Ctrl-] leaves]\r\n");
+	fprintf(stderr, "[console: Ctrl-] leaves; a shell is had by 'vse exec -t -r R -- sh']\r\n");
 	t = at->saved;
 	cfmakeraw(&t);
 	at->raw = tcsetattr(STDIN_FILENO, TCSADRAIN, &t) == 0;
@@ -100,7 +100,7 @@ static int run(const struct command *cmd, struct args *a)
 	client_forget(at.client, at.id);
 	interrupts_destroy(in);
 	common_disconnect(loop, at.client);
-	return at.err.code ? command_fail(cmd, &at.err) : EXIT_OK;
+	return at.err.code ? common_refused(cmd, &at.err) : EXIT_OK;
 }
 
 static const struct option_spec options[] = {OPTION_CLUSTER, {0}};

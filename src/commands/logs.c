@@ -59,7 +59,7 @@ static int run(const struct command *cmd, struct args *a)
 	common_disconnect(loop, c);
 	if (f.interrupted)
 		return EXIT_INTERRUPTED;
-	return f.err.code ? command_fail(cmd, &f.err) : EXIT_OK;
+	return f.err.code ? common_refused(cmd, &f.err) : EXIT_OK;
 }
 
 static const struct option_spec options[] = {

@@ -81,13 +81,11 @@ static void print(const json_t *clusters, bool several)
 {
 	size_t i;
 	json_t *c;
-	json_array_foreach(clusters, i, c) {
-		if (several && i == 0)
-			printf("%-16s ", "CLUSTER");
-		if (i == 0)
-			printf("%-8s %-9s %-16s %-15s %8s %9s  %s\n", "VM", "STATE", "NODE", "ADDRESS", "UPTIME", "MEMORY", "REASON");
+	if (several)
+		printf("%-16s ", "CLUSTER");
+	printf("%-8s %-9s %-16s %-15s %8s %9s  %s\n", "VM", "STATE", "NODE", "ADDRESS", "UPTIME", "MEMORY", "REASON");
+	json_array_foreach(clusters, i, c)
 		print_vms(c, several);
-	}
 }
 
 static int run(const struct command *cmd, struct args *a)

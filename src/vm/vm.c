@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/path.h"
 #include "base/proc.h"
+#include "base/time.h"
 #include "net/address.h"
 #include "vm/scratch.h"
 
@@ -174,12 +175,26 @@ static void on_gone(struct vm *vm, const struct hv_event *e)
 		input(vm, VM_IN_FAILED, err.text);
 }
 
+/* The guest's clock stood still while the VM was paused. */
+static void send_time(struct vm *vm)
+{
+	_cleanup_buf_ struct buf kv = BUF_INIT;
+	if (!vm->channel)
+		return;
+	kv_adds(&kv, "verb", "time");
+	kv_addu(&kv, "time_ns", time_wall_ns());
+	channel_send(vm->channel, &kv);
+}
+
 static void on_hv_state(struct vm *vm, const struct hv_event *e)
 {
 	if (e->state == HV_RUNNING) {
 		if (!vm->running)
 			vm->running = loop_now(vm->loop);
-		input(vm, vm->state == VM_PAUSED ? VM_IN_RESUMED : VM_IN_RUNNING, "");
+		bool resumed = vm->state == VM_PAUSED;
+		input(vm, resumed ? VM_IN_RESUMED : VM_IN_RUNNING, "");
+		if (resumed)
+			send_time(vm);
 	} else if (e->state == HV_PAUSED) {
 		input(vm, VM_IN_PAUSED, "");
 	}
