@@ -5,6 +5,7 @@
 
 #include "agent/agent.h"
 #include "base/log.h"
+#include "base/proc.h"
 #include "base/size.h"
 
 static int usage(FILE *to, int code)
@@ -21,6 +22,7 @@ int main(int argc, char **argv)
 {
 	struct agent_options o = {.ready_fd = -1};
 	struct err err = ERR_INIT;
+	proc_fill_stdio();
 	log_setup("vse-agent", LOG_WARN, true);
 	for (int i = 1; i < argc; i++) {
 		const char *word = argv[i], *value = i + 1 < argc ? argv[i + 1] : NULL;
