@@ -118,6 +118,22 @@ static void set(struct args *a, int i, const char *value)
 	strvec_add(&a->repeated[i], value);
 }
 
+/* An option whose values are a list ("auto|kvm|tcg") takes no other. */
+static int check_choice(const struct command *cmd, const struct option_spec *o, const char *value)
+{
+	const char *list = o->complete;
+	size_t len = strlen(value);
+	if (!list || !strchr(list, '|'))
+		return 0;
+	for (const char *p = list; *p; p += strcspn(p, "|"), p += *p == '|')
+		if (strcspn(p, "|") == len && strncmp(p, value, len) == 0)
+			return 0;
+	_cleanup_free_ char *text = xstrdup(list);
+	for (char *p = text; *p; p++)
+		*p = *p == '|' ? ' ' : *p;
+	return command_usage(cmd, "--%s %s: not one of: %s", o->name, value, text);
+}
+
 static int parse_long(struct args *a, char **argv, int *i)
 {
 	const struct command *cmd = a->cmd;
@@ -135,7 +151,7 @@ static int parse_long(struct args *a, char **argv, int *i)
 	if (!name[len] && !argv[*i + 1])
 		return command_usage(cmd, "option '--%s' needs %s", cmd->options[o].name, cmd->options[o].argument);
 	set(a, o, name[len] ? name + len + 1 : argv[++*i]);
-	return 0;
+	return check_choice(cmd, cmd->options + o, a->values[o]);
 }
 
 static int parse_letters(struct args *a, char **argv, int *i)
@@ -152,7 +168,7 @@ static int parse_letters(struct args *a, char **argv, int *i)
 		if (!p[1] && !argv[*i + 1])
 			return command_usage(cmd, "option '-%c' needs %s", *p, cmd->options[o].argument);
 		set(a, o, p[1] ? p + 1 : argv[++*i]);
-		return 0;
+		return check_choice(cmd, cmd->options + o, a->values[o]);
 	}
 	return 0;
 }

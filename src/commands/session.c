@@ -227,15 +227,10 @@ static int check_texts(const struct command *cmd, const struct args *a, char *co
 	return 0;
 }
 
-static int labels(const struct command *cmd, const struct args *a, bool *label)
+static bool labels(const struct args *a, bool several)
 {
 	const char *when = arg_value(a, "label");
-	if (!when || strcmp(when, "auto") == 0)
-		return 0;
-	if (strcmp(when, "always") != 0 && strcmp(when, "never") != 0)
-		return command_usage(cmd, "--label %s: not one of auto, always, never", when);
-	*label = when[0] == 'a';
-	return 0;
+	return !when || strcmp(when, "auto") == 0 ? several : strcmp(when, "always") == 0;
 }
 
 static void drive(struct session *s, json_t *req, bool input)
@@ -274,10 +269,9 @@ int session_run(const struct command *cmd, const struct args *a, struct client *
 		return command_usage(cmd, "%s", err.text);
 	}
 	uint32_t n = rankset_count(&s.ranks);
-	bool label = n > 1;
+	bool label = labels(a, n > 1);
 	s.tty = arg_flag(a, "tty");
-	code = labels(cmd, a, &label);
-	if (!code && s.tty && n != 1)
+	if (s.tty && n != 1)
 		code = command_usage(cmd, "--tty goes with one VM: add --rank R");
 	if (!code && s.tty && !isatty(STDIN_FILENO))
 		code = command_usage(cmd, "--tty: stdin is no terminal");
