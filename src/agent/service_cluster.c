@@ -151,6 +151,9 @@ int service_down(struct call *call, const json_t *req, struct err *err)
 		return err_set(err, EBUSY, "the cluster is being ended already");
 	a->ending[a->n_ending++] = call;
 	call->ops = &service_down_ops;
-	cluster_down(a->cluster, json_is_true(json_object_get(req, "graceful")));
+	if (a->cluster)
+		cluster_down(a->cluster, json_is_true(json_object_get(req, "graceful")));
+	else
+		agent_end(a); /* its cluster could not be made */
 	return 0;
 }

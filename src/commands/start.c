@@ -216,11 +216,10 @@ static json_t *env_list(const struct vse *v)
 
 static const char *scratch_dir(void)
 {
-	const char *const places[] = {getenv("VSE_SCRATCH"), getenv("TMPDIR"), "/tmp"};
-	for (size_t i = 0; i < ARRAY_SIZE(places); i++)
-		if (places[i] && places[i][0] == '/' && access(places[i], W_OK) == 0)
-			return places[i];
-	return "/tmp";
+	const char *asked = getenv("VSE_SCRATCH"), *tmp = getenv("TMPDIR");
+	if (asked && asked[0]) /* never another than the one that was asked for */
+		return asked;
+	return tmp && tmp[0] == '/' && access(tmp, W_OK) == 0 ? tmp : "/tmp";
 }
 
 static void set_text(json_t *j, const char *key, const char *text)
@@ -365,8 +364,10 @@ static int start(struct plan *p, const char *file)
 	if (code)
 		return code;
 	p->started->loop = loop_create();
-	if (launch(p, base, &err) < 0)
+	if (launch(p, base, &err) < 0) {
+		rmdir(base); /* made for nothing */
 		return command_fail(p->cmd, &err);
+	}
 	return create(p);
 }
 

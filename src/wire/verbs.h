@@ -14,7 +14,7 @@
 	X(status, true, "- -> - -> the cluster and its VMs")                                                           \
 	X(size, true, "- -> - -> size")                                                                                \
 	X(events, true, "follow -> event{time,rank,kind,text} -> -")                                                   \
-	X(down, true, "graceful -> - -> -, after which the agent ends")                                                \
+	X(down, false, "graceful -> - -> -, after which the agent ends")                                                \
 	X(stop, true, "ranks, hard -> - -> -")                                                                         \
 	X(pause, true, "ranks -> - -> -")                                                                              \
 	X(resume, true, "ranks -> - -> -")                                                                             \
