@@ -21,6 +21,7 @@ enum act {
 	ACT_REBOOT
 };
 #define ACTS_MAX 16
+#define CONSOLE_LINES 256 /* printed at once */
 
 struct hv_vm {
 	struct loop *loop;
@@ -31,6 +32,7 @@ struct hv_vm {
 	struct fake_script script;
 	struct fake_guest guest;
 	struct stream *console;
+	uint64_t console_left; /* bytes still to be printed */
 	struct evtimer *tick, *doom; /* doom: crash-after and poweroff-after; NULL = none */
 	unsigned char acts[ACTS_MAX];
 	unsigned n_acts, tries;
@@ -74,6 +76,24 @@ static void on_console_close(void *arg, const struct err *err _unused_)
 	stream_destroy(TAKE_PTR(vm->console));
 }
 
+/* As fast as it is read, no faster: what waits here is memory of the agent's. */
+static void print_more(void *arg)
+{
+	struct hv_vm *vm = arg;
+	char line[80];
+	memset(line, 'c', sizeof(line));
+	line[sizeof(line) - 1] = '\n';
+	/* What the kernel does not take at once is followed by on_drain. */
+	while (vm->console && vm->console_left && !stream_queued(vm->console)) {
+		for (unsigned i = 0; i < CONSOLE_LINES && vm->console_left; i++) {
+			size_t n = MIN(vm->console_left, sizeof(line));
+			vm->console_left -= n;
+			buf_add(stream_out(vm->console), line + sizeof(line) - n, n);
+		}
+		stream_flush(vm->console);
+	}
+}
+
 static void print_boot(struct hv_vm *vm)
 {
 	const struct fake_script *s = &vm->script;
@@ -86,18 +106,14 @@ static void print_boot(struct hv_vm *vm)
 		int n = snprintf(line, sizeof(line), "%.40s: a fake guest boots\r\n", vm->name);
 		stream_write(vm->console, line, (size_t)n);
 	}
-	memset(line, 'c', sizeof(line));
-	line[sizeof(line) - 1] = '\n';
-	for (uint64_t left = s->console_bytes; left;) {
-		size_t n = MIN(left, sizeof(line));
-		stream_write(vm->console, line + sizeof(line) - n, n);
-		left -= n;
-	}
+	vm->console_left = s->console_bytes;
+	print_more(vm);
 }
 
 static bool open_console(struct hv_vm *vm)
 {
-	static const struct stream_ops ops = {.on_data = on_console_input, .on_close = on_console_close};
+	static const struct stream_ops ops = {
+		.on_data = on_console_input, .on_close = on_console_close, .on_drain = print_more};
 	int pair[2];
 	if (vm->script.console && strcmp(vm->script.console, "off") == 0)
 		return true;
