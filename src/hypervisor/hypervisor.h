@@ -105,7 +105,8 @@ struct hypervisor {
 	unsigned caps;     /* enum hv_capability: data, so that a table can be printed */
 	const char *lacks; /* the reason given with ENOTSUP */
 
-	/* Finds out what this node offers. done() is called once, from the loop, within 2 s. */
+	/* Finds out what this node offers. done() is called once, from the loop: as a rule within 0.1 s, at
+	 * worst (a program that does not answer) after 10 s. */
 	int (*probe)(struct loop *l, const char *accel,
 		     void (*done)(void *arg, const struct hv_probe *p), void *arg, struct err *err);
 	int (*start)(struct loop *l, const struct hv_spec *spec, const struct hv_probe *p,

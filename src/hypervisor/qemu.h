@@ -32,7 +32,7 @@ int qemu_binary_parse(const char *text, struct qemu_binary *b, struct err *err);
 
 /* ---- qemu_kvm.c: does KVM run a guest? ---- */
 
-/* Runs a small loop in a guest, in a process of its own. done() comes within 400 ms. text is one line:
+/* Runs a small loop in a guest, in a process of its own. done() comes within 800 ms. text is one line:
  * why it does not work, "" when it does. */
 int qemu_kvm_probe(struct loop *l, const char *device,
 		   void (*done)(void *arg, bool works, const char *text), void *arg, struct err *err);

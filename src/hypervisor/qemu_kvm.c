@@ -19,7 +19,7 @@
 #include "base/alloc.h"
 #include "hypervisor/qemu.h"
 
-#define BOUND_MS 300 /* for everything; a guest that hangs is killed then */
+#define BOUND_MS 700 /* for everything; a guest that hangs is killed then */
 #define TURNS 10000u
 #define TURN_NS_MAX 100u /* slower than this is no hardware */
 #define TRIES 4          /* the best counts: the process may lose the CPU in one of them */
@@ -193,7 +193,8 @@ static void describe(const struct kvm_probe *k, const struct result *r, char *ou
 	if (r->stage == DONE && r->turn_ns <= TURN_NS_MAX)
 		out[0] = '\0';
 	else if (r->stage == DONE)
-		snprintf(out, size, "%s opens but has no hardware behind it (a loop of %u turns took %.1f ms)",
+		snprintf(out, size,
+			 "%s opens but has no hardware behind it (a loop of %u turns took %.1f ms)",
 			 d, TURNS, (double)r->loop_us / 1000);
 	else if (r->stage == OPEN && r->code == ENOENT)
 		snprintf(out, size, "no %s (module kvm not loaded, or virtualisation off)", d);

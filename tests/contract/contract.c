@@ -211,7 +211,11 @@ static void test_console(void)
 		return;
 	}
 	if (up(&t, words)) {
-		ok(testvm_wait(&t, buf_len(&t.console_text) >= 100009), "the whole console comes");
+		uint64_t begin = time_mono_ms();
+		if (!ok(testvm_wait(&t, buf_len(&t.console_text) >= 100009),
+			"the whole console comes"))
+			printf("#   %zu of 100009 bytes after %llu ms\n", buf_len(&t.console_text),
+			       (unsigned long long)(time_mono_ms() - begin));
 		ok(strncmp(buf_cstr(&t.console_text), "line one\n", 9) == 0, "in order");
 		size_t before = buf_len(&t.console_text);
 		stream_write(t.console, "typed", 5);
