@@ -465,7 +465,7 @@ int agent_run(struct guest *g)
 		tick(g);
 	}
 	if (g->init == INIT_SYSTEMD)
-		power_bye(g, "poweroff");
+		power_bye(g, systemd_reboots() ? "reboot" : "poweroff");
 	drain(g, &w, &signals);
 	free(w.fds);
 	free(w.watch);

@@ -25,9 +25,9 @@ static const struct {
 	bool required;
 } wanted[] = {
 	{"virtio_mmio", false}, {"virtio_pci", false}, {"virtio_console", true},
-	{"virtio_blk", true},   {"virtio_net", true},  {"virtio_rng", false},
-	{"squashfs", true},     {"overlay", true},     {"ext4", false},
-	{"ipv6", false},        {"af_packet", false},
+	{"virtio_blk", true},   {"virtio_net", true},  {"pvpanic", false},
+	{"pvpanic_mmio", false}, {"squashfs", true},    {"overlay", true},
+	{"ext4", false},        {"ipv6", false},       {"af_packet", false},
 };
 
 struct tree {

@@ -113,6 +113,13 @@ static void on_bye(void *arg, const char *how)
 {
 	struct vm *vm = arg;
 	log_debug("%s: guest says bye: %s", vm->name, how);
+	/* A guest that reboots in good order ends its hypervisor and is started anew; one that goes without a word
+	 * (a kernel panic, a reset) has failed. */
+	if (strcmp(how, "reboot") == 0 && vm->state != VM_STOPPING) {
+		vm->restarting = true;
+		input(vm, VM_IN_STOP, "the guest reboots");
+		evtimer_start(vm->timer, vm->profile->stop_timeout_ms, 0);
+	}
 }
 
 static void on_guest_log(void *arg, const char *text)
@@ -170,6 +177,8 @@ static void on_gone(struct vm *vm, const struct hv_event *e)
 	let_go(vm);
 	vm->restarting = false;
 	console_note(vm->console, reason);
+	if (restarting) /* that it ended is no news */
+		reason[0] = '\0';
 	input(vm, how == HV_CRASHED ? VM_IN_CRASHED : VM_IN_GONE, reason);
 	if (restarting && vm_state_is_over(vm->state) && vm_start(vm, &err) < 0)
 		input(vm, VM_IN_FAILED, err.text);
