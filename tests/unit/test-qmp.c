@@ -330,7 +330,7 @@ static void test_args(void)
 	struct qemu_host host = {.binary = &new_qemu, .accel = "tcg", .tsc_khz = 2596135};
 	check_args(&full, &host,
 		   HEAD
-		   "-accel tcg\n-machine microvm\n-cpu max,-la57\n-smp 2\n-m 256M\n-bios "
+		   "-accel tcg\n-machine microvm\n-cpu max,-la57,-cx16\n-smp 2\n-m 256M\n-bios "
 		   "/usr/share/qemu/qboot.rom\n"
 		   "-kernel /i/vmlinux\n-initrd /i/initrd\n"
 		   "-append console=ttyS0 quiet panic=-1 reboot=t tsc_early_khz=2596135 "
