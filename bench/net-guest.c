@@ -240,7 +240,8 @@ static int ping(int family, const char *to, int n)
 	inet_pton(family, to, six ? (void *)&a6.sin6_addr : (void *)&a4.sin_addr);
 	setsockopt(s, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof(wait));
 	for (int i = 0; i < n; i++) {
-		uint8_t m[8] = {six ? ICMP6_ECHO_REQUEST : ICMP_ECHO, 0, 0, 0, 0, 1, 0, (uint8_t)i}, in[256];
+		uint8_t m[8] = {six ? ICMP6_ECHO_REQUEST : ICMP_ECHO, 0, 0, 0, 0, 1, 0, (uint8_t)i},
+			in[256];
 		if (!six) /* the kernel sums ICMPv6 */
 			m[2] = 0xf7, m[3] = (uint8_t)(0xfe - i);
 		sendto(s, m, 8, 0, six ? (void *)&a6 : (void *)&a4, six ? sizeof(a6) : sizeof(a4));

@@ -111,13 +111,14 @@ static int bench_cpu(void)
 		const char *name;
 		unsigned burst, spread;
 	} ways[] = {{"a full socket", 0, 1}, {"full, 8 receivers", 0, 8}, {"one at a time", 1, 1}};
-	printf("%-18s %7s %12s %10s %10s %6s\n", "waiting", "bytes", "frames/s", "GB/s", "ns/frame", "lost");
+	printf("%-18s %7s %12s %10s %10s %6s\n", "waiting", "bytes", "frames/s", "GB/s", "ns/frame",
+	       "lost");
 	for (size_t w = 0; w < ARRAY_SIZE(ways); w++)
 		for (size_t i = 0; i < ARRAY_SIZE(sizes); i++) {
 			struct cost c = measure(sizes[i], ways[w].burst, ways[w].spread);
 			double s = (double)c.ns / SECONDS_NS;
-			printf("%-18s %7zu %12.0f %10.2f %10.0f %6" PRIu64 "\n", ways[w].name, sizes[i],
-			       (double)c.s.frames / s, (double)c.s.bytes / s / 1e9,
+			printf("%-18s %7zu %12.0f %10.2f %10.0f %6" PRIu64 "\n", ways[w].name,
+			       sizes[i], (double)c.s.frames / s, (double)c.s.bytes / s / 1e9,
 			       (double)c.ns / (double)c.s.frames, c.s.dropped_full);
 		}
 	return 0;
@@ -166,10 +167,11 @@ static int bench_host(const char *path, const char *ranks)
 	loop_run(host.loop);
 	double cpu = (double)(cpu_ns() - begin) / SECONDS_NS;
 	netswitch_stats(host.net, &t);
-	printf("cpu %.3f s; frames %" PRIu64 ", bytes %" PRIu64 ", answered %" PRIu64 ", ignored %" PRIu64
-	       "; dropped: full %" PRIu64 ", spoof %" PRIu64 ", unknown %" PRIu64 ", broadcast %" PRIu64 "\n",
-	       cpu, t.frames, t.bytes, t.answered, t.ignored, t.dropped_full, t.dropped_spoof, t.dropped_unknown,
-	       t.dropped_broadcast);
+	printf("cpu %.3f s; frames %" PRIu64 ", bytes %" PRIu64 ", answered %" PRIu64
+	       ", ignored %" PRIu64 "; dropped: full %" PRIu64 ", spoof %" PRIu64
+	       ", unknown %" PRIu64 ", broadcast %" PRIu64 "\n",
+	       cpu, t.frames, t.bytes, t.answered, t.ignored, t.dropped_full, t.dropped_spoof,
+	       t.dropped_unknown, t.dropped_broadcast);
 	watch_destroy(in);
 	listener_destroy(ln);
 	netswitch_destroy(host.net);

@@ -45,14 +45,16 @@ static void fail(const char *what)
 /* The measured best of a plain QEMU: microvm, qboot, the PVH kernel, no device that is not needed. */
 static void arguments(struct strvec *v, const char *dir, unsigned i)
 {
-	strvec_addv(v, "qemu-system-x86_64", "-accel", o.accel, "-M", o.machine, "-nodefaults", "-no-user-config", "-display",
-		    "none", "-no-reboot", "-m", o.memory, "-kernel", o.kernel, "-initrd", o.initrd, NULL);
+	strvec_addv(v, "qemu-system-x86_64", "-accel", o.accel, "-M", o.machine, "-nodefaults",
+		    "-no-user-config", "-display", "none", "-no-reboot", "-m", o.memory, "-kernel",
+		    o.kernel, "-initrd", o.initrd, NULL);
 	if (strcmp(o.machine, "microvm") == 0)
 		strvec_addv(v, "-bios", "qboot.rom", NULL);
 	strvec_addv(v, "-cpu", strcmp(o.accel, "tcg") == 0 ? "max,-la57" : "host", NULL);
 	strvec_add(v, "-append");
 	strvec_addf(v, "%s vse.mods=%s vse.root=%s:vda:mem vse.init=vse", o.append, o.modules, o.type);
-	strvec_addv(v, "-device", "virtio-serial-device", "-device", "virtserialport,chardev=c0,name=" GUESTPROTO_PORT, "-device",
+	strvec_addv(v, "-device", "virtio-serial-device", "-device",
+		    "virtserialport,chardev=c0,name=" GUESTPROTO_PORT, "-device",
 		    "virtio-blk-device,drive=d0", "-chardev", NULL);
 	strvec_addf(v, "socket,id=c0,path=%s/%u,server=off", dir, i);
 	strvec_add(v, "-drive");
@@ -86,7 +88,8 @@ static void start(struct bare *b, const char *dir, unsigned i)
 	struct err err = ERR_INIT;
 	int listening;
 	arguments(&argv, dir, i);
-	struct child_spec spec = {.argv = strvec_argv(&argv), .fds = {-1, -1, 2}, .n_fds = 3, .die_with_parent = true};
+	struct child_spec spec = {
+		.argv = strvec_argv(&argv), .fds = {-1, -1, 2}, .n_fds = 3, .die_with_parent = true};
 	if (unix_listen(path, &listening, &err) < 0 || child_spawn(&spec, &b->pid, &err) < 0) {
 		fprintf(stderr, "start-bare: %s\n", err.text);
 		exit(1);
@@ -109,7 +112,9 @@ static void answer(struct bare *b, unsigned i)
 	kv_adds(&kv, "hostname", name);
 	kv_addu(&kv, "time_ns", time_wall_ns());
 	kv_add(&kv, "seed", seed, sizeof(seed));
-	frame_write(&out, &(struct frame){.len = (uint32_t)buf_len(&kv), .type = FRAME_MESSAGE, .payload = buf_head(&kv)});
+	frame_write(&out, &(struct frame){.len = (uint32_t)buf_len(&kv),
+					  .type = FRAME_MESSAGE,
+					  .payload = buf_head(&kv)});
 	if (fd_write_all(b->fd, buf_head(&out), buf_len(&out)) < 0)
 		fail("write");
 }
@@ -162,8 +167,10 @@ int main(int argc, char **argv)
 		const char *k = argv[i], *v = argv[i + 1];
 		const struct {
 			const char *name, **to;
-		} texts[] = {{"--kernel", &o.kernel}, {"--initrd", &o.initrd}, {"--root", &o.root},	  {"--type", &o.type},
-			     {"--modules", &o.modules}, {"--memory", &o.memory}, {"--accel", &o.accel}, {"--append", &o.append},
+		} texts[] = {{"--kernel", &o.kernel},   {"--initrd", &o.initrd},
+			     {"--root", &o.root},       {"--type", &o.type},
+			     {"--modules", &o.modules}, {"--memory", &o.memory},
+			     {"--accel", &o.accel},     {"--append", &o.append},
 			     {"--machine", &o.machine}, {"--attach", &o.attach}};
 		for (size_t t = 0; t < ARRAY_SIZE(texts); t++)
 			if (strcmp(k, texts[t].name) == 0)
@@ -176,8 +183,10 @@ int main(int argc, char **argv)
 			o.nic = v[0] == '1';
 	}
 	if ((!o.attach && (!o.kernel || !o.initrd || !o.root)) || !n || n > 4096 || !parallel) {
-		fputs("Usage: start-bare -n N -p PARALLEL --kernel F --initrd F --root F [--type T] [--modules LIST] [--append TEXT]\n"
-		      "                  [--memory SIZE] [--accel tcg|kvm] [--nic 0|1]\n", stderr);
+		fputs("Usage: start-bare -n N -p PARALLEL --kernel F --initrd F --root F [--type "
+		      "T] [--modules LIST] [--append TEXT]\n"
+		      "                  [--memory SIZE] [--accel tcg|kvm] [--nic 0|1]\n",
+		      stderr);
 		return 2;
 	}
 	signal(SIGPIPE, SIG_IGN);

@@ -18,6 +18,12 @@ static int usage(FILE *to, int code)
 	return code;
 }
 
+static int print_probe(const char *accel)
+{
+	_cleanup_free_ char *text = agent_probe(accel);
+	return puts(text) < 0 || fflush(stdout) != 0;
+}
+
 int main(int argc, char **argv)
 {
 	struct agent_options o = {.ready_fd = -1};
@@ -32,7 +38,7 @@ int main(int argc, char **argv)
 		if (strcmp(word, "--version") == 0)
 			return puts("vse-agent " VSE_VERSION) < 0;
 		if (strcmp(word, "--probe") == 0)
-			return agent_probe_print(value ? value : "auto");
+			return print_probe(value ? value : "auto");
 		if (strcmp(word, "--verbose") == 0) {
 			log_setup("vse-agent", LOG_DEBUG, true);
 			continue;

@@ -10,8 +10,8 @@
 
 static int tap_count, tap_failed;
 
-__attribute__((format(printf, 4, 5), unused)) static bool tap_ok(bool pass, const char *file, int line,
-								 const char *fmt, ...)
+__attribute__((format(printf, 4, 5), unused)) static bool tap_ok(bool pass, const char *file,
+								 int line, const char *fmt, ...)
 {
 	va_list ap;
 	printf("%sok %d - ", pass ? "" : "not ", ++tap_count);
@@ -34,10 +34,10 @@ __attribute__((format(printf, 4, 5), unused)) static bool tap_ok(bool pass, cons
 		if (!ok(g_ == w_, __VA_ARGS__))                                                    \
 			printf("#   got %lld, want %lld\n", g_, w_);                               \
 	} while (0)
-#define is_str(got, want, ...)                                                                     \
-	do {                                                                                       \
-		const char *g_ = (got), *w_ = (want);                                              \
-		if (!ok(g_ && w_ && strcmp(g_, w_) == 0, __VA_ARGS__))                             \
+#define is_str(got, want, ...)                                                                       \
+	do {                                                                                         \
+		const char *g_ = (got), *w_ = (want);                                                \
+		if (!ok(g_ && w_ && strcmp(g_, w_) == 0, __VA_ARGS__))                               \
 			printf("#   got '%s', want '%s'\n", g_ ? g_ : "(null)", w_ ? w_ : "(null)"); \
 	} while (0)
 #define tap_skip(why) printf("ok %d # SKIP %s\n", ++tap_count, (why))

@@ -56,8 +56,9 @@ static void on_progress(void *arg, uint32_t ready, uint32_t failed)
 {
 	struct agent *a = arg;
 	if (a->creating)
-		call_event(a->creating, json_pack("{s:s, s:i, s:i, s:i}", "event", "progress", "ready", (int)ready, "failed",
-						  (int)failed, "size", (int)cluster_get_spec(a->cluster)->size));
+		call_event(a->creating, json_pack("{s:s, s:i, s:i, s:i}", "event", "progress",
+						  "ready", (int)ready, "failed", (int)failed,
+						  "size", (int)cluster_get_spec(a->cluster)->size));
 }
 
 static void on_note(void *arg, const char *text)
@@ -75,8 +76,8 @@ static void on_started(void *arg, const struct err *err)
 	if (err)
 		call_fail(a->creating, err);
 	else
-		call_reply(a->creating,
-			   json_pack("{s:b, s:I}", "ok", 1, "ready_ms", (json_int_t)cluster_ready_ms(a->cluster)));
+		call_reply(a->creating, json_pack("{s:b, s:I}", "ok", 1, "ready_ms",
+						  (json_int_t)cluster_ready_ms(a->cluster)));
 }
 
 static void on_vm_state(void *arg, struct vm *vm)
@@ -152,7 +153,8 @@ static void on_lonely(void *arg)
 static void open_log(const char *dir)
 {
 	_cleanup_free_ char *path = path_join(dir, "agent.log");
-	_cleanup_close_ int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
+	_cleanup_close_ int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW,
+				      0600);
 	if (fd < 0)
 		return;
 	dup2(fd, STDERR_FILENO);
@@ -208,7 +210,7 @@ static void on_probe(void *arg, const struct hv_probe *p)
 	*(struct hv_probe *)arg = *p;
 }
 
-int agent_probe_print(const char *accel)
+char *agent_probe(const char *accel)
 {
 	struct loop *l = loop_create();
 	json_t *all = json_array();
@@ -220,20 +222,23 @@ int agent_probe_print(const char *accel)
 			snprintf(p.why, sizeof(p.why), "%.255s", err.text);
 		else
 			loop_run(l);
-		json_array_append_new(all, json_pack("{s:s, s:s, s:b, s:s, s:s, s:s, s:s}", "name", h->name, "summary",
-						     h->summary, "usable", p.usable, "accel", p.accel, "version",
+		json_array_append_new(all, json_pack("{s:s, s:s, s:b, s:s, s:s, s:s, s:s}", "name",
+						     h->name, "summary", h->summary, "usable",
+						     p.usable, "accel", p.accel, "version",
 						     p.version, "why", p.why, "note", p.note));
 	}
 	loop_destroy(l);
-	_cleanup_free_ char *text = json_dumps(all, JSON_COMPACT);
+	char *text = json_dumps(all, JSON_COMPACT);
 	json_decref(all);
-	puts(text ? text : "[]");
-	return fflush(stdout) ? 1 : 0;
+	return text ? text : xstrdup("[]");
 }
 
 int agent_run(const struct agent_options *o)
 {
-	struct agent a = {.loop = loop_create(), .base = xstrdup(o->base), .name = xstrdup(o->name), .lock = -1};
+	struct agent a = {.loop = loop_create(),
+			  .base = xstrdup(o->base),
+			  .name = xstrdup(o->name),
+			  .lock = -1};
 	struct err err = ERR_INIT;
 	int ready_fd = o->ready_fd, code = 0;
 	static const int signals[] = {SIGTERM, SIGINT, SIGHUP};

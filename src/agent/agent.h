@@ -9,12 +9,12 @@
 struct agent_options {
 	const char *base; /* run directory, as rundir_base() gives it */
 	const char *name; /* of the cluster */
-	int ready_fd;     /* "ready\n" is written here once front ends can connect, or "error TEXT\n"; then closed */
+	int ready_fd; /* "ready\n" is written here once front ends can connect, or "error TEXT\n"; then closed */
 };
 
 /* Runs until the cluster has ended, or until nobody came. Gives the exit code. */
 int agent_run(const struct agent_options *o);
-/* Prints what this node offers, as JSON, for `vse doctor`. */
-int agent_probe_print(const char *accel);
+/* What this node offers, as JSON text (malloc'ed), for `vse doctor`. Blocks until every probe is over. */
+char *agent_probe(const char *accel);
 
 #endif

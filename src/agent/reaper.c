@@ -15,7 +15,7 @@
 #include "base/rundir.h"
 #include "io/child.h"
 
-#define SWEEP_TRIES 50     /* every 100 ms: for the dead agent's lock to be let go */
+#define SWEEP_TRIES 50 /* every 100 ms: for the dead agent's lock to be let go */
 #define RESTART_MS 200
 
 struct reaper {

@@ -9,7 +9,8 @@
 #include "base/proc.h"
 #include "wire/message.h"
 
-#define FOLLOWER_BACKLOG (4u << 20) /* bytes: a follower that reads no more than this behind is cut off */
+#define FOLLOWER_BACKLOG                                                                           \
+	(4u << 20) /* bytes: a follower that reads no more than this behind is cut off */
 
 int service_hello(struct call *call, const json_t *req, struct err *err)
 {
@@ -19,8 +20,8 @@ int service_hello(struct call *call, const json_t *req, struct err *err)
 	if (version != MESSAGE_VERSION)
 		return err_set(err, EPROTO, "the agent of cluster '%s' speaks version %d, this vse %d: use the vse that started it",
 			       call->agent->name, MESSAGE_VERSION, (int)version);
-	call_reply(call, json_pack("{s:b, s:i, s:s, s:s}", "ok", 1, "version", MESSAGE_VERSION, "name", call->agent->name,
-				   "program", VSE_VERSION));
+	call_reply(call, json_pack("{s:b, s:i, s:s, s:s}", "ok", 1, "version", MESSAGE_VERSION,
+				   "name", call->agent->name, "program", VSE_VERSION));
 	return 0;
 }
 
@@ -75,15 +76,17 @@ int service_status(struct call *call, const json_t *req _unused_, struct err *er
 	proc_usage(getpid(), &rss, &cpu, NULL);
 	json_t *j = cluster_status(call->agent->cluster);
 	json_object_set_new(j, "ok", json_true());
-	json_object_set_new(j, "agent", json_pack("{s:i, s:I, s:I}", "pid", (int)getpid(), "memory", (json_int_t)rss, "cpu_ms",
-						  (json_int_t)cpu));
+	json_object_set_new(j, "agent",
+			    json_pack("{s:i, s:I, s:I}", "pid", (int)getpid(), "memory",
+				      (json_int_t)rss, "cpu_ms", (json_int_t)cpu));
 	call_reply(call, j);
 	return 0;
 }
 
 int service_size(struct call *call, const json_t *req _unused_, struct err *err _unused_)
 {
-	call_reply(call, json_pack("{s:b, s:i}", "ok", 1, "size", (int)cluster_get_spec(call->agent->cluster)->size));
+	call_reply(call, json_pack("{s:b, s:i}", "ok", 1, "size",
+				   (int)cluster_get_spec(call->agent->cluster)->size));
 	return 0;
 }
 
@@ -91,8 +94,10 @@ int service_size(struct call *call, const json_t *req _unused_, struct err *err 
 
 static json_t *event_json(const struct event *e)
 {
-	return json_pack("{s:s, s:I, s:o, s:s, s:s}", "event", "event", "time_ns", (json_int_t)e->wall_ns, "rank",
-			 e->rank == EVENT_NO_RANK ? json_null() : json_integer(e->rank), "kind", e->kind, "text", e->text);
+	return json_pack("{s:s, s:I, s:o, s:s, s:s}", "event", "event", "time_ns",
+			 (json_int_t)e->wall_ns, "rank",
+			 e->rank == EVENT_NO_RANK ? json_null() : json_integer(e->rank), "kind",
+			 e->kind, "text", e->text);
 }
 
 static void on_follow(struct waiter *w, const struct event *e)

@@ -8,7 +8,8 @@
 #include "base/alloc.h"
 #include "wire/message.h"
 
-#define BACKLOG_MAX (1u << 20) /* bytes; a reader that falls further behind misses output rather than memory */
+#define BACKLOG_MAX                                                                                \
+	(1u << 20) /* bytes; a reader that falls further behind misses output rather than memory */
 #define DATA_CHUNK (256u << 10)
 
 struct attached {
@@ -33,7 +34,8 @@ static void on_output(void *arg, const char *p, size_t n)
 	}
 	if (at->lost) {
 		_cleanup_free_ char *note =
-			xasprintf("\r\n[vse: %llu bytes lost here: the reader was too slow]\r\n", (unsigned long long)at->lost);
+			xasprintf("\r\n[vse: %llu bytes lost here: the reader was too slow]\r\n",
+				  (unsigned long long)at->lost);
 		at->lost = 0;
 		send_all(at->call, vm_rank(at->vm), note, strlen(note));
 	}
@@ -56,7 +58,8 @@ static void on_end(struct call *call)
 static const struct call_ops console_ops = {.on_data = on_input, .on_end = on_end};
 static const struct call_ops logs_ops = {.on_end = on_end};
 
-static int attach(struct call *call, const json_t *req, const struct call_ops *ops, bool follow, struct err *err)
+static int attach(struct call *call, const json_t *req, const struct call_ops *ops, bool follow,
+		  struct err *err)
 {
 	struct agent *a = call->agent;
 	json_int_t rank, tail;
@@ -65,7 +68,8 @@ static int attach(struct call *call, const json_t *req, const struct call_ops *o
 	if (message_int(req, "rank", 0, INT32_MAX, &rank, err) < 0)
 		return -1;
 	if (rank >= size)
-		return err_set(err, ERANGE, "no VM of rank %d (ranks are 0-%d)", (int)rank, (int)size - 1);
+		return err_set(err, ERANGE, "no VM of rank %d (ranks are 0-%d)", (int)rank,
+			       (int)size - 1);
 	if (message_int(req, "tail", 0, CONSOLE_LOG_MAX, &tail, err) < 0)
 		return -1;
 	struct vm *vm = cluster_vm(a->cluster, (uint32_t)rank);

@@ -22,9 +22,9 @@ struct relay {
 	struct call *call;
 	struct member *members; /* by position; ranks rise */
 	uint32_t n, live;
-	uint64_t told;          /* bytes of stdin the front end may send, ever, as it knows */
+	uint64_t told; /* bytes of stdin the front end may send, ever, as it knows */
 	bool started;
-	bool input;             /* the request takes stdin */
+	bool input; /* the request takes stdin */
 };
 
 static void finish(struct relay *r)
@@ -87,7 +87,8 @@ static void on_guest_message(void *arg, const char *verb, const char *kv, size_t
 	for (size_t i = 0; i < ARRAY_SIZE(numbers); i++) {
 		struct kv e;
 		if (kv_find(kv, len, numbers[i], &e))
-			json_object_set_new(j, numbers[i], json_integer((json_int_t)kv_num(kv, len, numbers[i], 0)));
+			json_object_set_new(j, numbers[i],
+					    json_integer((json_int_t)kv_num(kv, len, numbers[i], 0)));
 	}
 	add_member_event(m->relay, j, m->rank);
 }
@@ -187,9 +188,13 @@ static int relay(struct call *call, const json_t *req, const struct buf *kv, boo
 	if (service_ranks(a, req, &ranks, err) < 0)
 		return -1;
 	if (buf_len(kv) > FRAME_MAX_GUEST)
-		return err_set(err, E2BIG, "the command and its environment are longer than %u bytes", FRAME_MAX_GUEST);
+		return err_set(err, E2BIG, "the command and its environment are longer than %u bytes",
+			       FRAME_MAX_GUEST);
 	struct relay *r = xcalloc(1, sizeof(*r));
-	*r = (struct relay){.call = call, .n = rankset_count(&ranks), .input = input, .told = GUESTPROTO_STDIN_WINDOW};
+	*r = (struct relay){.call = call,
+			    .n = rankset_count(&ranks),
+			    .input = input,
+			    .told = GUESTPROTO_STDIN_WINDOW};
 	r->members = xcalloc(r->n, sizeof(*r->members));
 	call->ops = &call_ops;
 	call->state = r;
@@ -217,9 +222,10 @@ static int add_list(struct buf *kv, const char *key, const json_t *list, struct 
 	const json_t *item;
 	if (list && !json_is_array(list))
 		return err_set(err, EPROTO, "message: '%s' is no list", key);
-	json_array_foreach(list, i, item) {
+	json_array_foreach (list, i, item) {
 		if (!json_is_string(item))
-			return err_set(err, EPROTO, "message: '%s' holds something that is no text", key);
+			return err_set(err, EPROTO, "message: '%s' holds something that is no text",
+				       key);
 		kv_adds(kv, key, json_string_value(item));
 	}
 	return 0;
@@ -244,7 +250,8 @@ int service_exec(struct call *call, const json_t *req, struct err *err)
 	if (!json_is_array(argv) || !json_array_size(argv))
 		return err_set(err, EPROTO, "exec without a command");
 	kv_adds(&kv, "verb", "exec");
-	if (add_list(&kv, "arg", argv, err) < 0 || add_list(&kv, "env", json_object_get(req, "env"), err) < 0)
+	if (add_list(&kv, "arg", argv, err) < 0 ||
+	    add_list(&kv, "env", json_object_get(req, "env"), err) < 0)
 		return -1;
 	add_text(&kv, req, "user");
 	add_text(&kv, req, "cwd");

@@ -14,11 +14,11 @@
 struct change {
 	struct waiter waiter; /* first: a waiter is a change */
 	struct call *call;
-	struct rankset left;  /* not there yet */
+	struct rankset left; /* not there yet */
 	struct rankset failed;
-	struct err first;     /* why the first one failed */
+	struct err first; /* why the first one failed */
 	enum vm_state goal;
-	bool started;         /* all were begun: only now may the reply be sent */
+	bool started; /* all were begun: only now may the reply be sent */
 	struct evtimer *timer;
 };
 
@@ -32,8 +32,8 @@ static void finish(struct change *ch)
 		return;
 	}
 	rankset_format(&ch->failed, &ranks);
-	json_t *j = json_pack("{s:b, s:i, s:s, s:s}", "ok", 0, "code", ch->first.code, "error", ch->first.text, "ranks",
-			      buf_cstr(&ranks));
+	json_t *j = json_pack("{s:b, s:i, s:s, s:s}", "ok", 0, "code", ch->first.code, "error",
+			      ch->first.text, "ranks", buf_cstr(&ranks));
 	call_reply(ch->call, j);
 }
 
@@ -108,7 +108,8 @@ static int change(struct call *call, const json_t *req, enum vm_state goal, uint
 	call->ops = &ops;
 	call->state = ch;
 	agent_add_waiter(a, &ch->waiter);
-	for (uint32_t r = rankset_next(&ch->left, 0); r != UINT32_MAX; r = rankset_next(&ch->left, r + 1)) {
+	for (uint32_t r = rankset_next(&ch->left, 0); r != UINT32_MAX;
+	     r = rankset_next(&ch->left, r + 1)) {
 		struct err why = ERR_INIT;
 		struct vm *vm = cluster_vm(a->cluster, r);
 		if (vm_get_state(vm) == goal && begin != vm_restart)

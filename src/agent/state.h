@@ -22,8 +22,8 @@ struct agent {
 	struct listener *listener;
 	struct conn *conns;
 	struct cluster *cluster;
-	struct conn *holder;   /* the cluster ends with this connection; NULL: it was kept */
-	struct call *creating; /* the "create" call that waits for the start */
+	struct conn *holder;    /* the cluster ends with this connection; NULL: it was kept */
+	struct call *creating;  /* the "create" call that waits for the start */
 	struct call *ending[8]; /* "down" calls that wait */
 	size_t n_ending;
 	struct waiter *waiters;
@@ -35,8 +35,8 @@ void agent_add_waiter(struct agent *a, struct waiter *w);
 void agent_remove_waiter(struct agent *a, struct waiter *w);
 /* The connection is gone: the cluster goes with it, if it is held by it. */
 void agent_conn_lost(struct agent *a, struct conn *c);
-void agent_end(struct agent *a); /* the loop stops after this round */
+void agent_end(struct agent *a);                       /* the loop stops after this round */
 void agent_on_event(void *arg, const struct event *e); /* of the cluster; arg: the agent */
-extern const struct cluster_ops agent_cluster_ops; /* arg: the agent */
+extern const struct cluster_ops agent_cluster_ops;     /* arg: the agent */
 
 #endif

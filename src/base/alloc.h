@@ -10,9 +10,9 @@ void *xmalloc(size_t size);
 void *xcalloc(size_t n, size_t size); /* zeroed */
 void *xrealloc(void *p, size_t size);
 void *xreallocarray(void *p, size_t n, size_t size);
-char *xstrdup(const char *s);             /* NULL gives NULL */
+char *xstrdup(const char *s); /* NULL gives NULL */
 char *xstrndup(const char *s, size_t n);
-char *xmemdup0(const void *p, size_t n);  /* n bytes and a closing NUL */
+char *xmemdup0(const void *p, size_t n); /* n bytes and a closing NUL */
 char *xasprintf(const char *fmt, ...) _printf_(1, 2);
 
 #endif

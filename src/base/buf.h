@@ -24,7 +24,7 @@ static inline char *buf_head(const struct buf *b) /* valid until the next change
 {
 	return b->data + b->start;
 }
-void buf_clear(struct buf *b); /* keeps the memory */
+void buf_clear(struct buf *b);             /* keeps the memory */
 void buf_reserve(struct buf *b, size_t n); /* room for n more bytes at data+end */
 void buf_add(struct buf *b, const void *p, size_t n);
 void buf_adds(struct buf *b, const char *s);

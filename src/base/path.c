@@ -161,8 +161,8 @@ char *path_find_program(const char *name)
 		path = "/usr/local/bin:/usr/bin:/bin";
 	for (const char *p = path;;) {
 		size_t n = strcspn(p, ":");
-		_cleanup_free_ char *full =
-			n ? xasprintf("%.*s/%s", (int)n, p, name) : xasprintf("./%s", name);
+		_cleanup_free_ char *full = n ? xasprintf("%.*s/%s", (int)n, p, name)
+					      : xasprintf("./%s", name);
 		if (is_program(full))
 			return TAKE_PTR(full);
 		if (!p[n])

@@ -21,7 +21,7 @@ struct rankset {
 #define _cleanup_rankset_ _cleanup_(rankset_finish)
 
 void rankset_finish(struct rankset *s);
-void rankset_add(struct rankset *s, uint32_t rank);            /* rank < RANK_MAX */
+void rankset_add(struct rankset *s, uint32_t rank);                /* rank < RANK_MAX */
 void rankset_add_range(struct rankset *s, uint32_t a, uint32_t b); /* both included */
 void rankset_del(struct rankset *s, uint32_t rank);
 bool rankset_has(const struct rankset *s, uint32_t rank);

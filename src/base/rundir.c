@@ -22,17 +22,19 @@ int cluster_name_check(const char *name, struct err *err)
 	size_t n = strlen(name);
 	bool good = n >= 1 && n <= CLUSTER_NAME_MAX && islower((unsigned char)name[0]);
 	for (size_t i = 0; good && i < n; i++)
-		good = islower((unsigned char)name[i]) || isdigit((unsigned char)name[i]) || name[i] == '-';
+		good = islower((unsigned char)name[i]) || isdigit((unsigned char)name[i]) ||
+		       name[i] == '-';
 	if (!good)
-		return err_set(err, EINVAL, "'%.60s': not a cluster name (a-z first, then a-z 0-9 -, at most %d)", name,
-			       CLUSTER_NAME_MAX);
+		return err_set(err, EINVAL, "'%.60s': not a cluster name (a-z first, then a-z 0-9 -, at most %d)",
+			       name, CLUSTER_NAME_MAX);
 	return 0;
 }
 
 static bool is_ours(const char *path)
 {
 	struct stat st;
-	return lstat(path, &st) == 0 && S_ISDIR(st.st_mode) && st.st_uid == geteuid() && !(st.st_mode & 0022);
+	return lstat(path, &st) == 0 && S_ISDIR(st.st_mode) && st.st_uid == geteuid() &&
+	       !(st.st_mode & 0022);
 }
 
 int rundir_base(char **ret, struct err *err)
@@ -63,7 +65,8 @@ static int lock_base(const char *base, struct err *err)
 		if (fd < 0 || flock(fd, LOCK_EX) < 0)
 			break;
 		struct stat a, b;
-		if (fstat(fd, &a) == 0 && lstat(base, &b) == 0 && a.st_ino == b.st_ino && a.st_dev == b.st_dev)
+		if (fstat(fd, &a) == 0 && lstat(base, &b) == 0 && a.st_ino == b.st_ino &&
+		    a.st_dev == b.st_dev)
 			return TAKE_FD(fd);
 	}
 	return err_errno(err, errno, "run directory %s", base);
@@ -148,8 +151,8 @@ int rundir_claim(const char *base, const char *name, char **ret_dir, int *ret_lo
 	_cleanup_free_ char *dir = dir_of(base, name);
 	if (path_exists(dir)) {
 		if (held(dir))
-			return err_set(err, EEXIST, "cluster '%s' runs already (see 'vse ps %s'; 'vse down %s' ends it)", name,
-				       name, name);
+			return err_set(err, EEXIST, "cluster '%s' runs already (see 'vse ps %s'; 'vse down %s' ends it)",
+				       name, name, name);
 		sweep_locked(dir);
 	}
 	if (mkdir(dir, 0700) < 0)

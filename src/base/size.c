@@ -69,7 +69,8 @@ int duration_parse(const char *s, uint64_t *ret_ms, struct err *err)
 	static const struct {
 		const char *unit;
 		double ms;
-	} units[] = {{"", 1000}, {"ms", 1}, {"s", 1000}, {"m", 60e3}, {"h", 3600e3}, {"d", 86400e3}};
+	} units[] = {{"", 1000},  {"ms", 1},     {"s", 1000},
+		     {"m", 60e3}, {"h", 3600e3}, {"d", 86400e3}};
 	double v;
 	const char *rest;
 	if (number(s, &v, &rest) == 0)

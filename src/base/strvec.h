@@ -19,9 +19,9 @@ struct strvec {
 void strvec_finish(struct strvec *v);
 void strvec_add(struct strvec *v, const char *s); /* (copied) */
 void strvec_addf(struct strvec *v, const char *fmt, ...) _printf_(2, 3);
-void strvec_take(struct strvec *v, char *s);      /* taken */
+void strvec_take(struct strvec *v, char *s);                       /* taken */
 void strvec_addv(struct strvec *v, ...) __attribute__((sentinel)); /* each (copied), ends with NULL */
-void strvec_copy(struct strvec *dst, const struct strvec *src); /* appends copies */
+void strvec_copy(struct strvec *dst, const struct strvec *src);    /* appends copies */
 void strvec_split(struct strvec *v, const char *s, const char *separators); /* appends non-empty parts */
 char **strvec_argv(struct strvec *v); /* NULL-terminated, borrowed until the next change */
 bool strvec_has(const struct strvec *v, const char *s);

@@ -100,8 +100,8 @@ static void end_all(struct client *c, const struct err *err)
 static void lost(struct client *c, const struct err *why)
 {
 	struct err err = ERR_INIT;
-	err_set(&err, ECONNRESET, "the agent of cluster '%s' is gone%s%s", c->name, why->code ? ": " : "",
-		why->code ? why->text : "");
+	err_set(&err, ECONNRESET, "the agent of cluster '%s' is gone%s%s", c->name,
+		why->code ? ": " : "", why->code ? why->text : "");
 	c->busy++;
 	stream_pause(c->stream, true);
 	end_all(c, &err);
@@ -136,7 +136,8 @@ static void on_close(void *arg, const struct err *err)
 
 static const struct stream_ops stream_ops = {.on_data = on_data, .on_close = on_close};
 
-int client_connect(struct loop *l, const char *base, const char *name, struct client **ret, struct err *err)
+int client_connect(struct loop *l, const char *base, const char *name, struct client **ret,
+		   struct err *err)
 {
 	_cleanup_free_ char *path = xasprintf("%s/%s/sock", base, name);
 	struct err why = ERR_INIT;
@@ -151,8 +152,9 @@ int client_connect(struct loop *l, const char *base, const char *name, struct cl
 	c->name = xstrdup(name);
 	c->stream = stream_create(l, fd, &stream_ops, c, err);
 	_cleanup_json_ json_t *reply = NULL;
-	if (!c->stream || client_ask(c, json_pack("{s:s, s:i}", "verb", "hello", "version", MESSAGE_VERSION), HELLO_MS, &reply,
-				     err) < 0) {
+	if (!c->stream ||
+	    client_ask(c, json_pack("{s:s, s:i}", "verb", "hello", "version", MESSAGE_VERSION),
+		       HELLO_MS, &reply, err) < 0) {
 		client_destroy(c);
 		return -1;
 	}

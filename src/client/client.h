@@ -19,7 +19,8 @@ struct client_ops {
 };
 
 /* Connects and shakes hands (bounded: 10 s). ENOENT: no such cluster runs. */
-int client_connect(struct loop *l, const char *base, const char *name, struct client **ret, struct err *err);
+int client_connect(struct loop *l, const char *base, const char *name, struct client **ret,
+		   struct err *err);
 void client_destroy(struct client *c); /* open calls end with ECANCELED; NULL is fine */
 
 /* req: taken. Gives the id for what follows. Any op may be NULL but on_end. */

@@ -15,7 +15,8 @@
 
 static void add_string(struct buf *b, const void *p, size_t n)
 {
-	unsigned char h[4] = {(unsigned char)(n >> 24), (unsigned char)(n >> 16), (unsigned char)(n >> 8), (unsigned char)n};
+	unsigned char h[4] = {(unsigned char)(n >> 24), (unsigned char)(n >> 16),
+			      (unsigned char)(n >> 8), (unsigned char)n};
 	buf_add(b, h, sizeof(h));
 	buf_add(b, p, n);
 }
@@ -36,7 +37,8 @@ static char *public_text(EVP_PKEY *key, const char *comment)
 {
 	unsigned char point[POINT_BYTES];
 	size_t n;
-	if (EVP_PKEY_get_octet_string_param(key, "pub", point, sizeof(point), &n) != 1 || n != sizeof(point))
+	if (EVP_PKEY_get_octet_string_param(key, "pub", point, sizeof(point), &n) != 1 ||
+	    n != sizeof(point))
 		return NULL;
 	_cleanup_buf_ struct buf b = BUF_INIT;
 	add_string(&b, "ecdsa-sha2-nistp256", 19);

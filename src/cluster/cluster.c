@@ -25,9 +25,9 @@ struct cluster {
 	struct setup_texts texts;
 	struct netswitch *net;
 	struct vm **vms;
-	uint32_t next;             /* the first rank that was not started yet */
+	uint32_t next;                    /* the first rank that was not started yet */
 	uint32_t starting, ready, failed; /* counts while CLUSTER_STARTING */
-	struct evtimer *soon;      /* does what must not happen inside a VM's callback */
+	struct evtimer *soon;             /* does what must not happen inside a VM's callback */
 	struct events events;
 };
 
@@ -73,13 +73,15 @@ static void start_failed(struct cluster *c)
 	if (rankset_count(&set) == 1)
 		err_set(&err, EIO, "vm%u: %s", first, vm_reason(c->vms[first]));
 	else
-		err_set(&err, EIO, "vm[%.60s] failed; vm%u: %s", buf_cstr(&names), first, vm_reason(c->vms[first]));
+		err_set(&err, EIO, "vm[%.60s] failed; vm%u: %s", buf_cstr(&names), first,
+			vm_reason(c->vms[first]));
 	started(c, &err);
 }
 
 static void start_more(struct cluster *c)
 {
-	while (c->phase == CLUSTER_STARTING && !c->failed && c->next < c->spec.size && c->starting < c->spec.parallel) {
+	while (c->phase == CLUSTER_STARTING && !c->failed && c->next < c->spec.size &&
+	       c->starting < c->spec.parallel) {
 		struct vm *vm = c->vms[c->next++];
 		c->starting++;
 		vm_start(vm, NULL); /* a failure comes as a state, like every other */
@@ -130,7 +132,8 @@ static void on_state(void *arg, struct vm *vm, enum vm_state was, const char *re
 {
 	struct cluster *c = arg;
 	enum vm_state now = vm_get_state(vm);
-	events_add(&c->events, vm_rank(vm), "state", "%s%s%s", vm_state_name(now), reason[0] ? ": " : "", reason);
+	events_add(&c->events, vm_rank(vm), "state", "%s%s%s", vm_state_name(now),
+		   reason[0] ? ": " : "", reason);
 	if (c->net && vm_state_is_over(now))
 		netswitch_detach(c->net, vm_rank(vm));
 	if (c->phase == CLUSTER_STARTING)
@@ -194,8 +197,9 @@ static void profile_init(struct cluster *c, const struct hypervisor *h)
 		.stop_timeout_ms = s->stop_timeout_ms,
 	};
 	/* No login prompt on the console: nobody has a password, and systemd would wait for the device. */
-	p->cmdline = xasprintf("vse.mods=%s vse.root=%s:vda:%s vse.init=%s", s->modules, s->root_type,
-			       s->scratch ? "vdb" : "mem", s->systemd ? "systemd systemd.getty_auto=no" : "vse");
+	p->cmdline = xasprintf("vse.mods=%s vse.root=%s:vda:%s vse.init=%s", s->modules,
+			       s->root_type, s->scratch ? "vdb" : "mem",
+			       s->systemd ? "systemd systemd.getty_auto=no" : "vse");
 }
 
 struct cluster *cluster_create(struct loop *l, struct cluster_spec *spec, const char *dir,
@@ -203,7 +207,8 @@ struct cluster *cluster_create(struct loop *l, struct cluster_spec *spec, const 
 {
 	const struct hypervisor *h = hypervisor_find(spec->hypervisor);
 	if (!h) {
-		err_set(err, EINVAL, "hypervisor '%.40s': there is none of that name (see 'vse doctor')", spec->hypervisor);
+		err_set(err, EINVAL, "hypervisor '%.40s': there is none of that name (see 'vse doctor')",
+			spec->hypervisor);
 		cluster_spec_finish(spec);
 		return NULL;
 	}
@@ -267,7 +272,8 @@ static void on_probe(void *arg, const struct hv_probe *p)
 int cluster_start(struct cluster *c, struct err *err)
 {
 	c->begun = loop_now(c->loop);
-	events_add(&c->events, EVENT_NO_RANK, "cluster", "starting %u VM%s of %s", c->spec.size, c->spec.size == 1 ? "" : "s", c->spec.vse);
+	events_add(&c->events, EVENT_NO_RANK, "cluster", "starting %u VM%s of %s", c->spec.size,
+		   c->spec.size == 1 ? "" : "s", c->spec.vse);
 	return hypervisor_probe(c->profile.hypervisor, c->loop, c->spec.accel, on_probe, c, err);
 }
 
@@ -326,11 +332,12 @@ static json_t *vm_status(struct cluster *c, struct vm *vm)
 	char ip[16];
 	vm_stats(vm, &st, NULL);
 	address_ipv4_text(address_ipv4(&c->spec.subnet, vm_rank(vm)), ip);
-	return json_pack("{s:i, s:s, s:s, s:s, s:s*, s:I, s:I, s:I, s:I, s:i}", "rank", (int)vm_rank(vm), "name", vm_name(vm),
-			 "state", vm_state_name(vm_get_state(vm)), "reason", vm_reason(vm), "address",
+	return json_pack("{s:i, s:s, s:s, s:s, s:s*, s:I, s:I, s:I, s:I, s:i}", "rank",
+			 (int)vm_rank(vm), "name", vm_name(vm), "state",
+			 vm_state_name(vm_get_state(vm)), "reason", vm_reason(vm), "address",
 			 c->net ? ip : NULL, "uptime_ms", (json_int_t)vm_uptime_ms(vm), "ready_ms",
-			 (json_int_t)vm_ready_ms(vm), "memory_used", (json_int_t)st.rss, "cpu_ms", (json_int_t)st.cpu_ms,
-			 "pid", (int)st.pid);
+			 (json_int_t)vm_ready_ms(vm), "memory_used", (json_int_t)st.rss, "cpu_ms",
+			 (json_int_t)st.cpu_ms, "pid", (int)st.pid);
 }
 
 json_t *cluster_status(struct cluster *c)
@@ -339,10 +346,11 @@ json_t *cluster_status(struct cluster *c)
 	json_t *vms = json_array();
 	for (uint32_t r = 0; r < s->size; r++)
 		json_array_append_new(vms, vm_status(c, c->vms[r]));
-	return json_pack("{s:s, s:s, s:s, s:s, s:i, s:s, s:s, s:s, s:i, s:I, s:I, s:I, s:I, s:o}", "name", s->name, "phase",
-			 phase_names[c->phase], "vse", s->vse, "image", s->image, "size", (int)s->size, "hypervisor",
-			 s->hypervisor, "accel", c->profile.probe.accel, "hypervisor_version", c->profile.probe.version,
-			 "cpus", (int)s->cpus, "memory", (json_int_t)s->memory, "scratch", (json_int_t)s->scratch,
-			 "created", (json_int_t)(c->created_ns / 1000000000u), "ready_ms", (json_int_t)c->ready_after,
-			 "vms", vms);
+	return json_pack("{s:s, s:s, s:s, s:s, s:i, s:s, s:s, s:s, s:i, s:I, s:I, s:I, s:I, s:o}",
+			 "name", s->name, "phase", phase_names[c->phase], "vse", s->vse, "image",
+			 s->image, "size", (int)s->size, "hypervisor", s->hypervisor, "accel",
+			 c->profile.probe.accel, "hypervisor_version", c->profile.probe.version,
+			 "cpus", (int)s->cpus, "memory", (json_int_t)s->memory, "scratch",
+			 (json_int_t)s->scratch, "created", (json_int_t)(c->created_ns / 1000000000u),
+			 "ready_ms", (json_int_t)c->ready_after, "vms", vms);
 }

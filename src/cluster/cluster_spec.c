@@ -31,9 +31,10 @@ static int list(const json_t *j, const char *key, struct strvec *ret, struct err
 	size_t i;
 	if (a && !json_is_array(a))
 		return err_set(err, EPROTO, "message: '%s' is no list", key);
-	json_array_foreach(a, i, item) {
+	json_array_foreach (a, i, item) {
 		if (!json_is_string(item))
-			return err_set(err, EPROTO, "message: '%s' holds something that is no text", key);
+			return err_set(err, EPROTO, "message: '%s' holds something that is no text",
+				       key);
 		strvec_add(ret, json_string_value(item));
 	}
 	return 0;
@@ -62,10 +63,18 @@ static int read_texts(const json_t *j, struct cluster_spec *s, struct err *err)
 		const char *key;
 		char **to;
 	} needed[] = {
-		{"name", &s->name},	  {"vse", &s->vse},	    {"image", &s->image},
-		{"kernel", &s->kernel},	  {"initrd", &s->initrd},   {"root", &s->root},
-		{"root_type", &s->root_type}, {"modules", &s->modules}, {"scratch_dir", &s->scratch_dir},
-		{"hypervisor", &s->hypervisor}, {"accel", &s->accel},   {"machine", &s->machine},
+		{"name", &s->name},
+		{"vse", &s->vse},
+		{"image", &s->image},
+		{"kernel", &s->kernel},
+		{"initrd", &s->initrd},
+		{"root", &s->root},
+		{"root_type", &s->root_type},
+		{"modules", &s->modules},
+		{"scratch_dir", &s->scratch_dir},
+		{"hypervisor", &s->hypervisor},
+		{"accel", &s->accel},
+		{"machine", &s->machine},
 	};
 	for (size_t i = 0; i < ARRAY_SIZE(needed); i++)
 		if (text(j, needed[i].key, needed[i].to, err) < 0)
@@ -81,8 +90,9 @@ int cluster_spec_read(const json_t *j, struct cluster_spec *ret, struct err *err
 	struct cluster_spec s = {0};
 	struct numbers n = {0};
 	const char *subnet;
-	if (read_numbers(j, &n, err) < 0 || read_texts(j, &s, err) < 0 || list(j, "env", &s.env, err) < 0 ||
-	    list(j, "extra_args", &s.extra_args, err) < 0 || message_str(j, "subnet", &subnet, err) < 0 ||
+	if (read_numbers(j, &n, err) < 0 || read_texts(j, &s, err) < 0 ||
+	    list(j, "env", &s.env, err) < 0 || list(j, "extra_args", &s.extra_args, err) < 0 ||
+	    message_str(j, "subnet", &subnet, err) < 0 ||
 	    subnet_parse(subnet, (uint32_t)n.size, &s.subnet, err) < 0) {
 		cluster_spec_finish(&s);
 		return -1;
@@ -102,8 +112,9 @@ int cluster_spec_read(const json_t *j, struct cluster_spec *ret, struct err *err
 
 void cluster_spec_finish(struct cluster_spec *s)
 {
-	char *const owned[] = {s->name,	   s->vse,	s->image,	s->kernel,     s->vmlinux, s->initrd,
-			       s->root,	   s->root_type, s->modules,	s->scratch_dir, s->hypervisor, s->accel,
+	char *const owned[] = {s->name,    s->vse,         s->image,      s->kernel,
+			       s->vmlinux, s->initrd,      s->root,       s->root_type,
+			       s->modules, s->scratch_dir, s->hypervisor, s->accel,
 			       s->machine, s->ssh_private, s->ssh_public};
 	for (size_t i = 0; i < ARRAY_SIZE(owned); i++)
 		free(owned[i]);

@@ -11,21 +11,21 @@
 #include "net/address.h"
 
 struct cluster_spec {
-	char *name;         /* of the cluster */
-	uint32_t size;      /* VMs, 1..CLUSTER_SIZE_MAX */
-	char *vse;          /* name of the VSE */
-	char *image;        /* id */
+	char *name;                                                   /* of the cluster */
+	uint32_t size;                                                /* VMs, 1..CLUSTER_SIZE_MAX */
+	char *vse;                                                    /* name of the VSE */
+	char *image;                                                  /* id */
 	char *kernel, *vmlinux, *initrd, *root, *root_type, *modules; /* vmlinux may be NULL */
-	bool systemd;       /* init: systemd */
+	bool systemd;                                                 /* init: systemd */
 	unsigned cpus;
 	uint64_t memory, scratch; /* bytes */
 	char *scratch_dir;
-	struct strvec env;  /* NAME=VALUE */
+	struct strvec env; /* NAME=VALUE */
 	bool outbound;
 	struct subnet subnet;
 	char *hypervisor, *accel, *machine;
 	struct strvec extra_args;
-	unsigned parallel;  /* VMs that may be between start and ready at once; >= 1 */
+	unsigned parallel; /* VMs that may be between start and ready at once; >= 1 */
 	uint64_t boot_timeout_ms, stop_timeout_ms;
 	char *ssh_private, *ssh_public; /* cluster-only key, or NULL */
 };

@@ -12,7 +12,7 @@
 
 struct event {
 	uint64_t wall_ns;
-	uint32_t rank; /* EVENT_NO_RANK: of the whole cluster */
+	uint32_t rank;    /* EVENT_NO_RANK: of the whole cluster */
 	const char *kind; /* "state", "note", "cluster"; lives for ever */
 	char *text;
 };

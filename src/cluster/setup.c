@@ -54,7 +54,8 @@ static void add_network(struct buf *kv, const struct cluster_spec *s, uint32_t r
 	char text[INET6_ADDRSTRLEN + 8], ip[INET6_ADDRSTRLEN];
 	struct in6_addr a6;
 	address_mac(rank, mac);
-	snprintf(text, sizeof(text), "%02x:%02x:%02x:%02x:%02x:%02x", mac[0], mac[1], mac[2], mac[3], mac[4], mac[5]);
+	snprintf(text, sizeof(text), "%02x:%02x:%02x:%02x:%02x:%02x", mac[0], mac[1], mac[2],
+		 mac[3], mac[4], mac[5]);
 	kv_adds(kv, "mac", text);
 	address_ipv4_text(address_ipv4(&s->subnet, rank), ip);
 	snprintf(text, sizeof(text), "%s/%u", ip, s->subnet.bits);
@@ -66,7 +67,8 @@ static void add_network(struct buf *kv, const struct cluster_spec *s, uint32_t r
 	kv_addu(kv, "mtu", CLUSTER_MTU);
 }
 
-void setup_write(struct buf *kv, const struct cluster_spec *s, const struct setup_texts *t, uint32_t rank, bool network)
+void setup_write(struct buf *kv, const struct cluster_spec *s, const struct setup_texts *t,
+		 uint32_t rank, bool network)
 {
 	char text[64];
 	kv_adds(kv, "verb", "setup");

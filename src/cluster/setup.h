@@ -14,6 +14,7 @@ struct setup_texts {
 void setup_texts_init(struct setup_texts *t, const struct cluster_spec *s);
 void setup_texts_finish(struct setup_texts *t);
 /* network: the VM has an eth0. */
-void setup_write(struct buf *kv, const struct cluster_spec *s, const struct setup_texts *t, uint32_t rank, bool network);
+void setup_write(struct buf *kv, const struct cluster_spec *s, const struct setup_texts *t,
+		 uint32_t rank, bool network);
 
 #endif

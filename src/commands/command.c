@@ -149,7 +149,8 @@ static int parse_long(struct args *a, char **argv, int *i)
 		return 0;
 	}
 	if (!name[len] && !argv[*i + 1])
-		return command_usage(cmd, "option '--%s' needs %s", cmd->options[o].name, cmd->options[o].argument);
+		return command_usage(cmd, "option '--%s' needs %s", cmd->options[o].name,
+				     cmd->options[o].argument);
 	set(a, o, name[len] ? name + len + 1 : argv[++*i]);
 	return check_choice(cmd, cmd->options + o, a->values[o]);
 }
@@ -204,7 +205,8 @@ static int parse(struct args *a, int argc, char **argv)
 	}
 	a->operands[a->n_operands] = NULL;
 	if (a->n_operands < cmd->min_args)
-		return command_usage(cmd, "%s: vse %s [options] %s", a->n_operands ? "too few arguments" : "missing argument",
+		return command_usage(cmd, "%s: vse %s [options] %s",
+				     a->n_operands ? "too few arguments" : "missing argument",
 				     cmd->name, cmd->usage ? cmd->usage : "");
 	if (cmd->max_args >= 0 && a->n_operands > cmd->max_args)
 		return command_usage(cmd, "unexpected argument '%s'", a->operands[cmd->max_args]);

@@ -27,14 +27,14 @@ struct option_spec {
 
 struct command {
 	const char *name;
-	const char *summary;  /* one line */
-	const char *usage;    /* what follows the options: "FILE [--] COMMAND [ARG...]" */
-	const char *details;  /* more lines of help, or NULL */
+	const char *summary; /* one line */
+	const char *usage;   /* what follows the options: "FILE [--] COMMAND [ARG...]" */
+	const char *details; /* more lines of help, or NULL */
 	const struct option_spec *options; /* ends with a zeroed entry; may be NULL */
-	int min_args, max_args; /* operands; max -1 = any */
+	int min_args, max_args;            /* operands; max -1 = any */
 	/* Everything after the first operand is an operand too (exec, run: the program's own options). */
 	bool stop_at_operand;
-	const char *complete;   /* what completes an operand: as in option_spec */
+	const char *complete; /* what completes an operand: as in option_spec */
 	bool hidden;
 	int (*run)(const struct command *cmd, struct args *args);
 };
@@ -42,9 +42,9 @@ struct command {
 /* A parsed command line. */
 struct args {
 	const struct command *cmd;
-	const char *values[32];  /* by index of the option in cmd->options; NULL = not given; flags: "" */
+	const char *values[32]; /* by index of the option in cmd->options; NULL = not given; flags: "" */
 	struct strvec repeated[32]; /* every value of an option that was given more than once, in order */
-	char **operands;         /* borrowed from argv, NULL-terminated */
+	char **operands;            /* borrowed from argv, NULL-terminated */
 	int n_operands;
 };
 

@@ -43,8 +43,8 @@ char *common_cluster(const char *base, const char *named, struct err *err)
 	_cleanup_buf_ struct buf b = BUF_INIT;
 	for (size_t i = 0; i < names.n && i < 8; i++)
 		buf_addf(&b, "%s%s", i ? ", " : "", names.v[i]);
-	err_set(err, EINVAL, "%zu clusters run (%s%s): say which with -c NAME", names.n, buf_cstr(&b),
-		names.n > 8 ? ", ..." : "");
+	err_set(err, EINVAL, "%zu clusters run (%s%s): say which with -c NAME", names.n,
+		buf_cstr(&b), names.n > 8 ? ", ..." : "");
 	return NULL;
 }
 
@@ -73,7 +73,8 @@ void common_disconnect(struct loop *loop, struct client *c)
 	loop_destroy(loop);
 }
 
-int common_ask(const struct command *cmd, const struct args *a, json_t *req, uint64_t bound_ms, json_t **ret)
+int common_ask(const struct command *cmd, const struct args *a, json_t *req, uint64_t bound_ms,
+	       json_t **ret)
 {
 	struct loop *loop;
 	struct client *c;
@@ -89,12 +90,14 @@ int common_ask(const struct command *cmd, const struct args *a, json_t *req, uin
 
 int common_refused(const struct command *cmd, const struct err *err)
 {
-	return err->code == ERANGE || err->code == EINVAL ? command_usage(cmd, "%s", err->text) : command_fail(cmd, err);
+	return err->code == ERANGE || err->code == EINVAL ? command_usage(cmd, "%s", err->text)
+							  : command_fail(cmd, err);
 }
 
 const char *common_vm_text(const char *operand)
 {
-	return strncmp(operand, "vm", 2) == 0 && isdigit((unsigned char)operand[2]) ? operand + 2 : operand;
+	return strncmp(operand, "vm", 2) == 0 && isdigit((unsigned char)operand[2]) ? operand + 2
+										    : operand;
 }
 
 const char *common_ranks(const struct args *a, const char *otherwise)

@@ -9,9 +9,18 @@
 #include "commands/command.h"
 
 /* The option every command about a running cluster has. */
-#define OPTION_CLUSTER {"cluster", 'c', "NAME", "the cluster (needed only when several run)", "cluster"}
-#define OPTION_RANK {"rank", 'r', "SET", "the VMs: 3, or 0-3,7, or all", NULL}
-#define OPTION_JSON {"json", 0, NULL, "print JSON", NULL}
+#define OPTION_CLUSTER                                                                             \
+	{                                                                                          \
+		"cluster", 'c', "NAME", "the cluster (needed only when several run)", "cluster"    \
+	}
+#define OPTION_RANK                                                                                \
+	{                                                                                          \
+		"rank", 'r', "SET", "the VMs: 3, or 0-3,7, or all", NULL                           \
+	}
+#define OPTION_JSON                                                                                \
+	{                                                                                          \
+		"json", 0, NULL, "print JSON", NULL                                                \
+	}
 
 /* The run directory's base; NULL with the reason printed. malloc'ed. */
 char *common_base(const struct command *cmd);
@@ -22,7 +31,8 @@ int common_connect(const char *named, struct loop **ret_loop, struct client **re
 void common_disconnect(struct loop *loop, struct client *c);
 
 /* One request to the cluster meant by --cluster, with its reply; gives an exit code, the reason printed. */
-int common_ask(const struct command *cmd, const struct args *a, json_t *req, uint64_t bound_ms, json_t **ret);
+int common_ask(const struct command *cmd, const struct args *a, json_t *req, uint64_t bound_ms,
+	       json_t **ret);
 /* A reason that the agent gave: EXIT_USAGE where what was asked for does not exist in the cluster (a rank). */
 int common_refused(const struct command *cmd, const struct err *err);
 /* "ranks": of --rank, else `otherwise`. */

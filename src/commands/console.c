@@ -7,8 +7,9 @@
 #include "base/size.h"
 #include "commands/common.h"
 
-#define ESCAPE 0x1d /* Ctrl-] : as telnet and virsh console */
-#define TAIL 2048   /* bytes of what was printed before, for orientation */
+#define ESCAPE 0x1d  /* Ctrl-] : as telnet and virsh console */
+#define LAST_MS 1000 /* for what is printed after the input has ended */
+#define TAIL 2048    /* bytes of what was printed before, for orientation */
 
 struct attached {
 	struct client *client;
@@ -16,10 +17,12 @@ struct attached {
 	bool over, raw;
 	struct termios saved;
 	struct watch *input;
+	struct evtimer *last;
 	struct err err;
 };
 
-static void on_data(void *arg, uint32_t rank _unused_, int fd _unused_, const char *p, size_t n, bool eof _unused_)
+static void on_data(void *arg, uint32_t rank _unused_, int fd _unused_, const char *p, size_t n,
+		    bool eof _unused_)
 {
 	struct attached *at = arg;
 	if (fd_write_all(STDOUT_FILENO, p, n) < 0)
@@ -43,9 +46,12 @@ static void on_input(void *arg, int events _unused_)
 	ssize_t n = read(STDIN_FILENO, keys, sizeof(keys));
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
-	if (n <= 0) { /* a pipe that ended: what the VM answers is still worth reading until the user leaves */
+	if (n <= 0) { /* a pipe that ended: what the VM answers to it is still worth reading, but not for ever */
 		watch_set(at->input, 0);
-		at->over = !isatty(STDIN_FILENO) ? at->over : true;
+		if (isatty(STDIN_FILENO))
+			at->over = true;
+		else
+			evtimer_start(at->last, LAST_MS, 0);
 		return;
 	}
 	const char *leave = at->raw ? memchr(keys, ESCAPE, (size_t)n) : NULL;
@@ -58,6 +64,12 @@ static void on_input(void *arg, int events _unused_)
 }
 
 static void on_interrupt(void *arg, int signo _unused_)
+{
+	struct attached *at = arg;
+	at->over = true;
+}
+
+static void on_last(void *arg)
 {
 	struct attached *at = arg;
 	at->over = true;
@@ -84,8 +96,11 @@ static int run(const struct command *cmd, struct args *a)
 	if (common_connect(arg_value(a, "cluster"), &loop, &at.client, &at.err) < 0)
 		return command_fail(cmd, &at.err);
 	struct interrupts *in = interrupts_create(loop, on_interrupt, &at);
-	at.id = client_call(at.client, json_pack("{s:s, s:I, s:i}", "verb", "console", "rank", (json_int_t)rank, "tail", TAIL),
+	at.id = client_call(at.client,
+			    json_pack("{s:s, s:I, s:i}", "verb", "console", "rank",
+				      (json_int_t)rank, "tail", TAIL),
 			    &ops, &at);
+	at.last = evtimer_create(loop, on_last, &at);
 	at.input = watch_create(loop, STDIN_FILENO, on_input, &at, NULL);
 	if (at.input)
 		watch_set(at.input, WATCH_READ);
@@ -97,6 +112,7 @@ static int run(const struct command *cmd, struct args *a)
 		fputc('\n', stderr);
 	}
 	watch_destroy(at.input);
+	evtimer_destroy(at.last);
 	client_forget(at.client, at.id);
 	interrupts_destroy(in);
 	common_disconnect(loop, at.client);

@@ -14,8 +14,8 @@
 #include "wire/archive.h"
 #include "wire/guestproto.h"
 
-#define CHUNK (64u << 10)           /* bytes read from the archive at once */
-#define WINDOW_TOTAL (32u << 20)    /* bytes on the way from all VMs together */
+#define CHUNK (64u << 10)        /* bytes read from the archive at once */
+#define WINDOW_TOTAL (32u << 20) /* bytes on the way from all VMs together */
 #define QUEUE_MAX (1u << 20)
 
 /* One VM that a copy comes from. */
@@ -78,7 +78,8 @@ static void send_more(struct copy *c)
 {
 	char chunk[CHUNK];
 	while (!c->over && !c->sent_all && c->credit) {
-		ssize_t n = archive_writer_read(c->writer, chunk, MIN(sizeof(chunk), c->credit), &c->err);
+		ssize_t n = archive_writer_read(c->writer, chunk, MIN(sizeof(chunk), c->credit),
+						&c->err);
 		if (n < 0) {
 			c->over = true;
 			return;
@@ -143,7 +144,9 @@ static void on_event(void *arg, const json_t *e)
 	bool error = strcmp(what, "error") == 0;
 	if (error) {
 		const char *text = json_string_value(json_object_get(e, "error"));
-		size_t skip = text && strncmp(text, who, strlen(who)) == 0 && text[strlen(who)] == ':' ? strlen(who) + 2 : 0;
+		size_t skip = text && strncmp(text, who, strlen(who)) == 0 && text[strlen(who)] == ':'
+				      ? strlen(who) + 2
+				      : 0;
 		failed(c, who, text ? text + skip : "failed");
 	}
 	if (c->sources && (error || strcmp(what, "done") == 0))
@@ -158,7 +161,8 @@ static void on_end(void *arg, const json_t *reply, const struct err *err)
 		c->err = *err;
 }
 
-static const struct client_ops ops = {.on_event = on_event, .on_data = on_data, .on_credit = on_credit, .on_end = on_end};
+static const struct client_ops ops = {
+	.on_event = on_event, .on_data = on_data, .on_credit = on_credit, .on_end = on_end};
 
 static void on_interrupt(void *arg, int signo _unused_)
 {
@@ -193,8 +197,8 @@ static int put(struct copy *c, char *const *paths, size_t n, const char *ranks, 
 		return command_fail(c->cmd, &c->err);
 	size_t len = strlen(to);
 	bool into = n > 1 || !len || to[len - 1] == '/';
-	int code = drive(c, json_pack("{s:s, s:s, s:s, s:i}", "verb", "put", "ranks", ranks, "path", len ? to : "/root/", "into",
-				      into));
+	int code = drive(c, json_pack("{s:s, s:s, s:s, s:i}", "verb", "put", "ranks", ranks, "path",
+				      len ? to : "/root/", "into", into));
 	archive_writer_destroy(c->writer);
 	return code;
 }
@@ -203,7 +207,8 @@ static int put(struct copy *c, char *const *paths, size_t n, const char *ranks, 
 static int open_targets(struct copy *c, const char *to)
 {
 	bool several = rankset_count(&c->ranks) > 1;
-	for (uint32_t r = rankset_next(&c->ranks, 0); r != UINT32_MAX; r = rankset_next(&c->ranks, r + 1)) {
+	for (uint32_t r = rankset_next(&c->ranks, 0); r != UINT32_MAX;
+	     r = rankset_next(&c->ranks, r + 1)) {
 		_cleanup_free_ char *dir = several ? xasprintf("%s/vm%u", to, r) : NULL, *name = NULL;
 		_cleanup_close_ int fd = -1;
 		if (several && path_mkdirs(dir, 0755, &c->err) < 0)
@@ -224,8 +229,8 @@ static int get(struct copy *c, const char *ranks, const char *from, const char *
 	if (open_targets(c, to) < 0)
 		code = command_fail(c->cmd, &c->err);
 	else
-		code = drive(c, json_pack("{s:s, s:s, s:s, s:i}", "verb", "get", "ranks", ranks, "path", from, "window",
-					  (int)window));
+		code = drive(c, json_pack("{s:s, s:s, s:s, s:i}", "verb", "get", "ranks", ranks,
+					  "path", from, "window", (int)window));
 	for (uint32_t r = 0; r < c->size; r++)
 		archive_reader_destroy(c->sources[r].reader);
 	free(c->sources);
@@ -266,14 +271,17 @@ static int run(const struct command *cmd, struct args *a)
 	for (int i = 0; i < last; i++) {
 		bool far = remote(a->operands[i], &other, &path);
 		if (far && into_vm)
-			return command_usage(cmd, "from VM to VM is not possible: copy to this host first");
+			return command_usage(
+				cmd, "from VM to VM is not possible: copy to this host first");
 		if (far && last > 1)
-			return command_usage(cmd, "only one path at a time can be copied out of VMs");
+			return command_usage(cmd,
+					     "only one path at a time can be copied out of VMs");
 		if (far) {
 			ranks = TAKE_PTR(other);
 			inside = path;
 		} else if (!into_vm) {
-			return command_usage(cmd, "neither side is in a VM (VM paths are written vm0:/path or all:/path)");
+			return command_usage(cmd, "neither side is in a VM (VM paths are written "
+						  "vm0:/path or all:/path)");
 		}
 	}
 	progress_begin(&c.progress, arg_flag(a, "quiet"));
@@ -290,8 +298,10 @@ const struct command command_cp = {
 	.name = "cp",
 	.summary = "copy files and folders into or out of VMs, checked",
 	.usage = "SOURCE... TARGET",
-	.details = "One side is in VMs: vm0:/path, 0-3:/path or all:/path. Folders are copied whole. Out of several\n"
-		   "VMs each copy goes into TARGET/vm<rank>/. What is written is checked by a checksum and appears\n"
+	.details = "One side is in VMs: vm0:/path, 0-3:/path or all:/path. Folders are copied "
+		   "whole. Out of several\n"
+		   "VMs each copy goes into TARGET/vm<rank>/. What is written is checked by a "
+		   "checksum and appears\n"
 		   "under its name only when it is complete.",
 	.options = options,
 	.min_args = 2,

@@ -23,7 +23,8 @@ struct check {
 
 static void say(struct check *c, const char *what, bool good, bool needed, const char *text)
 {
-	json_array_append_new(c->all, json_pack("{s:s, s:b, s:b, s:s}", "what", what, "ok", good, "needed", needed, "text", text));
+	json_array_append_new(c->all, json_pack("{s:s, s:b, s:b, s:s}", "what", what, "ok", good,
+						"needed", needed, "text", text));
 	if (!good && needed)
 		c->bad++;
 	if (!c->json)
@@ -44,8 +45,10 @@ static char *agent_says(struct err *err)
 	pid_t pid;
 	if (!agent || pipe2(p, O_CLOEXEC) < 0)
 		return NULL;
-	struct child_spec spec = {
-		.argv = (char *[]){agent, (char *)"--probe", NULL}, .fds = {-1, p[1], -1}, .n_fds = 3, .die_with_parent = true};
+	struct child_spec spec = {.argv = (char *[]){agent, (char *)"--probe", NULL},
+				  .fds = {-1, p[1], -1},
+				  .n_fds = 3,
+				  .die_with_parent = true};
 	int rc = child_spawn(&spec, &pid, err);
 	close(p[1]);
 	char *text = xcalloc(1, 65536);
@@ -65,14 +68,18 @@ static void hypervisors(struct check *c)
 	size_t i;
 	bool any = false;
 	if (!json_is_array(list))
-		say(c, "agent", false, true, err.text[0] ? err.text : "vse-agent is not beside vse nor in ../libexec/vse");
-	json_array_foreach(list, i, h) {
-		const char *name = json_string_value(json_object_get(h, "name")), *why = json_string_value(json_object_get(h, "why"));
+		say(c, "agent", false, true,
+		    err.text[0] ? err.text : "vse-agent is not beside vse nor in ../libexec/vse");
+	json_array_foreach (list, i, h) {
+		const char *name = json_string_value(json_object_get(h, "name")),
+			   *why = json_string_value(json_object_get(h, "why"));
 		const char *note = json_string_value(json_object_get(h, "note"));
 		bool usable = json_is_true(json_object_get(h, "usable"));
 		_cleanup_free_ char *line =
-			usable ? xasprintf("%s%s%s%s%s", json_string_value(json_object_get(h, "version")), ", ",
-					   json_string_value(json_object_get(h, "accel")), note && *note ? ": " : "", note ? note : "")
+			usable ? xasprintf("%s%s%s%s%s",
+					   json_string_value(json_object_get(h, "version")), ", ",
+					   json_string_value(json_object_get(h, "accel")),
+					   note && *note ? ": " : "", note ? note : "")
 			       : xstrdup(why ? why : "");
 		any = any || (usable && strcmp(name, "fake") != 0);
 		say(c, name, usable, false, line);
@@ -102,7 +109,8 @@ static void tools(struct check *c)
 			path = path_find_program(sbin);
 		}
 		_cleanup_free_ char *text = path ? xasprintf("%s (%s)", path, needed[i].use)
-						 : xasprintf("not found: %s; install %s", needed[i].use, needed[i].package);
+						 : xasprintf("not found: %s; install %s",
+							     needed[i].use, needed[i].package);
 		bool only_users = strcmp(needed[i].program, "newuidmap") == 0;
 		say(c, needed[i].program, path != NULL, !only_users || geteuid() != 0, text);
 	}
@@ -116,9 +124,11 @@ static bool has_subids(const char *file)
 	if (path_read(file, 1 << 20, &text, NULL, NULL) < 0)
 		return false;
 	snprintf(uid, sizeof(uid), "%u", (unsigned)geteuid());
-	for (char *line = strtok(text, "\n"); line; line = strtok(NULL, "\n")) {
+	char *rest = text, *line;
+	while ((line = strsep(&rest, "\n"))) {
 		size_t n = strcspn(line, ":");
-		if ((user && strlen(user) == n && strncmp(line, user, n) == 0) || (strlen(uid) == n && strncmp(line, uid, n) == 0))
+		if ((user && strlen(user) == n && strncmp(line, user, n) == 0) ||
+		    (strlen(uid) == n && strncmp(line, uid, n) == 0))
 			return true;
 	}
 	return false;
@@ -131,7 +141,8 @@ static void subids(struct check *c)
 	bool good = has_subids("/etc/subuid") && has_subids("/etc/subgid");
 	say(c, "subordinate ids", good, true,
 	    good ? "/etc/subuid and /etc/subgid have a range for you"
-		 : "no range for you in /etc/subuid or /etc/subgid: ask root for 'usermod --add-subuids 100000-165535 "
+		 : "no range for you in /etc/subuid or /etc/subgid: ask root for 'usermod "
+		   "--add-subuids 100000-165535 "
 		   "--add-subgids 100000-165535 USER'");
 }
 
@@ -148,7 +159,8 @@ static void place(struct check *c, const char *what, const char *path, uint64_t 
 	}
 	uint64_t bytes = (uint64_t)v.f_bavail * v.f_frsize;
 	size_format(bytes, room);
-	_cleanup_free_ char *text = xasprintf("%s, %s free%s", path, room, bytes < want ? ": that is little" : "");
+	_cleanup_free_ char *text = xasprintf("%s, %s free%s", path, room,
+					      bytes < want ? ": that is little" : "");
 	say(c, what, bytes >= want && access(path, W_OK) == 0, true, text);
 }
 

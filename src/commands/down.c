@@ -43,7 +43,8 @@ static int down_all(const struct command *cmd, const struct args *a)
 static int run(const struct command *cmd, struct args *a)
 {
 	if (arg_flag(a, "all"))
-		return a->n_operands ? command_usage(cmd, "--all and a name exclude each other") : down_all(cmd, a);
+		return a->n_operands ? command_usage(cmd, "--all and a name exclude each other")
+				     : down_all(cmd, a);
 	return down(cmd, a, a->n_operands ? a->operands[0] : arg_value(a, "cluster"));
 }
 

@@ -20,7 +20,8 @@ static void on_event(void *arg, const json_t *e)
 		char when[24], who[16] = "cluster";
 		const json_t *rank = json_object_get(e, "rank");
 		const char *text = json_string_value(json_object_get(e, "text"));
-		time_format((uint64_t)json_integer_value(json_object_get(e, "time_ns")) / 1000000000u, when);
+		time_format((uint64_t)json_integer_value(json_object_get(e, "time_ns")) / 1000000000u,
+			    when);
 		if (json_is_integer(rank))
 			snprintf(who, sizeof(who), "vm%lld", (long long)json_integer_value(rank));
 		printf("%s %-8s %s\n", when, who, text ? text : "");
@@ -56,7 +57,8 @@ static int run(const struct command *cmd, struct args *a)
 	if (common_connect(named, &loop, &c, &f.err) < 0)
 		return command_fail(cmd, &f.err);
 	struct interrupts *in = interrupts_create(loop, on_interrupt, &f);
-	uint32_t id = client_call(c, json_pack("{s:s, s:b}", "verb", "events", "follow", arg_flag(a, "follow")), &ops, &f);
+	uint32_t id = client_call(
+		c, json_pack("{s:s, s:b}", "verb", "events", "follow", arg_flag(a, "follow")), &ops, &f);
 	while (!f.over)
 		loop_run_once(loop);
 	client_forget(c, id);

@@ -28,7 +28,8 @@ const struct command command_exec = {
 	.name = "exec",
 	.summary = "run a command in the VMs of a cluster",
 	.usage = "[--] COMMAND [ARG...]",
-	.details = "The command runs in every VM, or in those of --rank. Exit code: the command's own; of several\n"
+	.details = "The command runs in every VM, or in those of --rank. Exit code: the command's "
+		   "own; of several\n"
 		   "the greatest. 128 + N: ended by signal N.",
 	.options = options,
 	.min_args = 1,

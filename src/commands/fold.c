@@ -148,8 +148,10 @@ static void on_timer(void *arg)
 	print_lines(f, true);
 }
 
-struct fold *fold_create(struct loop *l, int fd, bool label, const struct rankset *ranks, uint32_t window,
-			 void (*on_written)(void *arg, struct fold *f, uint32_t rank, uint32_t bytes), void *arg)
+struct fold *fold_create(struct loop *l, int fd, bool label, const struct rankset *ranks,
+			 uint32_t window,
+			 void (*on_written)(void *arg, struct fold *f, uint32_t rank, uint32_t bytes),
+			 void *arg)
 {
 	struct fold *f = xcalloc(1, sizeof(*f));
 	*f = (struct fold){.fd = fd, .label = label, .window = window, .on_written = on_written, .arg = arg};

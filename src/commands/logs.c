@@ -13,7 +13,8 @@ struct follow {
 	struct err err;
 };
 
-static void on_data(void *arg, uint32_t rank _unused_, int fd _unused_, const char *p, size_t n, bool eof _unused_)
+static void on_data(void *arg, uint32_t rank _unused_, int fd _unused_, const char *p, size_t n,
+		    bool eof _unused_)
 {
 	struct follow *f = arg;
 	if (fd_write_all(STDOUT_FILENO, p, n) < 0) {
@@ -50,8 +51,11 @@ static int run(const struct command *cmd, struct args *a)
 	if (common_connect(arg_value(a, "cluster"), &loop, &c, &f.err) < 0)
 		return command_fail(cmd, &f.err);
 	struct interrupts *in = interrupts_create(loop, on_interrupt, &f);
-	uint32_t id = client_call(c, json_pack("{s:s, s:I, s:b, s:i}", "verb", "logs", "rank", (json_int_t)rank, "follow",
-					       arg_flag(a, "follow"), "tail", TAIL_ALL), &ops, &f);
+	uint32_t id = client_call(c,
+				  json_pack("{s:s, s:I, s:b, s:i}", "verb", "logs", "rank",
+					    (json_int_t)rank, "follow", arg_flag(a, "follow"),
+					    "tail", TAIL_ALL),
+				  &ops, &f);
 	while (!f.over)
 		loop_run_once(loop);
 	client_forget(c, id);
@@ -72,7 +76,8 @@ const struct command command_logs = {
 	.name = "logs",
 	.summary = "print what a VM wrote to its console",
 	.usage = "VM",
-	.details = "The log is bounded: of a VM that prints without end the newest 1-2 MiB are kept.",
+	.details =
+		"The log is bounded: of a VM that prints without end the newest 1-2 MiB are kept.",
 	.options = options,
 	.min_args = 1,
 	.max_args = 1,

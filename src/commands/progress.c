@@ -30,7 +30,8 @@ static void draw(struct progress *p, const char *step, unsigned done, unsigned t
 		snprintf(count, sizeof(count), " %u/%u", done, total);
 	else if (done)
 		snprintf(count, sizeof(count), " %u", done);
-	int n = snprintf(line, sizeof(line), "[%s] %s%s%s%s", took, step, count, text[0] ? ": " : "", text);
+	int n = snprintf(line, sizeof(line), "[%s] %s%s%s%s", took, step, count,
+			 text[0] ? ": " : "", text);
 	int max = MIN(w.ws_col > 1 ? w.ws_col - 1 : 79, (int)sizeof(line) - 1);
 	for (char *c = line; *c; c++)
 		if ((unsigned char)*c < ' ')

@@ -8,9 +8,9 @@
 
 struct progress {
 	bool quiet, tty;
-	bool shown;         /* a line without its newline is on the terminal */
-	uint64_t begun;     /* monotonic ms */
-	uint64_t drawn;     /* when the line was last drawn */
+	bool shown;     /* a line without its newline is on the terminal */
+	uint64_t begun; /* monotonic ms */
+	uint64_t drawn; /* when the line was last drawn */
 	char step[64];
 };
 

@@ -28,7 +28,7 @@ static int ask(const char *base, const char *name, json_t *into, struct err *err
 	json_object_del(status, "ok");
 	json_t *vms = json_object_get(status, "vms"), *vm;
 	size_t i;
-	json_array_foreach(vms, i, vm) {
+	json_array_foreach (vms, i, vm) {
 		json_object_set_new(vm, "node", json_string(host));
 	}
 	json_array_append_new(into, status);
@@ -64,7 +64,7 @@ static void print_vms(const json_t *cluster, bool all)
 {
 	size_t i;
 	json_t *vm;
-	json_array_foreach(json_object_get(cluster, "vms"), i, vm) {
+	json_array_foreach (json_object_get(cluster, "vms"), i, vm) {
 		char up[24] = "-", used[24] = "-";
 		if (number(vm, "uptime_ms"))
 			duration_format((uint64_t)number(vm, "uptime_ms"), up);
@@ -72,8 +72,8 @@ static void print_vms(const json_t *cluster, bool all)
 			size_format((uint64_t)number(vm, "memory_used"), used);
 		if (all)
 			printf("%-16s ", text(cluster, "name"));
-		printf("%-8s %-9s %-16s %-15s %8s %9s  %s\n", text(vm, "name"), text(vm, "state"), text(vm, "node"),
-		       text(vm, "address"), up, used, text(vm, "reason"));
+		printf("%-8s %-9s %-16s %-15s %8s %9s  %s\n", text(vm, "name"), text(vm, "state"),
+		       text(vm, "node"), text(vm, "address"), up, used, text(vm, "reason"));
 	}
 }
 
@@ -83,8 +83,9 @@ static void print(const json_t *clusters, bool several)
 	json_t *c;
 	if (several)
 		printf("%-16s ", "CLUSTER");
-	printf("%-8s %-9s %-16s %-15s %8s %9s  %s\n", "VM", "STATE", "NODE", "ADDRESS", "UPTIME", "MEMORY", "REASON");
-	json_array_foreach(clusters, i, c)
+	printf("%-8s %-9s %-16s %-15s %8s %9s  %s\n", "VM", "STATE", "NODE", "ADDRESS", "UPTIME",
+	       "MEMORY", "REASON");
+	json_array_foreach (clusters, i, c)
 		print_vms(c, several);
 }
 
@@ -109,7 +110,8 @@ static int run(const struct command *cmd, struct args *a)
 	}
 	json_t *clusters = json_array();
 	for (size_t i = 0; i < names.n; i++)
-		if (ask(base, names.v[i], clusters, &err) < 0 && (named || !is_none(base, names.v[i], &err)))
+		if (ask(base, names.v[i], clusters, &err) < 0 &&
+		    (named || !is_none(base, names.v[i], &err)))
 			code = command_fail(cmd, &err);
 	if (!names.n)
 		rmdir(base);

@@ -12,7 +12,8 @@ const struct command command_restart = {
 	.name = "restart",
 	.summary = "end VMs at once and start them anew",
 	.usage = CHANGE_USAGE,
-	.details = CHANGE_DETAILS "\nA restarted VM boots afresh: what it had in memory and on scratch is gone.",
+	.details = CHANGE_DETAILS
+	"\nA restarted VM boots afresh: what it had in memory and on scratch is gone.",
 	.options = options,
 	.min_args = 1,
 	.max_args = 1,

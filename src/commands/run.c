@@ -21,7 +21,8 @@ const struct command command_run = {
 	.name = "run",
 	.summary = "start a virtual cluster, run a command in its VMs, end it",
 	.usage = "FILE [--] COMMAND [ARG...]",
-	.details = "The command runs in every VM, or in those of --rank; its exit code is this one's.\n"
+	.details = "The command runs in every VM, or in those of --rank; its exit code is this "
+		   "one's.\n"
 		   "Equal lines of several VMs are folded: vm[0-15]: text.",
 	.options = options,
 	.min_args = 2,

@@ -25,7 +25,7 @@ struct session {
 	struct rankset *codes; /* [256]: which VMs ended with which code */
 	bool over, ended_by_user;
 	unsigned interrupts;
-	struct err err;        /* of the call as a whole */
+	struct err err; /* of the call as a whole */
 
 	bool tty;
 	struct termios saved;
@@ -119,7 +119,8 @@ static void on_event(void *arg, const json_t *e)
 		char name[16];
 		snprintf(name, sizeof(name), "vm%u: ", rank);
 		bool named = text && strncmp(text, name, strlen(name)) == 0;
-		fprintf(stderr, "vse %s: %s%s\n", s->cmd->name, named ? "" : name, text ? text : "failed");
+		fprintf(stderr, "vse %s: %s%s\n", s->cmd->name, named ? "" : name,
+			text ? text : "failed");
 		s->code = MAX(s->code, EXIT_FAILED);
 	}
 }
@@ -132,7 +133,8 @@ static void on_end(void *arg, const json_t *reply, const struct err *err)
 		s->err = *err;
 }
 
-static const struct client_ops ops = {.on_event = on_event, .on_data = on_data, .on_credit = on_credit, .on_end = on_end};
+static const struct client_ops ops = {
+	.on_event = on_event, .on_data = on_data, .on_credit = on_credit, .on_end = on_end};
 
 static void on_interrupt(void *arg, int signo)
 {
@@ -153,7 +155,8 @@ static void on_winch(void *arg, int signo _unused_)
 	struct winsize w;
 	if (ioctl(STDIN_FILENO, TIOCGWINSZ, &w) == 0)
 		client_message(s->client, s->id,
-			       json_pack("{s:s, s:i, s:i}", "verb", "resize", "rows", w.ws_row, "cols", w.ws_col));
+			       json_pack("{s:s, s:i, s:i}", "verb", "resize", "rows", w.ws_row,
+					 "cols", w.ws_col));
 }
 
 static void terminal_raw(struct session *s)
@@ -175,7 +178,8 @@ static void terminal_restore(struct session *s)
 
 /* ---- */
 
-static json_t *request(const struct args *a, const char *ranks, bool tty, bool input, uint32_t window, char *const *argv)
+static json_t *request(const struct args *a, const char *ranks, bool tty, bool input,
+		       uint32_t window, char *const *argv)
 {
 	json_t *list = json_array(), *env = json_array();
 	for (; *argv; argv++)
@@ -189,9 +193,10 @@ static json_t *request(const struct args *a, const char *ranks, bool tty, bool i
 		const char *term = getenv("TERM");
 		json_array_append_new(env, json_sprintf("TERM=%s", term ? term : "dumb"));
 	}
-	return json_pack("{s:s, s:s, s:o, s:o, s:s*, s:s*, s:i, s:i, s:i, s:i, s:i}", "verb", "exec", "ranks", ranks, "argv", list,
-			 "env", env, "user", arg_value(a, "user"), "cwd", arg_value(a, "cwd"), "tty", tty, "rows",
-			 (int)w.ws_row, "cols", (int)w.ws_col, "stdin", input, "window", (int)window);
+	return json_pack("{s:s, s:s, s:o, s:o, s:s*, s:s*, s:i, s:i, s:i, s:i, s:i}", "verb", "exec",
+			 "ranks", ranks, "argv", list, "env", env, "user", arg_value(a, "user"),
+			 "cwd", arg_value(a, "cwd"), "tty", tty, "rows", (int)w.ws_row, "cols",
+			 (int)w.ws_col, "stdin", input, "window", (int)window);
 }
 
 /* Every VM that ended with something else than 0, when there were several. */
@@ -203,7 +208,8 @@ static void print_codes(struct session *s)
 			continue;
 		rankset_format(&s->codes[code], &b);
 		bool one = rankset_count(&s->codes[code]) == 1;
-		fprintf(stderr, one ? "vse %s: vm%s: " : "vse %s: vm[%s]: ", s->cmd->name, buf_cstr(&b));
+		fprintf(stderr, one ? "vse %s: vm%s: " : "vse %s: vm[%s]: ", s->cmd->name,
+			buf_cstr(&b));
 		const char *signo = code > 128 ? sigabbrev_np(code - 128) : NULL;
 		if (signo)
 			fprintf(stderr, "exit %d (SIG%s)\n", code, signo);
@@ -256,8 +262,8 @@ static void drive(struct session *s, json_t *req, bool input)
 	interrupts_destroy(in);
 }
 
-int session_run(const struct command *cmd, const struct args *a, struct client *c, const char *ranks, uint32_t size,
-		char *const *argv)
+int session_run(const struct command *cmd, const struct args *a, struct client *c,
+		const char *ranks, uint32_t size, char *const *argv)
 {
 	struct session s = {.cmd = cmd, .client = c};
 	struct err err = ERR_INIT;
@@ -279,7 +285,8 @@ int session_run(const struct command *cmd, const struct args *a, struct client *
 		rankset_finish(&s.ranks);
 		return code;
 	}
-	bool input = !arg_flag(a, "no-stdin") && (s.tty || arg_flag(a, "interactive") || !isatty(STDIN_FILENO));
+	bool input = !arg_flag(a, "no-stdin") &&
+		     (s.tty || arg_flag(a, "interactive") || !isatty(STDIN_FILENO));
 	uint32_t window = MIN(MAX(WINDOW_TOTAL / n, 16u << 10), 256u << 10);
 	s.codes = xcalloc(256, sizeof(*s.codes));
 	s.out = fold_create(client_loop(c), STDOUT_FILENO, label, &s.ranks, window, on_written, &s);

@@ -6,18 +6,20 @@
 #include "client/client.h"
 #include "commands/command.h"
 
-#define SESSION_OPTIONS                                                                                                \
-	{"user", 'u', "USER", "run as this user of the VM (default root)", NULL},                                      \
-	{"cwd", 'w', "DIR", "working directory in the VM", NULL},                                                      \
-	{"env", 'e', "NAME=VALUE", "set a variable (may be repeated)", NULL},                                          \
-	{"tty", 't', NULL, "give it a terminal (one VM only)", NULL},                                                  \
-	{"interactive", 'i', NULL, "pass on stdin even if it is a terminal", NULL},                                    \
-	{"no-stdin", 0, NULL, "do not read stdin", NULL},                                                              \
-	{"label", 'l', "WHEN", "label lines with their VM: auto, always, never", "auto|always|never"}
+#define SESSION_OPTIONS                                                                                     \
+	{"user", 'u', "USER", "run as this user of the VM (default root)", NULL},                           \
+		{"cwd", 'w', "DIR", "working directory in the VM", NULL},                                   \
+		{"env", 'e', "NAME=VALUE", "set a variable (may be repeated)", NULL},                       \
+		{"tty", 't', NULL, "give it a terminal (one VM only)", NULL},                               \
+		{"interactive", 'i', NULL, "pass on stdin even if it is a terminal", NULL},                 \
+		{"no-stdin", 0, NULL, "do not read stdin", NULL},                                           \
+	{                                                                                                   \
+		"label", 'l', "WHEN", "label lines with their VM: auto, always, never", "auto|always|never" \
+	}
 
 /* Runs argv on the VMs of `ranks` (text) in a cluster of `size`. Gives the exit code: the program's own, 128 + signal,
  * the greatest of many; 1 when a VM could not run it; 130 when interrupted. Prints what went wrong. */
-int session_run(const struct command *cmd, const struct args *a, struct client *c, const char *ranks, uint32_t size,
-		char *const *argv);
+int session_run(const struct command *cmd, const struct args *a, struct client *c,
+		const char *ranks, uint32_t size, char *const *argv);
 
 #endif

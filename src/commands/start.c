@@ -68,7 +68,8 @@ static int size(const struct plan *p, const char *name, uint64_t min, uint64_t *
 	if (size_parse(text, &got, &err) < 0)
 		return command_usage(p->cmd, "--%s: %s", name, err.text);
 	if (got && got < min)
-		return command_usage(p->cmd, "--%s %s: too small, at least %" PRIu64 "M", name, text, min >> 20);
+		return command_usage(p->cmd, "--%s %s: too small, at least %" PRIu64 "M", name,
+				     text, min >> 20);
 	*v = got;
 	return 0;
 }
@@ -98,7 +99,8 @@ static int overrides(struct plan *p)
 	if (!code)
 		code = size(p, "memory", MEMORY_MIN, &memory);
 	if (!code && !memory)
-		code = command_usage(p->cmd, "--memory 0: a VM needs at least %" PRIu64 "M", (uint64_t)(MEMORY_MIN >> 20));
+		code = command_usage(p->cmd, "--memory 0: a VM needs at least %" PRIu64 "M",
+				     (uint64_t)(MEMORY_MIN >> 20));
 	if (!code)
 		code = size(p, "scratch", 16ull << 20, &p->vse->scratch);
 	p->vse->cpus = (unsigned)cpus;
@@ -109,7 +111,8 @@ static int overrides(struct plan *p)
 static int choices(struct plan *p)
 {
 	struct err err = ERR_INIT;
-	const char *timeout = arg_value(p->args, "timeout"), *launcher = arg_value(p->args, "launcher");
+	const char *timeout = arg_value(p->args, "timeout"),
+		   *launcher = arg_value(p->args, "launcher");
 	p->name = arg_value(p->args, "name") ? arg_value(p->args, "name") : p->vse->name;
 	if (cluster_name_check(p->name, &err) < 0)
 		return command_usage(p->cmd, "%s", err.text);
@@ -159,11 +162,14 @@ static int dry_run(struct plan *p)
 	bool there = image_find(p->vse, &o, &p->image, &err) == 0;
 	size_format(p->vse->memory, memory);
 	size_format(p->vse->scratch, scratch);
-	printf("cluster %s: %" PRId64 " VM%s of %s, each %u CPU%s, %s memory, %s scratch\n", p->name, p->size,
-	       p->size == 1 ? "" : "s", p->vse->name, p->vse->cpus, p->vse->cpus == 1 ? "" : "s", memory,
-	       p->vse->scratch ? scratch : "no");
-	printf("image: %s\n", !needs_image(p) ? "none needed" : there ? p->image->id : "would be built");
-	printf("launcher %s: on this node, %" PRId64 " booting at once\n", p->launcher->name, p->parallel);
+	printf("cluster %s: %" PRId64 " VM%s of %s, each %u CPU%s, %s memory, %s scratch\n",
+	       p->name, p->size, p->size == 1 ? "" : "s", p->vse->name, p->vse->cpus,
+	       p->vse->cpus == 1 ? "" : "s", memory, p->vse->scratch ? scratch : "no");
+	printf("image: %s\n", !needs_image(p) ? "none needed"
+			      : there         ? p->image->id
+					      : "would be built");
+	printf("launcher %s: on this node, %" PRId64 " booting at once\n", p->launcher->name,
+	       p->parallel);
 	return -1;
 }
 
@@ -187,7 +193,8 @@ static int launch(struct plan *p, const char *base, struct err *err)
 	_cleanup_free_ char *agent = agent_path();
 	_cleanup_close_ int hold = -1;
 	if (!agent)
-		return err_set(err, ENOENT, "vse-agent is not beside vse nor in ../libexec/vse: install it there");
+		return err_set(err,
+			       ENOENT, "vse-agent is not beside vse nor in ../libexec/vse: install it there");
 	if (p->image && image_hold(p->image, &hold, err) < 0)
 		return -1;
 	struct launch l = {.agent = agent, .base = base, .name = p->name, .hold_fd = hold};
@@ -232,10 +239,11 @@ static json_t *create_message(struct plan *p, struct err *err)
 {
 	const struct vse *v = p->vse;
 	const struct image *i = p->image; /* NULL: the back end needs none */
-	json_t *j = json_pack("{s:s, s:I, s:i, s:I, s:I, s:I, s:I, s:I, s:b, s:b}", "verb", "create", "size",
-			      (json_int_t)p->size, "cpus", (int)v->cpus, "memory", (json_int_t)v->memory, "scratch",
-			      (json_int_t)v->scratch, "parallel", (json_int_t)p->parallel, "boot_timeout_ms",
-			      (json_int_t)p->timeout_ms, "stop_timeout_ms", (json_int_t)STOP_TIMEOUT_MS, "systemd",
+	json_t *j = json_pack("{s:s, s:I, s:i, s:I, s:I, s:I, s:I, s:I, s:b, s:b}", "verb",
+			      "create", "size", (json_int_t)p->size, "cpus", (int)v->cpus, "memory",
+			      (json_int_t)v->memory, "scratch", (json_int_t)v->scratch, "parallel",
+			      (json_int_t)p->parallel, "boot_timeout_ms", (json_int_t)p->timeout_ms,
+			      "stop_timeout_ms", (json_int_t)STOP_TIMEOUT_MS, "systemd",
 			      i && i->init == VSE_INIT_SYSTEMD, "outbound", v->net_outbound);
 	set_text(j, "name", p->name);
 	set_text(j, "vse", v->name);
@@ -286,7 +294,8 @@ static void on_end(void *arg, const json_t *reply, const struct err *err)
 	struct plan *p = arg;
 	p->over = true;
 	if (reply)
-		p->started->ready_ms = (uint64_t)json_integer_value(json_object_get(reply, "ready_ms"));
+		p->started->ready_ms = (uint64_t)json_integer_value(
+			json_object_get(reply, "ready_ms"));
 	else
 		p->err = *err;
 }
@@ -355,7 +364,8 @@ static int start(struct plan *p, const char *file)
 	p->started->size = (uint32_t)p->size;
 	p->started->name = xstrdup(p->name);
 	if (rundir_alive(base, p->name)) { /* before a long build, not after */
-		err_set(&err, EEXIST, "cluster '%s' runs already (see 'vse ps %s'; 'vse down %s' ends it; --name gives this one another name)",
+		err_set(&err,
+			EEXIST, "cluster '%s' runs already (see 'vse ps %s'; 'vse down %s' ends it; --name gives this one another name)",
 			p->name, p->name, p->name);
 		return command_fail(p->cmd, &err);
 	}
@@ -374,7 +384,12 @@ static int start(struct plan *p, const char *file)
 int start_cluster(const struct command *cmd, const struct args *a, const char *file, struct started *ret)
 {
 	struct started s = {0};
-	struct plan p = {.cmd = cmd, .args = a, .size = 1, .parallel = cpus_of_node(), .timeout_ms = BOOT_TIMEOUT_MS, .started = &s};
+	struct plan p = {.cmd = cmd,
+			 .args = a,
+			 .size = 1,
+			 .parallel = cpus_of_node(),
+			 .timeout_ms = BOOT_TIMEOUT_MS,
+			 .started = &s};
 	progress_begin(&p.progress, arg_flag(a, "quiet"));
 	int code = start(&p, file);
 	image_destroy(p.image);

@@ -113,7 +113,7 @@ bool setup_env_name_ok(const char *name, size_t len);
 /* systemd ends us, and the whole system, in order to boot it again. Asks systemctl; at most its own time-out. */
 bool systemd_reboots(void);
 void systemd_handover(void); /* in process 1: files into /run, then execs systemd; returns if it cannot */
-void systemd_begin(struct guest *g);   /* in the service */
+void systemd_begin(struct guest *g); /* in the service */
 void systemd_watch(struct guest *g, struct watches *w);
 void systemd_tick(struct guest *g, uint64_t now);
 

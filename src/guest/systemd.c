@@ -82,7 +82,8 @@ bool systemd_reboots(void)
 	if (pid == 0) {
 		spawn_reset_signals();
 		dup2(p[1], STDOUT_FILENO);
-		execlp("systemctl", "systemctl", "show", "--property=Job", "reboot.target", (char *)NULL);
+		execlp("systemctl", "systemctl", "show", "--property=Job", "reboot.target",
+		       (char *)NULL);
 		_exit(127);
 	}
 	close(p[1]);

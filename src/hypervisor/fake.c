@@ -32,7 +32,7 @@ struct hv_vm {
 	struct fake_script script;
 	struct fake_guest guest;
 	struct stream *console;
-	uint64_t console_left; /* bytes still to be printed */
+	uint64_t console_left;       /* bytes still to be printed */
 	struct evtimer *tick, *doom; /* doom: crash-after and poweroff-after; NULL = none */
 	unsigned char acts[ACTS_MAX];
 	unsigned n_acts, tries;
@@ -112,8 +112,9 @@ static void print_boot(struct hv_vm *vm)
 
 static bool open_console(struct hv_vm *vm)
 {
-	static const struct stream_ops ops = {
-		.on_data = on_console_input, .on_close = on_console_close, .on_drain = print_more};
+	static const struct stream_ops ops = {.on_data = on_console_input,
+					      .on_close = on_console_close,
+					      .on_drain = print_more};
 	int pair[2];
 	if (vm->script.console && strcmp(vm->script.console, "off") == 0)
 		return true;

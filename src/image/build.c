@@ -234,6 +234,11 @@ static int build_inside(void *arg, struct sandbox_self *self, const char *dir, s
 	sbin_in_path();
 	if (work_folder(dir, &work, &memory, err) < 0)
 		return -1;
+	/* What a program that is killed leaves in its temporary folder goes with the rest. */
+	_cleanup_free_ char *tmp = path_join(work, "tmp");
+	if (path_mkdirs(tmp, 01777, err) < 0 || chmod(tmp, 01777) < 0)
+		return -1;
+	setenv("TMPDIR", tmp, 1);
 	if (build_all(arg, dir, work, self, err) == 0)
 		return 0;
 	if (memory && statvfs(work, &v) == 0 && v.f_bavail < v.f_blocks / 100) {

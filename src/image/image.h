@@ -14,32 +14,33 @@
 #include "spec/vse.h"
 
 struct image {
-	char *id;      /* 64 hex digits: SHA-256 over the root's tree, the kernel, its modules, name, init and environment */
-	char *dir;     /* absolute */
-	char *name;    /* the VSE's name */
-	char *kernel;  /* absolute path of a bzImage */
+	char *id; /* 64 hex digits: SHA-256 over the root's tree, the kernel, its modules, name, init and environment */
+	char *dir;    /* absolute */
+	char *name;   /* the VSE's name */
+	char *kernel; /* absolute path of a bzImage */
 	char *vmlinux; /* absolute path of the uncompressed PVH ELF, or NULL where the kernel has none */
-	char *initrd;  /* absolute path: ours, uncompressed cpio: the image's modules behind this vse's guest agent, made
+	char *initrd; /* absolute path: ours, uncompressed cpio: the image's modules behind this vse's guest agent, made
 			* when the image is opened; NULL from image_list, and from image_open without a vse-guest */
-	char *root;    /* absolute path of the read-only root */
+	char *root;      /* absolute path of the read-only root */
 	char *root_type; /* "erofs" or "squashfs": as mount(2) names it */
 	char *arch;
 	char *modules; /* comma-separated list of modules /init loads, in order */
 	enum vse_init init;
-	bool has_sshd;   /* /usr/sbin/sshd is in the root */
-	uint64_t size;   /* bytes of all files */
-	uint64_t built;  /* seconds since 1970 */
+	bool has_sshd;    /* /usr/sbin/sshd is in the root */
+	uint64_t size;    /* bytes of all files */
+	uint64_t built;   /* seconds since 1970 */
 	json_t *manifest; /* owned: the whole manifest (packages with versions, hashes, VSE) */
 };
 
 /* What a build tells while it runs: step names a step ("packages", "root", "kernel", ...), done/total count
  * within it (total 0: unknown), text is one short line. Called from the thread that called image_build(). */
-typedef void image_progress_fn(void *arg, const char *step, unsigned done, unsigned total, const char *text);
+typedef void image_progress_fn(void *arg, const char *step, unsigned done, unsigned total,
+			       const char *text);
 
 struct image_build_options {
-	const char *store;      /* NULL: the user's store */
-	bool rebuild;           /* ignore the cache */
-	const char *guest_init; /* path of vse-guest; NULL: beside the running program */
+	const char *store;           /* NULL: the user's store */
+	bool rebuild;                /* ignore the cache */
+	const char *guest_init;      /* path of vse-guest; NULL: beside the running program */
 	image_progress_fn *progress; /* may be NULL */
 	void *progress_arg;
 };
@@ -47,10 +48,11 @@ struct image_build_options {
 /* Builds, or finds it in the store when the input is unchanged (*ret_cached). Blocks; runs mmdebstrap and
  * others. A build of the same input by another process is waited for and its result taken. Whatever kills
  * this process, no mount and no half image stay. */
-int image_build(const struct vse *v, const struct image_build_options *o, struct image **ret, bool *ret_cached,
-		struct err *err);
+int image_build(const struct vse *v, const struct image_build_options *o, struct image **ret,
+		bool *ret_cached, struct err *err);
 /* Where the finished image of this VSE is, if it is in a store already: no building. ENOENT when not. */
-int image_find(const struct vse *v, const struct image_build_options *o, struct image **ret, struct err *err);
+int image_find(const struct vse *v, const struct image_build_options *o, struct image **ret,
+	       struct err *err);
 /* By id, unique id prefix (at least 4 digits) or name (the newest of that name). ENOENT, ENOTUNIQ. */
 int image_open(const char *store, const char *ref, struct image **ret, struct err *err);
 void image_destroy(struct image *i); /* the object, not the files; NULL is fine */

@@ -215,8 +215,8 @@ struct child *child_start(struct loop *l, const struct child_spec *spec,
 	return c;
 }
 
-struct child *child_adopt(struct loop *l, pid_t pid, void (*on_exit)(void *arg, int status), void *arg,
-			  struct err *err)
+struct child *child_adopt(struct loop *l, pid_t pid, void (*on_exit)(void *arg, int status),
+			  void *arg, struct err *err)
 {
 	struct child *c = xcalloc(1, sizeof(*c));
 	*c = (struct child){.loop = l, .pid = pid, .pidfd = -1, .on_exit = on_exit, .arg = arg};

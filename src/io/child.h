@@ -13,9 +13,9 @@ struct child;
 #define CHILD_FDS_MAX 16
 
 struct child_spec {
-	char *const *argv;  /* argv[0] is looked up in PATH unless it has a slash */
-	char *const *env;   /* NULL: the parent's */
-	const char *cwd;    /* NULL: the parent's */
+	char *const *argv; /* argv[0] is looked up in PATH unless it has a slash */
+	char *const *env;  /* NULL: the parent's */
+	const char *cwd;   /* NULL: the parent's */
 	/* Descriptor i of the child is fds[i] of the parent (borrowed); -1 gives /dev/null for 0-2, and is
 	 * left closed above. Nothing else is inherited. */
 	int fds[CHILD_FDS_MAX];
@@ -32,8 +32,8 @@ struct child *child_start(struct loop *l, const struct child_spec *spec,
 /* The same without a loop: the caller waits for the process, or leaves it to init by ending first. */
 int child_spawn(const struct child_spec *spec, pid_t *ret_pid, struct err *err);
 /* Watches a process that is not a child; its exit status is unknown and given as -1. */
-struct child *child_adopt(struct loop *l, pid_t pid, void (*on_exit)(void *arg, int status), void *arg,
-			  struct err *err);
+struct child *child_adopt(struct loop *l, pid_t pid, void (*on_exit)(void *arg, int status),
+			  void *arg, struct err *err);
 pid_t child_pid(const struct child *c);
 void child_kill(struct child *c, int signo); /* does nothing once it has ended */
 /* Forgets the process; does not kill it. A child that still runs is reaped in the background. */

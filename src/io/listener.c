@@ -72,7 +72,8 @@ static void on_ready(void *arg, int events _unused_)
 }
 
 struct listener *listener_create(struct loop *l, const char *path,
-				 void (*on_connect)(void *arg, int fd, uid_t uid), void *arg, struct err *err)
+				 void (*on_connect)(void *arg, int fd, uid_t uid), void *arg,
+				 struct err *err)
 {
 	struct listener *ln = xcalloc(1, sizeof(*ln));
 	*ln = (struct listener){.fd = -1, .on_connect = on_connect, .arg = arg};

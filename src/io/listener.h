@@ -12,7 +12,8 @@ struct listener;
 /* Binds `path` (mode 0600) and listens. on_connect gets each new descriptor (taken) with the peer's uid as
  * the kernel states it (SO_PEERCRED). ENAMETOOLONG over 107 bytes. */
 struct listener *listener_create(struct loop *l, const char *path,
-				 void (*on_connect)(void *arg, int fd, uid_t uid), void *arg, struct err *err);
+				 void (*on_connect)(void *arg, int fd, uid_t uid), void *arg,
+				 struct err *err);
 void listener_destroy(struct listener *ln); /* unlinks the path; NULL is fine */
 
 /* A listening descriptor without a loop: for a VMM that is handed it. */

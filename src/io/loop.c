@@ -136,7 +136,8 @@ static void on_idle(uv_idle_t *h)
 	w->fn(w->arg, w->events);
 }
 
-struct watch *watch_create(struct loop *l, int fd, void (*fn)(void *arg, int events), void *arg, struct err *err)
+struct watch *watch_create(struct loop *l, int fd, void (*fn)(void *arg, int events), void *arg,
+			   struct err *err)
 {
 	struct stat st;
 	if (fstat(fd, &st) < 0) {
@@ -147,7 +148,8 @@ struct watch *watch_create(struct loop *l, int fd, void (*fn)(void *arg, int eve
 	w->regular = S_ISREG(st.st_mode) || S_ISDIR(st.st_mode);
 	w->fn = fn;
 	w->arg = arg;
-	int code = w->regular ? uv_idle_init(&l->uv, &w->uv.idle) : uv_poll_init(&l->uv, &w->uv.poll, fd);
+	int code = w->regular ? uv_idle_init(&l->uv, &w->uv.idle)
+			      : uv_poll_init(&l->uv, &w->uv.poll, fd);
 	if (code == UV_EPERM && !w->regular) { /* /dev/null and its like: always ready, too */
 		w->regular = true;
 		code = uv_idle_init(&l->uv, &w->uv.idle);
@@ -173,7 +175,8 @@ void watch_set(struct watch *w, int events)
 			uv_idle_stop(&w->uv.idle);
 		return;
 	}
-	int uv_events = (events & WATCH_READ ? UV_READABLE : 0) | (events & WATCH_WRITE ? UV_WRITABLE : 0);
+	int uv_events = (events & WATCH_READ ? UV_READABLE : 0) |
+			(events & WATCH_WRITE ? UV_WRITABLE : 0);
 	if (uv_events)
 		uv_poll_start(&w->uv.poll, uv_events, on_poll);
 	else

@@ -31,7 +31,8 @@ void evtimer_destroy(struct evtimer *t); /* NULL is fine */
 /* Watches a descriptor (borrowed: closed by its owner after watch_destroy()). A regular file counts as
  * always ready. Made with no event wanted. */
 enum { WATCH_READ = 1, WATCH_WRITE = 2 };
-struct watch *watch_create(struct loop *l, int fd, void (*fn)(void *arg, int events), void *arg, struct err *err);
+struct watch *watch_create(struct loop *l, int fd, void (*fn)(void *arg, int events), void *arg,
+			   struct err *err);
 void watch_set(struct watch *w, int events);
 void watch_destroy(struct watch *w); /* NULL is fine */
 

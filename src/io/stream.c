@@ -7,8 +7,8 @@
 
 #include "base/alloc.h"
 
-#define READ_CHUNK (64u << 10)  /* bytes asked of the kernel at once */
-#define IDLE_KEEP (16u << 10)   /* a larger buffer is given back once it is empty */
+#define READ_CHUNK (64u << 10) /* bytes asked of the kernel at once */
+#define IDLE_KEEP (16u << 10)  /* a larger buffer is given back once it is empty */
 
 struct stream {
 	struct loop *loop;
@@ -116,7 +116,8 @@ static void on_ready(void *arg, int events)
 		readable(s);
 }
 
-struct stream *stream_create(struct loop *l, int fd, const struct stream_ops *ops, void *arg, struct err *err)
+struct stream *stream_create(struct loop *l, int fd, const struct stream_ops *ops, void *arg,
+			     struct err *err)
 {
 	int flags = fcntl(fd, F_GETFL);
 	if (flags >= 0)

@@ -20,7 +20,8 @@ struct stream_ops {
 };
 
 /* fd: taken, made non-blocking; read and written both unless it is one-way. Reading starts at once. */
-struct stream *stream_create(struct loop *l, int fd, const struct stream_ops *ops, void *arg, struct err *err);
+struct stream *stream_create(struct loop *l, int fd, const struct stream_ops *ops, void *arg,
+			     struct err *err);
 void stream_destroy(struct stream *s); /* closes at once, drops what is queued; NULL is fine */
 void stream_pause(struct stream *s, bool pause); /* stop or go on reading */
 /* Appends to the queue and tries to write. Never blocks, never fails: a broken stream reports itself. */

@@ -11,11 +11,11 @@
 #include "base/strvec.h"
 
 struct launch {
-	const char *agent;   /* path of vse-agent */
-	const char *base;    /* run directory */
-	const char *name;    /* of the cluster */
+	const char *agent; /* path of vse-agent */
+	const char *base;  /* run directory */
+	const char *name;  /* of the cluster */
 	bool verbose;
-	int hold_fd;         /* inherited by the agent and kept open (a lock on the image); -1 = none */
+	int hold_fd; /* inherited by the agent and kept open (a lock on the image); -1 = none */
 };
 
 struct launcher {

@@ -33,7 +33,8 @@ static int await(int fd, struct err *err)
 		uint64_t now = time_mono_ms();
 		struct pollfd p = {.fd = fd, .events = POLLIN};
 		if (now >= until || poll(&p, 1, (int)(until - now)) == 0)
-			return err_set(err, ETIMEDOUT, "the agent did not answer within %d s", READY_MS / 1000);
+			return err_set(err, ETIMEDOUT, "the agent did not answer within %d s",
+				       READY_MS / 1000);
 		ssize_t got = read(fd, line + n, sizeof(line) - 1 - n);
 		if (got < 0 && errno == EINTR)
 			continue;
@@ -58,8 +59,15 @@ static int launch(const struct launch *l, struct err *err)
 	if (pipe2(p, O_CLOEXEC) < 0)
 		return err_errno(err, errno, "pipe");
 	_cleanup_close_ int rd = p[0], wr = p[1];
-	char *argv[] = {(char *)l->agent, (char *)"--base",	(char *)l->base,     (char *)"--name", (char *)l->name,
-			(char *)"--ready-fd", (char *)"3", l->verbose ? (char *)"--verbose" : NULL, NULL};
+	char *argv[] = {(char *)l->agent,
+			(char *)"--base",
+			(char *)l->base,
+			(char *)"--name",
+			(char *)l->name,
+			(char *)"--ready-fd",
+			(char *)"3",
+			l->verbose ? (char *)"--verbose" : NULL,
+			NULL};
 	struct child_spec spec = {
 		.argv = argv,
 		.cwd = "/",

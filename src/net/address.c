@@ -11,11 +11,13 @@
 static const uint8_t mac_prefix[3] = {0x52, 0x54, 0x00};
 static const uint8_t ula_prefix[12] = {0xfd, 0x76, 0x73, 0x65};
 /* The universal/local bit of the first byte is turned over and ff:fe stands in the middle. */
-static const uint8_t link_local_prefix[13] = {0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0x50, 0x54, 0x00, 0xff, 0xfe};
+static const uint8_t link_local_prefix[13] = {0xfe, 0x80, 0,    0,    0,    0,   0,
+					      0,    0x50, 0x54, 0x00, 0xff, 0xfe};
 
 static int bad_subnet(const char *text, struct err *err)
 {
-	return err_set(err, EINVAL, "'%.40s' is not a subnet: <IPv4 address>/<8..29>, such as 10.199.0.0/16", text);
+	return err_set(err, EINVAL,
+		       "'%.40s' is not a subnet: <IPv4 address>/<8..29>, such as 10.199.0.0/16", text);
 }
 
 static bool usable_unicast(uint32_t base)
@@ -47,14 +49,15 @@ int subnet_parse(const char *text, uint32_t size, struct subnet *ret, struct err
 	if (s.base & host_mask) {
 		char net[16];
 		address_ipv4_text(s.base & ~host_mask, net);
-		return err_set(err, EINVAL, "subnet %s: bits behind the prefix are set, %s/%u is meant?", text, net,
-			       s.bits);
+		return err_set(err, EINVAL, "subnet %s: bits behind the prefix are set, %s/%u is meant?",
+			       text, net, s.bits);
 	}
 	if (!usable_unicast(s.base))
 		return err_set(err, EINVAL, "subnet %s: not a range for machines", text);
 	/* The first address names the net, the last is its broadcast address. */
 	if (size > host_mask - 1)
-		return err_set(err, ERANGE, "subnet %s holds %u VMs, the cluster has %u", text, host_mask - 1, size);
+		return err_set(err, ERANGE, "subnet %s holds %u VMs, the cluster has %u", text,
+			       host_mask - 1, size);
 	*ret = s;
 	return 0;
 }

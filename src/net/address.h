@@ -26,7 +26,7 @@ struct subnet {
  * (0/8, 127/8, 224/4 and up); ERANGE where it cannot hold `size` VMs. */
 int subnet_parse(const char *text, uint32_t size, struct subnet *ret, struct err *err);
 void address_mac(uint32_t rank, uint8_t ret[6]);
-bool address_mac_rank(const uint8_t mac[6], uint32_t *ret); /* false: not one of ours */
+bool address_mac_rank(const uint8_t mac[6], uint32_t *ret);   /* false: not one of ours */
 uint32_t address_ipv4(const struct subnet *s, uint32_t rank); /* host byte order */
 bool address_ipv4_rank(const struct subnet *s, uint32_t ip, uint32_t size, uint32_t *ret);
 void address_ipv4_text(uint32_t ip, char out[16]);

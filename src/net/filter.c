@@ -37,8 +37,8 @@ static bool is_multicast(const uint8_t *frame)
 	return frame[0] & 1;
 }
 
-static enum verdict by_destination(const struct members *all, const struct member *from, const uint8_t *frame,
-				   struct filtered *ret)
+static enum verdict by_destination(const struct members *all, const struct member *from,
+				   const uint8_t *frame, struct filtered *ret)
 {
 	uint32_t rank;
 	if (is_multicast(frame))
@@ -49,8 +49,8 @@ static enum verdict by_destination(const struct members *all, const struct membe
 	return VERDICT_FORWARD;
 }
 
-static enum verdict filter_ipv4(const struct members *all, const struct member *from, const uint8_t *frame,
-				size_t len, struct filtered *ret)
+static enum verdict filter_ipv4(const struct members *all, const struct member *from,
+				const uint8_t *frame, size_t len, struct filtered *ret)
 {
 	const uint8_t *ip = frame + FRAME_HEADER;
 	if (len < FRAME_HEADER + IPV4_HEADER || get_be32(ip + 12) != from->ipv4)
@@ -68,7 +68,8 @@ static bool find_icmpv6(const uint8_t *frame, size_t len, size_t *ret_offset)
 	uint8_t next = frame[FRAME_HEADER + 6];
 	size_t at = FRAME_HEADER + IPV6_HEADER;
 	for (int i = 0; i < EXTENSIONS_MAX; i++) {
-		bool options = next == PROTO_HOP_BY_HOP || next == PROTO_ROUTING || next == PROTO_DEST_OPTIONS;
+		bool options = next == PROTO_HOP_BY_HOP || next == PROTO_ROUTING ||
+			       next == PROTO_DEST_OPTIONS;
 		if (next != PROTO_ICMPV6 && !options && next != PROTO_AUTH) {
 			*ret_offset = 0;
 			return true;
@@ -85,8 +86,8 @@ static bool find_icmpv6(const uint8_t *frame, size_t len, size_t *ret_offset)
 	return false;
 }
 
-static enum verdict filter_ipv6(const struct members *all, const struct member *from, const uint8_t *frame,
-				size_t len, struct filtered *ret)
+static enum verdict filter_ipv6(const struct members *all, const struct member *from,
+				const uint8_t *frame, size_t len, struct filtered *ret)
 {
 	size_t icmp;
 	if (len < FRAME_HEADER + IPV6_HEADER)
@@ -103,22 +104,17 @@ static enum verdict filter_ipv6(const struct members *all, const struct member *
 	return by_destination(all, from, frame, ret);
 }
 
-enum verdict filter_frame(const struct members *all, const struct member *from, const uint8_t *frame, size_t len,
-			  struct filtered *ret)
+enum verdict filter_frame(const struct members *all, const struct member *from,
+			  const uint8_t *frame, size_t len, struct filtered *ret)
 {
 	if (memcmp(frame + 6, from->mac, 6) != 0)
 		return VERDICT_SPOOF;
 	switch (get_be16(frame + 12)) {
-	case TYPE_IPV4:
-		return filter_ipv4(all, from, frame, len, ret);
-	case TYPE_IPV6:
-		return filter_ipv6(all, from, frame, len, ret);
-	case TYPE_ARP:
-		return neighbour_arp(all, from, frame, len, ret);
+	case TYPE_IPV4: return filter_ipv4(all, from, frame, len, ret);
+	case TYPE_IPV6: return filter_ipv6(all, from, frame, len, ret);
+	case TYPE_ARP: return neighbour_arp(all, from, frame, len, ret);
 	case TYPE_VLAN: /* a tag with VLAN 0 would carry any of the above past its check */
-	case TYPE_QINQ:
-		return VERDICT_SPOOF;
-	default:
-		return by_destination(all, from, frame, ret);
+	case TYPE_QINQ: return VERDICT_SPOOF;
+	default: return by_destination(all, from, frame, ret);
 	}
 }

@@ -15,8 +15,8 @@
 #include "net/address.h"
 
 enum {
-	FRAME_HEADER = 14,   /* destination, source, type */
-	FRAME_MAX = 65550,   /* MTU 65535 and the header, and one byte to spare */
+	FRAME_HEADER = 14,     /* destination, source, type */
+	FRAME_MAX = 65550,     /* MTU 65535 and the header, and one byte to spare */
 	FRAME_ANSWER_MAX = 86, /* the longest answer: a neighbour advertisement */
 };
 
@@ -35,11 +35,11 @@ struct members {
 void member_init(struct member *m, const struct members *all, uint32_t rank);
 
 enum verdict {
-	VERDICT_FORWARD,   /* to `rank` */
-	VERDICT_ANSWER,    /* `answer` goes back to the sender */
-	VERDICT_IGNORE,    /* chatter of a healthy guest that nobody needs: announcements and probes of its own
+	VERDICT_FORWARD, /* to `rank` */
+	VERDICT_ANSWER,  /* `answer` goes back to the sender */
+	VERDICT_IGNORE, /* chatter of a healthy guest that nobody needs: announcements and probes of its own
 			    * address, router solicitation, multicast group reports */
-	VERDICT_SPOOF,     /* not the sender's own address, or malformed so that it cannot be told, or a frame
+	VERDICT_SPOOF, /* not the sender's own address, or malformed so that it cannot be told, or a frame
 			    * that only a router or a VLAN bridge may send */
 	VERDICT_UNKNOWN,   /* nobody has the destination (or the sender itself has it) */
 	VERDICT_BROADCAST, /* broadcast or multicast */
@@ -52,7 +52,7 @@ struct filtered {
 };
 
 /* len >= FRAME_HEADER. Of `ret` only what the verdict names is written. */
-enum verdict filter_frame(const struct members *all, const struct member *from, const uint8_t *frame, size_t len,
-			  struct filtered *ret);
+enum verdict filter_frame(const struct members *all, const struct member *from,
+			  const uint8_t *frame, size_t len, struct filtered *ret);
 
 #endif

@@ -20,8 +20,8 @@ enum {
 	NEIGHBOUR_ADVERT = 136,
 	REDIRECT = 137,
 	LISTENER_REPORT_V2 = 143,
-	SOLICIT_LEN = 24,      /* type, code, checksum, reserved, target */
-	ADVERT_LEN = 32,       /* the same and the option with the link-layer address */
+	SOLICIT_LEN = 24, /* type, code, checksum, reserved, target */
+	ADVERT_LEN = 32,  /* the same and the option with the link-layer address */
 	ADVERT_SOLICITED = 0x40,
 	ADVERT_OVERRIDE = 0x20,
 	OPTION_TARGET_MAC = 2,
@@ -39,8 +39,8 @@ static void ethernet_header(uint8_t *out, const uint8_t *to, const uint8_t *from
 	put_be16(out + 12, type);
 }
 
-static void arp_answer(const struct members *all, const struct member *from, uint32_t rank, uint32_t sender_ip,
-		       struct filtered *ret)
+static void arp_answer(const struct members *all, const struct member *from, uint32_t rank,
+		       uint32_t sender_ip, struct filtered *ret)
 {
 	uint8_t mac[6], *arp = ret->answer + FRAME_HEADER;
 	address_mac(rank, mac);
@@ -55,8 +55,8 @@ static void arp_answer(const struct members *all, const struct member *from, uin
 	ret->answer_len = ETHERNET_MIN;
 }
 
-enum verdict neighbour_arp(const struct members *all, const struct member *from, const uint8_t *frame, size_t len,
-			   struct filtered *ret)
+enum verdict neighbour_arp(const struct members *all, const struct member *from,
+			   const uint8_t *frame, size_t len, struct filtered *ret)
 {
 	const uint8_t *arp = frame + FRAME_HEADER;
 	uint32_t rank;
@@ -96,8 +96,8 @@ static uint16_t icmpv6_checksum(const uint8_t *ip, const uint8_t *icmp, size_t n
 
 /* To the one who asked; to all nodes (ff02::1) where it has no address yet (RFC 4861, 7.2.4), which for
  * this port means itself: its address is taken by another. */
-static void advert_answer(const struct member *from, const uint8_t *asker, const uint8_t *target, uint32_t rank,
-			  struct filtered *ret)
+static void advert_answer(const struct member *from, const uint8_t *asker, const uint8_t *target,
+			  uint32_t rank, struct filtered *ret)
 {
 	static const uint8_t all_nodes_mac[6] = {0x33, 0x33, 0, 0, 0, 1};
 	static const struct in6_addr all_nodes = {.s6_addr = {0xff, 0x02, [15] = 1}};
@@ -122,8 +122,8 @@ static void advert_answer(const struct member *from, const uint8_t *asker, const
 	ret->answer_len = FRAME_ANSWER_MAX;
 }
 
-static enum verdict solicitation(const struct members *all, const struct member *from, const uint8_t *frame,
-				 size_t icmp, struct filtered *ret)
+static enum verdict solicitation(const struct members *all, const struct member *from,
+				 const uint8_t *frame, size_t icmp, struct filtered *ret)
 {
 	const uint8_t *asker = frame + FRAME_HEADER + 8, *target = frame + icmp + 8;
 	struct in6_addr a;
@@ -143,11 +143,12 @@ bool neighbour_is_link_scope(uint8_t type)
 	return (type >= LISTENER_QUERY && type <= REDIRECT) || type == LISTENER_REPORT_V2;
 }
 
-enum verdict neighbour_discovery(const struct members *all, const struct member *from, const uint8_t *frame,
-				 size_t len, size_t icmp, struct filtered *ret)
+enum verdict neighbour_discovery(const struct members *all, const struct member *from,
+				 const uint8_t *frame, size_t len, size_t icmp, struct filtered *ret)
 {
 	uint8_t type = frame[icmp];
-	if (type == ROUTER_SOLICIT || type == LISTENER_REPORT_V2 || (type > LISTENER_QUERY && type <= LISTENER_DONE))
+	if (type == ROUTER_SOLICIT || type == LISTENER_REPORT_V2 ||
+	    (type > LISTENER_QUERY && type <= LISTENER_DONE))
 		return VERDICT_IGNORE;
 	bool neighbour = type == NEIGHBOUR_SOLICIT || type == NEIGHBOUR_ADVERT;
 	/* Hop limit 255 proves to the receiver that no router passed it on; extension headers have no business here. */

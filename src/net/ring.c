@@ -21,7 +21,8 @@ bool ring_add(struct ring *r, const void *p, size_t n)
 		return true;
 	if (!r->data) {
 		/* Not malloc: its heap would keep the memory of a burst for good. */
-		void *m = mmap(NULL, RING_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		void *m = mmap(NULL, RING_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+			       -1, 0);
 		if (m == MAP_FAILED)
 			return false;
 		r->data = m;

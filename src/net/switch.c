@@ -43,7 +43,7 @@ struct port {
 	size_t have, want;
 	struct ring queue;
 	uint16_t first, last; /* extents of the batch */
-	bool broken;          /* on the list of broken ports, to be closed at the end of the event */
+	bool broken; /* on the list of broken ports, to be closed at the end of the event */
 	struct port *next_broken;
 };
 
@@ -214,24 +214,12 @@ static void take_frame(struct port *p, const uint8_t *wire, size_t frame_len)
 	struct netswitch *n = p->n;
 	struct filtered f;
 	switch (filter_frame(&n->members, &p->self, wire + LENGTH_WORD, frame_len, &f)) {
-	case VERDICT_FORWARD:
-		forward(n, f.rank, wire, frame_len);
-		break;
-	case VERDICT_ANSWER:
-		answer(p, &f);
-		break;
-	case VERDICT_IGNORE:
-		n->stats.ignored++;
-		break;
-	case VERDICT_SPOOF:
-		n->stats.dropped_spoof++;
-		break;
-	case VERDICT_UNKNOWN:
-		n->stats.dropped_unknown++;
-		break;
-	case VERDICT_BROADCAST:
-		n->stats.dropped_broadcast++;
-		break;
+	case VERDICT_FORWARD: forward(n, f.rank, wire, frame_len); break;
+	case VERDICT_ANSWER: answer(p, &f); break;
+	case VERDICT_IGNORE: n->stats.ignored++; break;
+	case VERDICT_SPOOF: n->stats.dropped_spoof++; break;
+	case VERDICT_UNKNOWN: n->stats.dropped_unknown++; break;
+	case VERDICT_BROADCAST: n->stats.dropped_broadcast++; break;
 	}
 }
 
@@ -397,7 +385,8 @@ bool netswitch_attached(const struct netswitch *n, uint32_t rank)
 	return rank < n->members.size && n->ports[rank];
 }
 
-void netswitch_set_uplink(struct netswitch *n, void (*send)(void *arg, uint32_t rank, const void *frame, size_t len),
+void netswitch_set_uplink(struct netswitch *n,
+			  void (*send)(void *arg, uint32_t rank, const void *frame, size_t len),
 			  void *arg)
 {
 	n->uplink = send;

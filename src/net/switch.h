@@ -17,14 +17,14 @@
 struct netswitch;
 
 struct netswitch_stats {
-	uint64_t frames, bytes;      /* forwarded; bytes without the length words */
-	uint64_t answered;           /* ARP, neighbour discovery */
-	uint64_t ignored;            /* needs no answer: gratuitous ARP, router solicitation, group reports... */
-	uint64_t dropped_full;       /* the receiver did not keep up */
-	uint64_t dropped_spoof;      /* not from the port's own addresses, or malformed */
-	uint64_t dropped_unknown;    /* no such VM, or it has no port now */
-	uint64_t dropped_broadcast;  /* broadcast and multicast */
-	uint64_t bad;                /* ports closed for a wrong length */
+	uint64_t frames, bytes; /* forwarded; bytes without the length words */
+	uint64_t answered;      /* ARP, neighbour discovery */
+	uint64_t ignored; /* needs no answer: gratuitous ARP, router solicitation, group reports... */
+	uint64_t dropped_full;      /* the receiver did not keep up */
+	uint64_t dropped_spoof;     /* not from the port's own addresses, or malformed */
+	uint64_t dropped_unknown;   /* no such VM, or it has no port now */
+	uint64_t dropped_broadcast; /* broadcast and multicast */
+	uint64_t bad;               /* ports closed for a wrong length */
 };
 
 /* size: ranks 0..size-1 are members, at most ADDRESS_RANKS_MAX. */
@@ -38,7 +38,8 @@ void netswitch_detach(struct netswitch *n, uint32_t rank); /* absent is fine */
 bool netswitch_attached(const struct netswitch *n, uint32_t rank);
 /* Where a frame for a rank without a local port goes (the tunnel of other nodes); frame without length
  * word, borrowed. May be NULL. `send` must not call the switch. */
-void netswitch_set_uplink(struct netswitch *n, void (*send)(void *arg, uint32_t rank, const void *frame, size_t len),
+void netswitch_set_uplink(struct netswitch *n,
+			  void (*send)(void *arg, uint32_t rank, const void *frame, size_t len),
 			  void *arg);
 /* Delivers a frame that came by the uplink to the local port. The switch that it entered has checked it. */
 void netswitch_inject(struct netswitch *n, uint32_t rank, const void *frame, size_t len);

@@ -78,9 +78,10 @@ static void message_without_id(struct channel *c, const char *verb, const char *
 			c->ops->on_hello(c->arg, boot ? boot : "");
 			return;
 		}
-		_cleanup_free_ char *why = xasprintf(
-			"guest agent speaks version %llu of the protocol, this agent %d: build the image again",
-			(unsigned long long)version, GUESTPROTO_VERSION);
+		_cleanup_free_ char *why =
+			xasprintf("guest agent speaks version %llu of the protocol, this agent %d: "
+				  "build the image again",
+				  (unsigned long long)version, GUESTPROTO_VERSION);
 		c->ops->on_failed(c->arg, why);
 	} else if (strcmp(verb, "ready") == 0) {
 		c->ops->on_ready(c->arg);
@@ -184,7 +185,8 @@ static void on_close(void *arg, const struct err *err)
 
 static const struct stream_ops stream_ops = {.on_data = on_data, .on_close = on_close};
 
-struct channel *channel_create(struct loop *l, int fd, const struct channel_ops *ops, void *arg, struct err *err)
+struct channel *channel_create(struct loop *l, int fd, const struct channel_ops *ops, void *arg,
+			       struct err *err)
 {
 	struct channel *c = xcalloc(1, sizeof(*c));
 	c->ops = ops;
@@ -228,7 +230,8 @@ void channel_send(struct channel *c, const struct buf *kv)
 	send_message(c, 0, kv);
 }
 
-struct request *channel_request(struct channel *c, const struct buf *kv, const struct request_ops *ops, void *arg)
+struct request *channel_request(struct channel *c, const struct buf *kv,
+				const struct request_ops *ops, void *arg)
 {
 	struct request *r = xcalloc(1, sizeof(*r));
 	do {

@@ -31,11 +31,13 @@ struct request_ops {
 };
 
 /* fd: taken. */
-struct channel *channel_create(struct loop *l, int fd, const struct channel_ops *ops, void *arg, struct err *err);
+struct channel *channel_create(struct loop *l, int fd, const struct channel_ops *ops, void *arg,
+			       struct err *err);
 void channel_destroy(struct channel *c); /* ends every request with ECONNRESET; NULL is fine */
 /* Sends a message that belongs to no request ("setup", "shutdown"); kv is a finished record. */
 void channel_send(struct channel *c, const struct buf *kv);
-struct request *channel_request(struct channel *c, const struct buf *kv, const struct request_ops *ops, void *arg);
+struct request *channel_request(struct channel *c, const struct buf *kv,
+				const struct request_ops *ops, void *arg);
 void request_message(struct request *r, const struct buf *kv); /* "signal", "resize", "cancel" */
 void request_data(struct request *r, int fd, const void *p, size_t n, bool eof);
 void request_credit(struct request *r, int fd, uint32_t bytes);

@@ -68,7 +68,10 @@ static const struct stream_ops stream_ops = {.on_data = on_data, .on_close = on_
 struct console *console_create(struct loop *l, const char *log_path)
 {
 	struct console *c = xcalloc(1, sizeof(*c));
-	*c = (struct console){.loop = l, .path = xstrdup(log_path), .old_path = xasprintf("%s.1", log_path), .log = -1};
+	*c = (struct console){.loop = l,
+			      .path = xstrdup(log_path),
+			      .old_path = xasprintf("%s.1", log_path),
+			      .log = -1};
 	return c;
 }
 
@@ -99,7 +102,8 @@ void console_note(struct console *c, const char *text)
 	keep(c, line, strlen(line));
 }
 
-struct console_reader *console_attach(struct console *c, void (*fn)(void *arg, const char *p, size_t n), void *arg)
+struct console_reader *console_attach(struct console *c,
+				      void (*fn)(void *arg, const char *p, size_t n), void *arg)
 {
 	struct console_reader *r = xcalloc(1, sizeof(*r));
 	*r = (struct console_reader){.console = c, .next = c->readers, .on_data = fn, .arg = arg};

@@ -17,9 +17,11 @@ void console_destroy(struct console *c); /* NULL is fine; the log stays */
 int console_connect(struct console *c, int fd, struct err *err);
 void console_note(struct console *c, const char *text); /* a line of our own, into the log */
 /* on_data gets what is printed from now on. `lag` of a slow reader is bounded by the caller, who detaches. */
-struct console_reader *console_attach(struct console *c, void (*on_data)(void *arg, const char *p, size_t n), void *arg);
+struct console_reader *console_attach(struct console *c,
+				      void (*on_data)(void *arg, const char *p, size_t n), void *arg);
 void console_detach(struct console_reader *r); /* NULL is fine */
-void console_input(struct console *c, const char *p, size_t n); /* dropped while nothing is connected or it is stuck */
+void console_input(struct console *c, const char *p,
+		   size_t n); /* dropped while nothing is connected or it is stuck */
 /* The last bytes of the log, malloc'ed; whole lines. */
 char *console_tail(struct console *c, size_t max, size_t *ret_len);
 /* The last non-empty line, printable, at most 120 characters; "" when there is none. For error texts. */

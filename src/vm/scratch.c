@@ -55,12 +55,13 @@ static int enough_room(const char *dir, uint64_t size, struct err *err)
 		return 0;
 	size_format(size, want);
 	size_format(room, have);
-	return err_set(err, ENOSPC, "scratch disk in %s: %s wanted, %s free; set VSE_SCRATCH to a folder with more", dir,
-		       want, have);
+	return err_set(err, ENOSPC, "scratch disk in %s: %s wanted, %s free; set VSE_SCRATCH to a folder with more",
+		       dir, want, have);
 }
 
 struct scratch *scratch_create(struct loop *l, const char *dir, uint64_t size,
-			       void (*done)(void *arg, int fd, const struct err *err), void *arg, struct err *err)
+			       void (*done)(void *arg, int fd, const struct err *err), void *arg,
+			       struct err *err)
 {
 	struct scratch *s = xcalloc(1, sizeof(*s));
 	_cleanup_strvec_ struct strvec argv = STRVEC_INIT;
@@ -73,8 +74,11 @@ struct scratch *scratch_create(struct loop *l, const char *dir, uint64_t size,
 		goto fail;
 	}
 	snprintf(path, sizeof(path), "/proc/%d/fd/%d", (int)getpid(), s->fd);
-	static const char *const words[] = {"mke2fs", "-q", "-F", "-t", "ext4", "-O", "^has_journal",
-					    "-E", "lazy_itable_init=1,nodiscard,root_owner=0:0", "-m", "0"};
+	static const char *const words[] = {
+		"mke2fs",       "-q",   "-F",
+		"-t",           "ext4", "-O",
+		"^has_journal", "-E",   "lazy_itable_init=1,nodiscard,root_owner=0:0",
+		"-m",           "0"};
 	for (size_t i = 0; i < ARRAY_SIZE(words); i++)
 		strvec_add(&argv, words[i]);
 	strvec_add(&argv, path);

@@ -13,7 +13,8 @@ struct scratch;
 /* Makes a file of `size` bytes in `dir` and runs mke2fs on it; done(arg, fd, err) follows from the loop: fd is
  * borrowed and open until scratch_destroy(), -1 with err on failure. A VMM opens it as /proc/<our pid>/fd/<fd>. */
 struct scratch *scratch_create(struct loop *l, const char *dir, uint64_t size,
-			       void (*done)(void *arg, int fd, const struct err *err), void *arg, struct err *err);
+			       void (*done)(void *arg, int fd, const struct err *err), void *arg,
+			       struct err *err);
 void scratch_destroy(struct scratch *s); /* NULL is fine */
 
 #endif

@@ -214,9 +214,7 @@ static void on_hv_event(void *arg, const struct hv_event *e)
 	struct vm *vm = arg;
 	struct err err = ERR_INIT;
 	switch (e->type) {
-	case HV_EVENT_STATE:
-		on_hv_state(vm, e);
-		break;
+	case HV_EVENT_STATE: on_hv_state(vm, e); break;
 	case HV_EVENT_CHANNEL:
 		channel_destroy(TAKE_PTR(vm->channel));
 		vm->channel = channel_create(vm->loop, e->fd, &channel_ops, vm, &err);
@@ -227,17 +225,14 @@ static void on_hv_event(void *arg, const struct hv_event *e)
 		if (console_connect(vm->console, e->fd, &err) < 0)
 			vm->ops->on_note(vm->arg, vm, err.text);
 		break;
-	case HV_EVENT_NET:
-		vm->ops->on_net(vm->arg, vm, e->fd);
-		break;
+	case HV_EVENT_NET: vm->ops->on_net(vm->arg, vm, e->fd); break;
 	case HV_EVENT_FAILED: {
-		_cleanup_free_ char *text = xasprintf("%s: %s", e->op ? e->op : "operation", e->err ? e->err->text : "failed");
+		_cleanup_free_ char *text = xasprintf("%s: %s", e->op ? e->op : "operation",
+						      e->err ? e->err->text : "failed");
 		vm->ops->on_note(vm->arg, vm, text);
 		break;
 	}
-	case HV_EVENT_GONE:
-		on_gone(vm, e);
-		break;
+	case HV_EVENT_GONE: on_gone(vm, e); break;
 	}
 }
 
@@ -253,7 +248,8 @@ static void on_timeout(void *arg)
 	console_last_line(vm->console, line);
 	_cleanup_free_ char *why = xasprintf(
 		"not ready within %" PRIu64 " s: %s%s%s%s", vm->profile->boot_timeout_ms / 1000,
-		vm->boot ? "the guest agent came up but its set-up did not end" : "no sign of the guest agent",
+		vm->boot ? "the guest agent came up but its set-up did not end"
+			 : "no sign of the guest agent",
 		line[0] ? "; the console's last line: \"" : "", line, line[0] ? "\"" : "");
 	fail(vm, why);
 }
@@ -310,7 +306,8 @@ struct vm *vm_create(struct loop *l, uint32_t rank, const char *dir, const struc
 	if (path_mkdirs(dir, 0700, err) < 0)
 		return NULL;
 	struct vm *vm = xcalloc(1, sizeof(*vm));
-	*vm = (struct vm){.loop = l, .rank = rank, .dir = xstrdup(dir), .profile = p, .ops = ops, .arg = arg};
+	*vm = (struct vm){
+		.loop = l, .rank = rank, .dir = xstrdup(dir), .profile = p, .ops = ops, .arg = arg};
 	snprintf(vm->name, sizeof(vm->name), "vm%u", rank);
 	_cleanup_free_ char *log = path_join(dir, "console.log");
 	vm->console = console_create(l, log);
@@ -340,7 +337,8 @@ int vm_start(struct vm *vm, struct err *err)
 	evtimer_start(vm->timer, vm->profile->boot_timeout_ms, 0);
 	struct err why = ERR_INIT;
 	if (vm->profile->scratch) {
-		vm->scratch = scratch_create(vm->loop, vm->profile->scratch_dir, vm->profile->scratch, on_scratch, vm, &why);
+		vm->scratch = scratch_create(vm->loop, vm->profile->scratch_dir,
+					     vm->profile->scratch, on_scratch, vm, &why);
 		if (vm->scratch)
 			return 0;
 	} else if (start_hv(vm, -1, &why) == 0) {
@@ -451,8 +449,8 @@ struct channel *vm_channel(struct vm *vm, struct err *err)
 	if (vm->state == VM_READY)
 		err_set(err, ENOTCONN, "%s: its guest agent is gone", vm->name);
 	else
-		err_set(err, vm_state_is_over(vm->state) ? ESHUTDOWN : EBUSY, "%s: is %s, not ready", vm->name,
-			vm_state_name(vm->state));
+		err_set(err, vm_state_is_over(vm->state) ? ESHUTDOWN : EBUSY,
+			"%s: is %s, not ready", vm->name, vm_state_name(vm->state));
 	return NULL;
 }
 

@@ -19,11 +19,11 @@ struct vm_profile {
 	char *kernel, *vmlinux, *initrd, *root, *cmdline, *machine, *accel;
 	struct strvec extra_args;
 	unsigned cpus;
-	uint64_t memory, scratch;   /* bytes */
-	char *scratch_dir;          /* where scratch disks are made */
+	uint64_t memory, scratch; /* bytes */
+	char *scratch_dir;        /* where scratch disks are made */
 	bool nic, outbound, trusted;
-	uint64_t boot_timeout_ms;   /* from start to ready */
-	uint64_t stop_timeout_ms;   /* a guest that was asked to end is killed after this */
+	uint64_t boot_timeout_ms; /* from start to ready */
+	uint64_t stop_timeout_ms; /* a guest that was asked to end is killed after this */
 };
 
 struct vm_ops {

@@ -4,8 +4,9 @@
 #include "base/macros.h"
 
 static const char *const names[] = {
-	[VM_PLANNED] = "planned", [VM_STARTING] = "starting", [VM_BOOTING] = "booting", [VM_READY] = "ready",
-	[VM_PAUSED] = "paused",	  [VM_STOPPING] = "stopping", [VM_STOPPED] = "stopped", [VM_FAILED] = "failed",
+	[VM_PLANNED] = "planned", [VM_STARTING] = "starting", [VM_BOOTING] = "booting",
+	[VM_READY] = "ready",     [VM_PAUSED] = "paused",     [VM_STOPPING] = "stopping",
+	[VM_STOPPED] = "stopped", [VM_FAILED] = "failed",
 };
 
 #define S(x) (1u << (x))

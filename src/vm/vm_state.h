@@ -12,8 +12,8 @@ enum vm_state {
 	VM_READY,
 	VM_PAUSED,
 	VM_STOPPING,
-	VM_STOPPED,  /* ended as asked, or the guest powered itself off */
-	VM_FAILED,   /* did not start, never became ready, or crashed */
+	VM_STOPPED, /* ended as asked, or the guest powered itself off */
+	VM_FAILED,  /* did not start, never became ready, or crashed */
 };
 
 enum vm_input {

@@ -65,7 +65,8 @@ void frame_drop(struct buf *in, const struct frame *f)
 	buf_consume(in, FRAME_HEADER + f->len);
 }
 
-void frame_write_data(struct buf *out, uint32_t id, uint32_t rank, int fd, const void *p, size_t n, bool eof)
+void frame_write_data(struct buf *out, uint32_t id, uint32_t rank, int fd, const void *p, size_t n,
+		      bool eof)
 {
 	frame_write(out, &(struct frame){
 				 .len = (uint32_t)n,

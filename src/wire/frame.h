@@ -15,13 +15,13 @@
 
 #define FRAME_HEADER 16u
 #define FRAME_MAX_MESSAGE (4u << 20) /* bytes of payload: between our own programs */
-#define FRAME_MAX_GUEST   (64u << 10) /* bytes of payload: on a guest's channel */
+#define FRAME_MAX_GUEST (64u << 10)  /* bytes of payload: on a guest's channel */
 #define FRAME_ALL UINT32_MAX
 
 enum frame_type {
 	FRAME_MESSAGE = 1, /* payload: JSON between our programs (wire/message.h), key-values with a guest (wire/kv.h) */
-	FRAME_DATA = 2,    /* payload: bytes of stream `fd` (0 stdin, 1 stdout, 2 stderr); FRAME_EOF ends the stream */
-	FRAME_CREDIT = 3,  /* payload: u32, so many more bytes of stream `fd` may be sent to me */
+	FRAME_DATA = 2, /* payload: bytes of stream `fd` (0 stdin, 1 stdout, 2 stderr); FRAME_EOF ends the stream */
+	FRAME_CREDIT = 3, /* payload: u32, so many more bytes of stream `fd` may be sent to me */
 };
 
 enum frame_flag {
@@ -47,7 +47,8 @@ int frame_read(const struct buf *in, uint32_t max, struct frame *ret, struct err
 void frame_drop(struct buf *in, const struct frame *f);
 
 /* Shorthands that append one frame. */
-void frame_write_data(struct buf *out, uint32_t id, uint32_t rank, int fd, const void *p, size_t n, bool eof);
+void frame_write_data(struct buf *out, uint32_t id, uint32_t rank, int fd, const void *p, size_t n,
+		      bool eof);
 void frame_write_credit(struct buf *out, uint32_t id, uint32_t rank, int fd, uint32_t bytes);
 uint32_t frame_credit(const struct frame *f); /* the value of a FRAME_CREDIT */
 

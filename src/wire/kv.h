@@ -12,7 +12,7 @@
 #include "base/buf.h"
 
 struct kv {
-	const char *key;   /* NUL-free, not terminated: key_len bytes */
+	const char *key; /* NUL-free, not terminated: key_len bytes */
 	size_t key_len;
 	const char *value; /* borrowed, any bytes, not terminated */
 	size_t value_len;

@@ -12,8 +12,13 @@ int message_write(struct buf *out, uint32_t id, uint32_t rank, const json_t *j, 
 		return err_set(err, EINVAL, "message cannot be written as JSON");
 	size_t n = strlen(text);
 	if (n > FRAME_MAX_MESSAGE)
-		return err_set(err, E2BIG, "message of %zu bytes, at most %u are allowed", n, FRAME_MAX_MESSAGE);
-	frame_write(out, &(struct frame){.len = (uint32_t)n, .type = FRAME_MESSAGE, .id = id, .rank = rank, .payload = text});
+		return err_set(err, E2BIG, "message of %zu bytes, at most %u are allowed", n,
+			       FRAME_MAX_MESSAGE);
+	frame_write(out, &(struct frame){.len = (uint32_t)n,
+					 .type = FRAME_MESSAGE,
+					 .id = id,
+					 .rank = rank,
+					 .payload = text});
 	return 0;
 }
 
@@ -37,7 +42,9 @@ json_t *message_error(const struct err *err)
 {
 	json_t *j = json_pack("{s:b, s:i, s:s}", "ok", 0, "code", err->code, "error", err->text);
 	/* A text that is not UTF-8 (a file name in it) is no JSON string: tell at least the code. */
-	return j ? j : json_pack("{s:b, s:i, s:s}", "ok", 0, "code", err->code, "error", strerror(err->code));
+	return j ? j
+		 : json_pack("{s:b, s:i, s:s}", "ok", 0, "code", err->code, "error",
+			     strerror(err->code));
 }
 
 int message_is_error(const json_t *j, struct err *err)
@@ -46,7 +53,8 @@ int message_is_error(const json_t *j, struct err *err)
 	if (!ok || !json_is_false(ok))
 		return 0;
 	const char *text = json_string_value(json_object_get(j, "error"));
-	return err_set(err, (int)json_integer_value(json_object_get(j, "code")), "%s", text ? text : "no reason given");
+	return err_set(err, (int)json_integer_value(json_object_get(j, "code")), "%s",
+		       text ? text : "no reason given");
 }
 
 int message_str(const json_t *j, const char *key, const char **ret, struct err *err)
@@ -58,15 +66,16 @@ int message_str(const json_t *j, const char *key, const char **ret, struct err *
 	return 0;
 }
 
-int message_int(const json_t *j, const char *key, json_int_t min, json_int_t max, json_int_t *ret, struct err *err)
+int message_int(const json_t *j, const char *key, json_int_t min, json_int_t max, json_int_t *ret,
+		struct err *err)
 {
 	const json_t *v = json_object_get(j, key);
 	if (!json_is_integer(v))
 		return err_set(err, EPROTO, "message without number '%s'", key);
 	json_int_t n = json_integer_value(v);
 	if (n < min || n > max)
-		return err_set(err, ERANGE, "'%s' is %lld, allowed are %lld..%lld", key, (long long)n, (long long)min,
-			       (long long)max);
+		return err_set(err, ERANGE, "'%s' is %lld, allowed are %lld..%lld", key,
+			       (long long)n, (long long)min, (long long)max);
 	*ret = n;
 	return 0;
 }

@@ -28,6 +28,7 @@ int message_is_error(const json_t *j, struct err *err); /* 0: it is not one */
 
 /* Typed members with bounds: EPROTO names the member. `ret` is borrowed from j. */
 int message_str(const json_t *j, const char *key, const char **ret, struct err *err);
-int message_int(const json_t *j, const char *key, json_int_t min, json_int_t max, json_int_t *ret, struct err *err);
+int message_int(const json_t *j, const char *key, json_int_t min, json_int_t max, json_int_t *ret,
+		struct err *err);
 
 #endif

@@ -45,8 +45,7 @@ static void one_frame(const uint8_t *data, size_t size)
 		need(f.answer_len >= 60 && f.answer_len <= FRAME_ANSWER_MAX);
 		need(memcmp(f.answer, self.mac, 6) == 0 || f.answer[0] == 0x33);
 		break;
-	default:
-		break;
+	default: break;
 	}
 	free(frame);
 }

@@ -45,8 +45,8 @@ static void put_ip(uint8_t *p, uint32_t ip)
 }
 
 /* A UDP packet's shell: header and payload bytes that count up from `seed`. */
-__attribute__((unused)) static size_t frame_ipv4(uint8_t *f, const uint8_t *to, uint32_t from, uint32_t from_ip,
-						 size_t len, unsigned seed)
+__attribute__((unused)) static size_t frame_ipv4(uint8_t *f, const uint8_t *to, uint32_t from,
+						 uint32_t from_ip, size_t len, unsigned seed)
 {
 	frame_head(f, to, mac_of(from), 0x0800);
 	for (size_t i = 14; i < len; i++)
@@ -58,8 +58,8 @@ __attribute__((unused)) static size_t frame_ipv4(uint8_t *f, const uint8_t *to, 
 	return len;
 }
 
-__attribute__((unused)) static size_t frame_arp(uint8_t *f, const uint8_t *to, uint32_t from, unsigned op,
-						uint32_t sender, uint32_t target)
+__attribute__((unused)) static size_t frame_arp(uint8_t *f, const uint8_t *to, uint32_t from,
+						unsigned op, uint32_t sender, uint32_t target)
 {
 	static const uint8_t head[6] = {0, 1, 8, 0, 6, 4};
 	memset(f, 0, 42);
@@ -73,8 +73,9 @@ __attribute__((unused)) static size_t frame_arp(uint8_t *f, const uint8_t *to, u
 }
 
 /* `n` bytes of payload with protocol `next`; hop limit 255. */
-__attribute__((unused)) static size_t frame_ipv6(uint8_t *f, const uint8_t *to, uint32_t from, struct in6_addr src,
-						 struct in6_addr dst, unsigned next, const void *payload, size_t n)
+__attribute__((unused)) static size_t frame_ipv6(uint8_t *f, const uint8_t *to, uint32_t from,
+						 struct in6_addr src, struct in6_addr dst,
+						 unsigned next, const void *payload, size_t n)
 {
 	memset(f, 0, 54);
 	frame_head(f, to, mac_of(from), 0x86dd);
@@ -90,8 +91,8 @@ __attribute__((unused)) static size_t frame_ipv6(uint8_t *f, const uint8_t *to, 
 }
 
 /* Neighbour solicitation (135), advertisement (136) and their like: type and target. */
-__attribute__((unused)) static size_t frame_nd(uint8_t *f, uint32_t from, const char *src, unsigned type,
-					       const char *target)
+__attribute__((unused)) static size_t frame_nd(uint8_t *f, uint32_t from, const char *src,
+					       unsigned type, const char *target)
 {
 	uint8_t msg[32] = {(uint8_t)type, [24] = 1, [25] = 1};
 	struct in6_addr t = ip6(target);

@@ -51,16 +51,18 @@ static void test_rankset(void)
 	is_str(buf_cstr(&b), "0-3,7,64,66", "format");
 	is_int(rankset_count(&s), 7, "count");
 	_cleanup_rankset_ struct rankset named = RANKSET_INIT;
-	ok(rankset_parse(&named, "vm1,vm3-4", 10, &e) == 0 && rankset_parse(&named, "vm[6,8-9]", 10, &e) == 0 &&
-		   rankset_count(&named) == 6,
+	ok(rankset_parse(&named, "vm1,vm3-4", 10, &e) == 0 &&
+		   rankset_parse(&named, "vm[6,8-9]", 10, &e) == 0 && rankset_count(&named) == 6,
 	   "ranks as they are printed");
 	is_int(rankset_next(&s, 8), 64, "next");
 	is_int(rankset_next(&s, 67), UINT32_MAX, "no next");
-	static const char *const bad[] = {"",	 "a",	"1,",	 ",1",	   "3-1",  "1--2",   "-1", "1 2", "99999999999",
-					  "vm", "vm[", "vm[]", "vm[1", "vm1]", "vm[1]x", "[1]", "vm[vm1]"};
+	static const char *const bad[] = {"",     "a",    "1,",          ",1",  "3-1",    "1--2",
+					  "-1",   "1 2",  "99999999999", "vm",  "vm[",    "vm[]",
+					  "vm[1", "vm1]", "vm[1]x",      "[1]", "vm[vm1]"};
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
 		ok(rankset_parse(&s, bad[i], 100, &e) < 0, "refused: '%s' (%s)", bad[i], e.text);
-	ok(rankset_parse(&s, "100", 100, &e) < 0 && e.code == ERANGE, "rank = size is out of range");
+	ok(rankset_parse(&s, "100", 100, &e) < 0 && e.code == ERANGE,
+	   "rank = size is out of range");
 }
 
 static void test_size(void)
@@ -70,7 +72,9 @@ static void test_size(void)
 	static const struct {
 		const char *s;
 		uint64_t want;
-	} good[] = {{"0", 0}, {"512M", 512u << 20}, {"2GiB", 2ull << 30}, {"1.5g", 3ull << 29}, {"4096B", 4096}, {"1 k", 1024}};
+	} good[] = {
+		{"0", 0},        {"512M", 512u << 20}, {"2GiB", 2ull << 30}, {"1.5g", 3ull << 29},
+		{"4096B", 4096}, {"1 k", 1024}};
 	for (size_t i = 0; i < ARRAY_SIZE(good); i++)
 		ok(size_parse(good[i].s, &v, &e) == 0 && v == good[i].want, "size %s", good[i].s);
 	static const char *const bad[] = {"", "M", "-1", "1X", "1Mx", "1e9", "9999999999T", " 1"};

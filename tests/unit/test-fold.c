@@ -84,7 +84,8 @@ static void test_equal_lines(void)
 	add(&c, 0, "a\n");
 	add(&c, 3, "a\n");
 	add(&c, 1, "c\n");
-	is_output(&c, "vm[0-3]: same\nvm[0,3]: a\nvm1: c\nvm2: b\n", "different ones are told apart, by rank");
+	is_output(&c, "vm[0-3]: same\nvm[0,3]: a\nvm1: c\nvm2: b\n",
+		  "different ones are told apart, by rank");
 	end(&c);
 }
 
@@ -168,10 +169,10 @@ static void test_credit(bool label)
 		add(&c, 0, "y\n");
 		add(&c, 1, "y\n");
 	}
-	ok(told[0] <= 60000 && told[0] > 60000 - WINDOW / 4, "all but a part of the window is told: %llu of 60000",
-	   (unsigned long long)told[0]);
-	ok(tellings <= 2 * 60000 / (WINDOW / 4) && least >= WINDOW / 4, "in large pieces: %u, the least %u", tellings,
-	   least);
+	ok(told[0] <= 60000 && told[0] > 60000 - WINDOW / 4,
+	   "all but a part of the window is told: %llu of 60000", (unsigned long long)told[0]);
+	ok(tellings <= 2 * 60000 / (WINDOW / 4) && least >= WINDOW / 4,
+	   "in large pieces: %u, the least %u", tellings, least);
 	end(&c);
 }
 

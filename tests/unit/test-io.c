@@ -69,7 +69,8 @@ static void test_child_fds(void)
 	struct seen s = {0};
 	struct err err = ERR_INIT;
 	struct child_spec spec = {
-		.argv = (char *[]){(char *)"sh", (char *)"-c", (char *)"echo /proc/self/fd/*; echo five >&5", NULL},
+		.argv = (char *[]){(char *)"sh", (char *)"-c",
+				   (char *)"echo /proc/self/fd/*; echo five >&5", NULL},
 		.fds = {-1, p[1], 2, -1, -1, p[1]},
 		.n_fds = 6,
 	};
@@ -196,7 +197,8 @@ static void test_listener(void)
 	memset(deep, 'x', sizeof(deep) - 1);
 	deep[0] = '/';
 	deep[sizeof(deep) - 1] = '\0';
-	ok(unix_listen(deep, &fd, &err) < 0 && err.code == ENAMETOOLONG, "too long a path is refused");
+	ok(unix_listen(deep, &fd, &err) < 0 && err.code == ENAMETOOLONG,
+	   "too long a path is refused");
 	path_remove(dir, NULL);
 }
 

@@ -88,7 +88,8 @@ static void send_bytes(uint32_t from, const void *p, size_t n)
 {
 	size_t sent = 0;
 	while (sent < n) {
-		ssize_t k = send(vm[from], (const uint8_t *)p + sent, n - sent, MSG_DONTWAIT | MSG_NOSIGNAL);
+		ssize_t k = send(vm[from], (const uint8_t *)p + sent, n - sent,
+				 MSG_DONTWAIT | MSG_NOSIGNAL);
 		if (k > 0)
 			sent += (size_t)k;
 		else if (errno == EAGAIN)
@@ -173,8 +174,9 @@ static void test_forward(void)
 	ok(good, "interleaved for three: each gets its own, in order");
 	struct netswitch_stats s = stats();
 	is_int(s.frames, 1 + 7 + 1 + 900, "frames counted");
-	is_int(s.dropped_full + s.dropped_spoof + s.dropped_unknown + s.dropped_broadcast + s.bad + s.ignored, 0,
-	       "nothing else counted");
+	is_int(s.dropped_full + s.dropped_spoof + s.dropped_unknown + s.dropped_broadcast + s.bad +
+		       s.ignored,
+	       0, "nothing else counted");
 	teardown();
 }
 
@@ -206,7 +208,8 @@ static void test_answers(void)
 	setup(3);
 	send_frame(0, frame, frame_arp(frame, mac_broadcast, 0, 1, NET_BASE + 1, NET_BASE + 1001));
 	is_int(receive(0), 60, "ARP is answered, for a rank without a port, too");
-	ok(memcmp(got + 22, mac_of(1000), 6) == 0 && memcmp(got, mac_of(0), 6) == 0, "with the computed MAC");
+	ok(memcmp(got + 22, mac_of(1000), 6) == 0 && memcmp(got, mac_of(0), 6) == 0,
+	   "with the computed MAC");
 	send_frame(0, frame, frame_nd(frame, 0, "fd76:7365::1", 135, "fd76:7365::2"));
 	is_int(receive(0), 86, "neighbour solicitation is answered");
 	ok(memcmp(got + 80, mac_of(1), 6) == 0, "with the computed MAC");
@@ -336,7 +339,8 @@ static void test_close(void)
 	int pair[2];
 	if (socketpair(AF_UNIX, SOCK_STREAM, 0, pair) < 0)
 		abort();
-	ok(netswitch_attach(sw, NET_SIZE, pair[0], &e) < 0 && e.code == ERANGE, "no such rank: %s", e.text);
+	ok(netswitch_attach(sw, NET_SIZE, pair[0], &e) < 0 && e.code == ERANGE, "no such rank: %s",
+	   e.text);
 	ok(recv(pair[1], &c, 1, MSG_DONTWAIT) == 0, "the descriptor is closed all the same");
 	close(pair[1]);
 	teardown();
@@ -390,7 +394,8 @@ static void test_overload(void)
 	plug(1);
 	for (unsigned i = 0; i < 20000; i++)
 		send_frame(1, frame, frame_arp(frame, mac_broadcast, 1, 1, NET_BASE + 2, NET_BASE + 1));
-	ok(wait_for(stats().answered + stats().dropped_full >= 20000), "a flood of questions is bounded");
+	ok(wait_for(stats().answered + stats().dropped_full >= 20000),
+	   "a flood of questions is bounded");
 	teardown();
 }
 
@@ -451,7 +456,8 @@ static void test_uplink(void)
 	netswitch_set_uplink(sw, on_uplink, &up);
 	send_data(0, 700, 9000, 1);
 	ok(wait_for(up.calls == 1), "a rank without a port goes to the uplink");
-	ok(up.rank == 700 && up.len == 9000 && memcmp(up.bytes, frame, 9000) == 0, "the frame, without length word");
+	ok(up.rank == 700 && up.len == 9000 && memcmp(up.bytes, frame, 9000) == 0,
+	   "the frame, without length word");
 	send_frame(0, frame, frame_ipv4(frame, mac_of(NET_SIZE), 0, NET_BASE + 1, 60, 0));
 	send_data(0, 1, 60, 1);
 	ok(receive_data(1, 0, 60, 1) && up.calls == 1, "local and unknown ranks do not");
@@ -463,7 +469,8 @@ static void test_uplink(void)
 	netswitch_inject(sw, NET_SIZE, frame, 60);
 	netswitch_inject(sw, 1, frame, 13);
 	netswitch_inject(sw, 1, frame, FRAME_MAX + 1);
-	is_int(stats().dropped_unknown - before.dropped_unknown, 4, "not local, no rank, bad lengths: dropped");
+	is_int(stats().dropped_unknown - before.dropped_unknown, 4,
+	       "not local, no rank, bad lengths: dropped");
 	unplug(1);
 	netswitch_inject(sw, 1, frame, 60);
 	ok(!netswitch_attached(sw, 1), "a port that is found closed");
