@@ -98,7 +98,6 @@ static void tools(struct check *c)
 	} needed[] = {
 		{"mmdebstrap", "mmdebstrap", "builds Debian and Ubuntu roots"},
 		{"mksquashfs", "squashfs-tools", "packs the root"},
-		{"unshare", "util-linux", "builds without root"},
 		{"newuidmap", "uidmap", "builds without root"},
 		{"mke2fs", "e2fsprogs", "makes scratch disks"},
 	};
