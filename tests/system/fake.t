@@ -1,0 +1,204 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+test_description='every verb on clusters of the fake back end: fast, and no VM needed'
+. "$(dirname "$0")/lib.sh"
+
+json() { # EXPRESSION: of the JSON on stdin, as d
+	python3 -c 'import json, sys; d = json.load(sys.stdin); print(eval(sys.argv[1]))' "$1"
+}
+states() { # the states of all VMs in order, in one word
+	vse ps --json "$@" | json '",".join(v["state"] for v in d["clusters"][0]["vms"])'
+}
+state_is() { # STATES
+	[ "$(states)" = "$1" ]
+}
+no_clusters() {
+	vse ps >ps.out && ! grep ready ps.out
+}
+# The most memory that the agent of the only cluster ever had, in KiB.
+agent_peak() {
+	pid=$(vse ps --json | json 'd["clusters"][0]["agent"]["pid"]') &&
+		sed -n 's/^VmHWM:[^0-9]*\([0-9]*\).*/\1/p' "/proc/$pid/status"
+}
+cat >f.yaml <<'EOF'
+vse: 1
+name: f
+base: debian:bookworm
+env:
+  COLOUR: blue
+EOF
+sed 's/^name: f/name: g/' f.yaml >g.yaml
+fake='--hypervisor fake'
+
+test_expect_success 'without a cluster: ps is empty, the others say so' '
+	no_clusters &&
+	vse ps --json | json "d[\"clusters\"]" >out && echo "[]" >want && test_cmp want out &&
+	for command in "exec true" "down" "events" "logs vm0" "stop 0"; do
+		test_expect_code 1 vse $command 2>err && grep "no cluster runs" err || return 1
+	done &&
+	vse down --all && find "$XDG_RUNTIME_DIR" -mindepth 1 >left && test_must_be_empty left
+'
+
+test_expect_success 'dry run does nothing' '
+	vse up --dry-run $fake -n 3 --memory 1G f.yaml >out && grep "cluster f: 3 VMs of f, each 1 CPU, 1 GiB memory" out &&
+	no_clusters
+'
+
+test_expect_success 'up: 16 VMs' '
+	vse up $fake -n 16 f.yaml >out 2>err && grep "^f: 16 VMs ready in " out
+'
+
+test_expect_success 'ps shows them' '
+	vse ps >out && test $(grep -c "^vm[0-9]* *ready " out) = 16 && head -n 1 out | grep "^VM  *STATE  *NODE"
+'
+
+test_expect_success 'ps --json has every field, of the right type' '
+	vse ps --json >ps.json && python3 - ps.json <<-\EOF
+	import json, sys
+	d = json.load(open(sys.argv[1]))["clusters"]
+	assert len(d) == 1, d
+	c = d[0]
+	for key, kind in {"name": str, "phase": str, "vse": str, "image": str, "size": int, "hypervisor": str,
+	                  "accel": str, "hypervisor_version": str, "cpus": int, "memory": int, "scratch": int,
+	                  "created": int, "ready_ms": int, "vms": list, "agent": dict}.items():
+	    assert type(c[key]) is kind, (key, c.get(key))
+	assert (c["name"], c["phase"], c["size"], c["accel"]) == ("f", "up", 16, "fake"), c
+	for i, v in enumerate(c["vms"]):
+	    for key, kind in {"rank": int, "name": str, "state": str, "reason": str, "uptime_ms": int,
+	                      "ready_ms": int, "memory_used": int, "cpu_ms": int, "pid": int, "node": str}.items():
+	        assert type(v[key]) is kind, (key, v.get(key))
+	    assert (v["rank"], v["name"], v["state"]) == (i, "vm%d" % i, "ready"), v
+	    assert v["memory_used"] > 0
+	EOF
+'
+
+test_expect_success 'equal output is folded, different output is labelled' '
+	vse exec -- echo hello there >out && echo "vm[0-15]: hello there" >want && test_cmp want out &&
+	vse exec -r 0-2 hostname >out && printf "vm%d: vm%d\n" 0 0 1 1 2 2 >want && test_cmp want out &&
+	vse exec -r 3 hostname >out && echo vm3 >want && test_cmp want out &&
+	vse exec -r 3 -l always hostname >out && echo "vm3: vm3" >want && test_cmp want out &&
+	vse exec -r 0-1 -l never echo x >out && printf "x\nx\n" >want && test_cmp want out
+'
+
+test_expect_success 'a command of many words, spaces and an option of its own is passed on whole' '
+	vse exec -r 0 echo "a  b" -n --rank 7 "" "\$HOME;*" >out && echo "a  b -n --rank 7  \$HOME;*" >want && test_cmp want out
+'
+
+test_expect_success 'exit codes: the greatest, signals, unknown programs' '
+	test_expect_code 3 vse exec -r 0 exit 3 &&
+	test_expect_code 1 vse exec false 2>err && grep "^vse exec: vm\[0-15\]: exit 1" err &&
+	test_expect_code 137 vse exec -r 0 kill 9 &&
+	test_expect_code 143 vse exec -r 0-3 kill 15 2>err && grep "vm\[0-3\]: exit 143 (SIGTERM)" err &&
+	test_expect_code 127 vse exec -r 5 nothing
+'
+
+test_expect_success 'stdin goes to all' '
+	seq 1 20000 >in && vse exec -r 0-3 cat <in >out && sed "s/^/vm[0-3]: /" in >want && test_cmp want out &&
+	vse exec -r 2 cat <in >out && test_cmp in out
+'
+
+test_expect_success 'bytes are bytes' '
+	head -c 3000000 /dev/urandom >in && vse exec -r 0 cat <in >out && cmp in out
+'
+
+test_expect_success 'large output through a slow reader: all of it, and no memory of the agent' '
+	vse exec yes 10M | { sleep 1; cat; } | sed "s/^vm.*: //" | sort | uniq -c | tr -d " " >out &&
+	before=$(agent_peak) && echo "# the agent had at most $before KiB" && test "$before" -lt 16384 &&
+	vse exec -r 0 yes 30M >big && test $(wc -c <big) = 31457280 && rm big
+'
+
+test_expect_success 'files go in' '
+	mkdir -p tree/sub && echo 1 >tree/a && echo 2 >tree/sub/b && ln -s a tree/link &&
+	vse cp in vm0:/tmp/ && vse cp in tree all:/tmp/ && vse cp -q tree 3-5:/tmp/there
+'
+test_expect_success 'a file that the guest does not have is an error of that VM' '
+	test_expect_code 1 vse cp vm1:/tmp/in . 2>err && grep "^vse cp: vm1: " err && test $(wc -l <err) = 1
+'
+
+test_expect_success 'pause and resume' '
+	vse pause 1-2 && state_is ready,paused,paused$(printf ",ready%.0s" $(seq 13)) &&
+	test_expect_code 1 vse exec -r 0-3 echo hi >out 2>err && grep "vm1: is paused, not ready" err && grep "vm\[0,3\]: hi" out &&
+	vse resume vm1 && vse resume 2 && vse resume 2 && vse exec -r 1,2 true
+'
+
+test_expect_success 'stop, kill and restart' '
+	vse stop 3 && vse kill 4,5 && vse ps >out && test $(grep -c " stopped " out) = 3 &&
+	test_expect_code 1 vse exec -r 3 true 2>err && grep "vm3: " err &&
+	vse restart 3-5 && vse exec true && vse restart 3 && vse exec -r 3 hostname >out && grep "^vm3$" out
+'
+
+test_expect_success 'logs and console' '
+	vse logs vm7 >out && grep "vm7: a fake guest boots" out &&
+	echo typed | vse console vm7 >out && grep typed out && vse logs 7 | grep typed
+'
+
+test_expect_success 'events, from the start and as they happen' '
+	vse events >out && grep " cluster  *all 16 VMs ready" out && grep " vm4 .*stopped" out &&
+	vse events --json | python3 -c "import json, sys; [json.loads(l)[\"kind\"] for l in sys.stdin]" &&
+	{ vse events -f >follow & } && pid=$! && vse pause 9 && vse resume 9 &&
+	wait_for 5 grep " vm9 .*paused" follow && kill -INT $pid && test_expect_code 130 wait $pid
+'
+
+test_expect_success 'two clusters side by side' '
+	vse up -q $fake -n 2 g.yaml >out && vse ps >out && grep "^CLUSTER" out && test $(grep -c "^g .*ready" out) = 2 &&
+	test_expect_code 1 vse exec true 2>err && grep "2 clusters run (f, g): say which with -c NAME" err &&
+	vse exec -c g hostname >out && test $(wc -l <out) = 2 &&
+	vse up -q $fake --name h -n 1 g.yaml && vse down h &&
+	test_expect_code 1 vse up -q $fake g.yaml 2>err && grep "cluster .g. runs already" err &&
+	vse down g && vse exec echo still | grep "vm\[0-15\]: still"
+'
+
+test_expect_success 'an exec that is interrupted ends its programs, one that is killed too' '
+	{ vse exec sleep 30 & } && pid=$! && sleep 0.3 && kill -INT $pid && test_expect_code 130 wait $pid &&
+	vse exec echo alive | grep alive
+'
+
+test_expect_success 'down: nothing is left' '
+	vse down && no_clusters && find "$XDG_RUNTIME_DIR" -mindepth 1 >left && test_must_be_empty left
+'
+
+test_expect_success 'run: exit code, output, and it is gone' '
+	test_expect_code 0 vse run -q $fake -n 3 f.yaml -- hostname >out && test $(wc -l <out) = 3 &&
+	test_expect_code 7 vse run -q $fake f.yaml exit 7 &&
+	test_expect_code 130 vse run -q $fake f.yaml kill 2 &&
+	test_expect_code 127 vse run -q $fake -n 2 -r 1 f.yaml nothing &&
+	no_clusters
+'
+
+test_expect_success 'an interrupt at each phase ends the cluster: 130' '
+	for delay in 0.05 0.2 0.4; do
+		{ vse up -q $fake --hypervisor-arg boot=300ms --hypervisor-arg ready=300ms -n 4 f.yaml 2>err & } && pid=$! &&
+		sleep $delay && kill -INT $pid && test_expect_code 130 wait $pid &&
+		wait_for 5 nothing_left || return 1
+	done &&
+	{ vse run -q $fake -n 2 f.yaml sleep 30 & } && pid=$! && sleep 0.5 && kill -TERM $pid &&
+	! wait $pid && wait_for 5 nothing_left
+'
+
+test_expect_success 'a cluster that does not come up is gone, or is kept when that is asked' '
+	test_expect_code 1 vse up -q $fake --hypervisor-arg fail-setup -n 3 f.yaml 2>err && test $(wc -l <err) = 1 &&
+	wait_for 5 nothing_left &&
+	test_expect_code 1 vse up -q $fake --hypervisor-arg fail-setup --keep-failed f.yaml 2>err && grep "was kept" err &&
+	vse logs vm0 | grep "fake guest boots" && vse ps | grep "vm0 *failed" && vse down f
+'
+
+test_expect_success 'a guest that prints a gigabyte: log and memory stay bounded, exec answers' '
+	vse up -q $fake --hypervisor-arg console-bytes=1G f.yaml && vse exec echo hi | grep hi && sleep 1 &&
+	vse exec echo hi | grep hi && test $(agent_peak) -lt 16384 &&
+	test $(du -sk "$XDG_RUNTIME_DIR/vse/f/vm0" | cut -f 1) -lt 2200 && vse logs vm0 | tail -n 1 | grep "^c*$" && vse down
+'
+
+test_expect_success 'a reader of a console that never reads does not stop the VM' '
+	vse up -q $fake --hypervisor-arg console-bytes=50M f.yaml &&
+	{ sleep 3 | vse logs -f vm0 | sleep 3 & } && sleep 0.5 && vse exec echo hi | grep hi &&
+	test $(agent_peak) -lt 16384 && vse down
+'
+
+test_expect_success '1000 VMs: up, exec, ps, down, memory' '
+	vse up -q $fake -n 1000 --parallel 1000 f.yaml && vse exec echo hi >out && echo "vm[0-999]: hi" >want && test_cmp want out &&
+	test $(vse ps | wc -l) = 1001 && peak=$(agent_peak) && echo "# the agent of 1000 VMs had $peak KiB" &&
+	test "$peak" -lt 108000 && vse down
+'
+
+test_nothing_left
+test_done
