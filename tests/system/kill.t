@@ -298,7 +298,10 @@ def main():
                 world.vse("down", "--all")
                 for folder in (world.run, world.tmp):
                     for entry in folder.iterdir():
-                        shutil.rmtree(entry, ignore_errors=True)
+                        if entry.is_dir():
+                            shutil.rmtree(entry, ignore_errors=True)
+                        else:
+                            entry.unlink()
         tap.note("seed %s: %d of %d rounds passed" % (seed, tap.count - tap.failed, tap.count))
         for what, n in sorted(counts.items()):
             tap.note("  %3d  %s" % (n, what))
