@@ -94,8 +94,8 @@ row("words: image rm of an unknown one", "vse image rm nobody", 1, r"vse image: 
 UP = "-n 4"
 for ranks in ("4", "0-4", "3-1", "x", "0,,1", "-", "1-", "", "0-99999999999", "-1"):
     row("ranks: '%s'" % ranks, ["vse", "exec", "-r", ranks, "true"], 2, r"vse exec: .+" + USAGE, up=UP)
-row("ranks: stop of vm9", "vse stop vm9", 1, r"vse stop: .*9.*", up=UP)
-row("ranks: logs of vm9", "vse logs vm9", 1, r"vse logs: .*", up=UP)
+row("ranks: stop of vm9", "vse stop vm9", 2, r"vse stop: no VM of rank 9 .*", up=UP)
+row("ranks: logs of vm9", "vse logs vm9", 2, r"vse logs: no VM of rank 9 .*", up=UP)
 row("ranks: logs of a word", "vse logs vmx", 2, r"vse logs: vmx: not a VM .*", up=UP)
 row("words: exec in an unknown cluster", "vse exec -c nobody true", 1, r"vse exec: no cluster 'nobody' runs .*", up=UP)
 row("words: exec --env without =", "vse exec -e FOO true", 2, r"vse exec: --env FOO: not NAME=VALUE" + USAGE, up=UP)
