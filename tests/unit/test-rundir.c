@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The run directory: claimed once, swept when its owner is dead, refused when it is somebody else's. */
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/path.h"
+#include "base/proc.h"
+#include "base/rundir.h"
+#include "tap.h"
+
+static char *home;
+
+static void test_names(void)
+{
+	static const char *const good[] = {"a", "a1", "a-b", "abcdefghijklmnopqrstuvwxyz012345"};
+	static const char *const bad[] = {"",    "A",
+					  "1a",  "-a",
+					  ".",   "..",
+					  "a/b", "a b",
+					  "a;b", "a\nb",
+					  "a_b", "\xc3\xa4",
+					  "a.b", "abcdefghijklmnopqrstuvwxyz0123456"};
+	for (size_t i = 0; i < ARRAY_SIZE(good); i++)
+		ok(cluster_name_check(good[i], NULL) == 0, "'%s' is a name", good[i]);
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		struct err err = ERR_INIT;
+		ok(cluster_name_check(bad[i], &err) < 0 && err.code == EINVAL,
+		   "bad name %zu is refused", i);
+	}
+}
+
+static void test_base(void)
+{
+	struct err err = ERR_INIT;
+	_cleanup_free_ char *base = NULL, *want = path_join(home, "vse");
+	struct stat st;
+	setenv("XDG_RUNTIME_DIR", home, 1);
+	ok(rundir_base(&base, &err) == 0 && strcmp(base, want) == 0, "it lies in XDG_RUNTIME_DIR");
+	ok(stat(base, &st) == 0 && (st.st_mode & 07777) == 0700, "and is closed to others");
+	rmdir(base);
+
+	_cleanup_free_ char *elsewhere = path_join(home, "elsewhere");
+	ok(mkdir(elsewhere, 0700) == 0 && symlink(elsewhere, want) == 0,
+	   "a link is put in its place");
+	free(TAKE_PTR(base));
+	ok(rundir_base(&base, &err) < 0 && err.code == EPERM, "a link is refused");
+	ok(strstr(err.text, "set XDG_RUNTIME_DIR") != NULL, "and what to do is said");
+	unlink(want);
+
+	ok(mkdir(want, 0700) == 0 && chmod(want, 0777) == 0,
+	   "a folder that all may write to is put there");
+	ok(rundir_base(&base, &err) < 0 && err.code == EPERM, "it is refused");
+	rmdir(want);
+	rmdir(elsewhere);
+}
+
+/* A process that sleeps, with its pid as a VM's folder has it. */
+static pid_t sleeper(const char *dir, int lock, bool right_time)
+{
+	_cleanup_free_ char *vm = path_join(dir, "vm0"), *path = path_join(vm, "pid");
+	char text[64];
+	uint64_t start = 0;
+	pid_t pid = fork();
+	if (pid == 0) {
+		close(lock);
+		pause();
+		_exit(0);
+	}
+	proc_start_time(pid, &start, NULL);
+	snprintf(text, sizeof(text), "%d %llu\n", (int)pid, (unsigned long long)start + !right_time);
+	ok(mkdir(vm, 0700) == 0 && path_write(path, text, strlen(text), 0600, NULL) == 0,
+	   "a VM's folder is there");
+	return pid;
+}
+
+static void test_claim(const char *base)
+{
+	struct err err = ERR_INIT;
+	_cleanup_free_ char *dir = NULL, *again = NULL;
+	int lock = -1, other = -1;
+	ok(rundir_claim(base, "a", &dir, &lock, &err) == 0, "a name is claimed");
+	ok(rundir_claim(base, "a", &again, &other, &err) < 0 && err.code == EEXIST, "only once");
+	ok(rundir_alive(base, "a") && !rundir_alive(base, "b"), "it is alive, another is not");
+	rundir_sweep(base, "a");
+	ok(path_exists(dir), "what is alive is not swept");
+
+	_cleanup_strvec_ struct strvec names = STRVEC_INIT;
+	ok(rundir_list(base, &names, &err) == 0 && names.n == 1 && strcmp(names.v[0], "a") == 0,
+	   "it is listed");
+	rundir_leave(base, "a");
+	close(lock);
+	ok(!path_exists(base), "who leaves last leaves nothing");
+}
+
+static void test_sweep(const char *base, bool right_time)
+{
+	struct err err = ERR_INIT;
+	_cleanup_free_ char *dir = NULL;
+	int lock = -1, status = 0;
+	ok(rundir_claim(base, "dead", &dir, &lock, &err) == 0, "a cluster whose agent dies");
+	pid_t pid = sleeper(dir, lock, right_time);
+	close(lock); /* as its death does */
+	_cleanup_strvec_ struct strvec names = STRVEC_INIT;
+	signal(SIGCHLD, SIG_DFL);
+	ok(rundir_list(base, &names, &err) == 0 && names.n == 0, "is not listed");
+	ok(!path_exists(dir), "its folder is swept");
+	if (right_time) {
+		ok(waitpid(pid, &status, 0) == pid && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL,
+		   "its VMM is ended");
+	} else {
+		ok(kill(pid, 0) == 0 && waitpid(pid, &status, WNOHANG) == 0,
+		   "a process that got its number later is not");
+		kill(pid, SIGKILL);
+		waitpid(pid, NULL, 0);
+	}
+	rmdir(base);
+}
+
+static void test_reclaim(const char *base)
+{
+	struct err err = ERR_INIT;
+	_cleanup_free_ char *dir = NULL, *junk = NULL;
+	int lock = -1;
+	ok(rundir_claim(base, "x", &dir, &lock, &err) == 0, "a cluster");
+	junk = path_join(dir, "junk");
+	ok(path_write(junk, "x", 1, 0600, NULL) == 0, "with a file in it");
+	close(lock);
+	free(TAKE_PTR(dir));
+	ok(rundir_claim(base, "x", &dir, &lock, &err) == 0 && !path_exists(junk),
+	   "its name is claimed anew, empty");
+	rundir_leave(base, "x");
+	close(lock);
+	ok(rundir_claim(base, "../x", &dir, &lock, &err) < 0 && err.code == EINVAL,
+	   "a name that climbs is refused");
+	rmdir(base);
+}
+
+int main(void)
+{
+	char template[] = "/tmp/vse-rundir-XXXXXX";
+	home = mkdtemp(template);
+	_cleanup_free_ char *base = path_join(home, "vse");
+	test_names();
+	test_base();
+	test_claim(base);
+	test_sweep(base, true);
+	test_sweep(base, false);
+	test_reclaim(base);
+	ok(rmdir(home) == 0, "nothing is left");
+	return done();
+}
