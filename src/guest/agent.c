@@ -332,9 +332,10 @@ static void on_signal(struct guest *g, void *arg, int which _unused_, short reve
 			reap(g);
 		else if (g->init == INIT_SYSTEMD)
 			g->quit = true; /* systemd stops us: the system goes down */
-		else if (n == SIGINT || n == SIGUSR1 || n == SIGUSR2 || n == SIGPWR || n == SIGRTMIN + 4)
-			power_down(g, "poweroff"); /* Ctrl-Alt-Del, and how busybox and systemctl ask process 1 */
-		else if (n == SIGRTMIN + 5)
+		/* How the kernel (Ctrl-Alt-Del is SIGINT), busybox and systemctl ask process 1. */
+		else if (n == SIGUSR1 || n == SIGUSR2 || n == SIGPWR || n == SIGRTMIN + 4)
+			power_down(g, "poweroff");
+		else if (n == SIGINT || n == SIGTERM || n == SIGRTMIN + 5)
 			power_down(g, "reboot");
 	}
 }

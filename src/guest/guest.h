@@ -106,6 +106,10 @@ int setup_apply(struct guest *g, const char *data, size_t len, struct err *err);
 void setup_time(struct guest *g, uint64_t ns);
 /* Writes a small file in place of what is there. */
 int setup_file(const char *path, const void *data, size_t len, mode_t mode, struct err *err);
+/* Puts `block` between our marks at the end of a file, in place of what was there; what else is in it stays.
+ * otherwise: the text of a file that is not there yet. */
+int setup_marked(const char *path, const char *otherwise, const char *block, mode_t mode,
+		 struct err *err);
 /* `name` (KEY of KEY=VALUE, `len` bytes) can be a shell variable. */
 bool setup_env_name_ok(const char *name, size_t len);
 

@@ -55,8 +55,7 @@ static int file_text(const char *path, struct buf *text, mode_t mode, struct err
 	return setup_file(path, buf_cstr(text), buf_len(text), mode, err);
 }
 
-/* Puts `block` between our marks at the end of a file, in place of what was there. */
-static int marked_file(const char *path, const char *otherwise, const char *block, struct err *err)
+int setup_marked(const char *path, const char *otherwise, const char *block, mode_t mode, struct err *err)
 {
 	_cleanup_free_ char *old = NULL;
 	_cleanup_buf_ struct buf text = BUF_INIT;
@@ -72,7 +71,7 @@ static int marked_file(const char *path, const char *otherwise, const char *bloc
 		 *block && block[strlen(block) - 1] != '\n' ? "\n" : "", MARK_END);
 	if (end)
 		buf_adds(&text, end + strlen(MARK_END));
-	return file_text(path, &text, 0644, err);
+	return file_text(path, &text, mode, err);
 }
 
 void setup_time(struct guest *g, uint64_t ns)
@@ -125,8 +124,8 @@ static int apply_names(struct guest *g, const char *data, size_t len, struct err
 	if (line && setup_file("/etc/hostname", line, strlen(line), 0644, err) < 0)
 		return -1;
 	if (hosts &&
-	    marked_file("/etc/hosts", "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n",
-			hosts, err) < 0)
+	    setup_marked("/etc/hosts", "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n",
+			 hosts, 0644, err) < 0)
 		return -1;
 	if (list && (path_mkdirs("/etc/vse", 0755, err) < 0 ||
 		     setup_file("/etc/vse/hostfile", list, strlen(list), 0644, err) < 0))
@@ -223,7 +222,7 @@ static int apply_env(struct guest *g, struct err *err)
 		return -1;
 	if (file_text("/etc/profile.d/vse.sh", &shell, 0644, err) < 0)
 		return -1;
-	return marked_file("/etc/environment", "", buf_cstr(&pam), err);
+	return setup_marked("/etc/environment", "", buf_cstr(&pam), 0644, err);
 }
 
 int setup_apply(struct guest *g, const char *data, size_t len, struct err *err)

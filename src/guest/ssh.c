@@ -15,6 +15,7 @@
 #include "guest/user.h"
 #include "wire/kv.h"
 
+#define KEY "id_vse" /* the cluster's; keys of the VSE's own stay as they are */
 #define SSHD "/usr/sbin/sshd"
 #define KEYGEN "/usr/bin/ssh-keygen"
 #define HOST_KEY "/etc/ssh/ssh_host_ed25519_key"
@@ -23,11 +24,26 @@
 #define LISTEN_POLL_MS 10
 #define LINE_MAX_LOG 400
 
-/* The network is the cluster's own and its switch drops forged addresses: a host key would prove no more. */
-static const char client_config[] = "Host vm* 10.* 172.* 192.168.* fd* 127.* localhost\n"
-				    "\tStrictHostKeyChecking no\n"
-				    "\tUserKnownHostsFile /dev/null\n"
-				    "\tLogLevel ERROR\n";
+/* Host keys are made anew at each start and known to nobody. Within the cluster that is no loss: its addresses cannot
+ * be forged (the switch drops such frames). Other hosts are checked as ever. */
+static char *client_config(const char *data, size_t len)
+{
+	_cleanup_free_ char *ipv4 = kv_dup(data, len, "ipv4");
+	unsigned a = 0, b = 0, c = 0, bits = 0;
+	char net[32] = "";
+	if (ipv4 && sscanf(ipv4, "%u.%u.%u.%*u/%u", &a, &b, &c, &bits) == 4) {
+		if (bits >= 24)
+			snprintf(net, sizeof(net), " %u.%u.%u.*", a & 255, b & 255, c & 255);
+		else if (bits >= 16)
+			snprintf(net, sizeof(net), " %u.%u.*", a & 255, b & 255);
+	}
+	return xasprintf("Host vm* fd76:7365:* localhost 127.*%s\n"
+			 "\tIdentityFile ~/.ssh/" KEY "\n"
+			 "\tStrictHostKeyChecking no\n"
+			 "\tUserKnownHostsFile /dev/null\n"
+			 "\tLogLevel ERROR\n",
+			 net);
+}
 
 static int write_key(const char *dir, const char *name, const char *text, mode_t mode, struct err *err)
 {
@@ -147,13 +163,15 @@ int ssh_apply(struct guest *g, const char *data, size_t len, bool fresh, struct 
 		return 0;
 	if (user_find("root", &root, err) < 0)
 		return -1;
-	_cleanup_free_ char *dir = path_join(root.home, ".ssh");
+	_cleanup_free_ char *dir = path_join(root.home, ".ssh"), *text = client_config(data, len);
+	_cleanup_free_ char *keys = path_join(dir, "authorized_keys"),
+			    *config = path_join(dir, "config");
 	if (path_mkdirs(dir, 0700, err) < 0)
 		return -1;
-	if ((private && write_key(dir, "id_ed25519", private, 0600, err) < 0) ||
-	    (public && write_key(dir, "id_ed25519.pub", public, 0644, err) < 0) ||
-	    (authorized && write_key(dir, "authorized_keys", authorized, 0600, err) < 0) ||
-	    write_key(dir, "config", client_config, 0600, err) < 0)
+	if ((private && write_key(dir, KEY, private, 0600, err) < 0) ||
+	    (public && write_key(dir, KEY ".pub", public, 0644, err) < 0) ||
+	    (authorized && setup_marked(keys, "", authorized, 0600, err) < 0) ||
+	    setup_marked(config, "", text, 0600, err) < 0)
 		return -1;
 	if (private)
 		explicit_bzero(private, strlen(private));

@@ -26,22 +26,30 @@ static int _printf_(3, 4) bad_value(struct err *err, const char *s, const char *
 	return err_set(err, EINVAL, "'%s' %s", rule_shown(s, value), why);
 }
 
+static bool is_inside_char(char c) /* not the first byte of a character in UTF-8 */
+{
+	return ((unsigned char)c & 0xc0) == 0x80;
+}
+
 const char *rule_shown(const char *text, char out[RULE_SHOWN])
 {
-	size_t n = 0;
-	for (; *text && n < RULE_SHOWN - 4; text++) {
-		unsigned char c = (unsigned char)*text;
+	size_t len = strlen(text), room = RULE_SHOWN - 1, from = 0, n = 0;
+	bool cut = len > room, path = text[0] == '/';
+	if (cut)
+		room -= 3;
+	if (cut && path) { /* of a path the end tells most */
+		for (from = len - room; is_inside_char(text[from]); from++)
+			;
+		n = (size_t)snprintf(out, RULE_SHOWN, "...");
+	} else if (cut) {
+		for (len = room; is_inside_char(text[len]); len--)
+			;
+	}
+	for (size_t i = from; i < len; i++) {
+		unsigned char c = (unsigned char)text[i];
 		out[n++] = c < 0x20 || c == 0x7f ? '?' : (char)c;
 	}
-	if (*text) {
-		while (n && ((unsigned char)out[n - 1] & 0xc0) == 0x80)
-			n--; /* the tail of a character that may be cut */
-		if (n && (unsigned char)out[n - 1] >= 0xc0)
-			n--;
-		memcpy(out + n, "...", 3);
-		n += 3;
-	}
-	out[n] = '\0';
+	snprintf(out + n, RULE_SHOWN - n, "%s", cut && !path ? "..." : "");
 	return out;
 }
 

@@ -15,7 +15,8 @@
 #define RULE_MEMORY_MAX (UINT64_C(64) << 40)
 #define RULE_SCRATCH_MIN (UINT64_C(16) << 20)
 
-/* The text as it may stand in a message: one printable line, cut with "..." at a character's end. Gives out. */
+/* The text as it may stand in a message: one printable line, cut with "..." at a character's end (a path
+ * at its beginning). Gives out. */
 const char *rule_shown(const char *text, char out[RULE_SHOWN]);
 
 int rule_name(const char *s, struct err *err); /* of a VSE */
