@@ -64,7 +64,8 @@ int image_remove(const char *store, const struct image *i, struct err *err);
 /* Deletes what no input refers to any more, partial builds of dead processes, and cached downloads older
  * than keep_days. Gives the bytes freed. */
 int image_gc(const char *store, unsigned keep_days, uint64_t *ret_freed, struct err *err);
-/* A shared lock on the image for as long as *ret_fd is open: inherited by whoever runs it. */
+/* A shared lock on the image, and on its initrd where it has one, for as long as *ret_fd is open: inherited by
+ * whoever runs it. ENOENT: removed since it was opened. */
 int image_hold(const struct image *i, int *ret_fd, struct err *err);
 /* The user's store, made if absent (mode 0700); malloc'ed. */
 int image_store_path(char **ret, struct err *err);

@@ -132,16 +132,27 @@ static uint64_t tree_size(const char *path)
 	return sum;
 }
 
-static void forget_initrds(const char *store, const char *id)
+/* EBUSY when one of them is in use: a holder from elsewhere, of an image of the same id. */
+static int forget_initrds(const char *store, const char *id, struct err *err)
 {
-	_cleanup_free_ char *dir = path_join(store, "initrd");
+	_cleanup_free_ char *dir = path_join(store, "initrd"), *what = xasprintf("image %.12s", id);
 	DIR *d = opendir(dir);
 	struct dirent *e;
-	while (d && (e = readdir(d)))
-		if (strncmp(e->d_name, id, strlen(id)) == 0)
-			unlinkat(dirfd(d), e->d_name, 0);
+	struct err le = ERR_INIT;
+	int code = 0;
+	while (d && code == 0 && (e = readdir(d))) {
+		_cleanup_free_ char *p = path_join(dir, e->d_name);
+		_cleanup_close_ int lock = -1;
+		if (strncmp(e->d_name, id, strlen(id)) != 0)
+			continue;
+		if (store_lock_idle(p, what, &lock, &le) == 0)
+			unlink(p);
+		else if (le.code != ENOENT)
+			code = err_copy(err, &le);
+	}
 	if (d)
 		closedir(d);
+	return code;
 }
 
 int image_remove(const char *store, const struct image *i, struct err *err)
@@ -149,21 +160,18 @@ int image_remove(const char *store, const struct image *i, struct err *err)
 	_cleanup_free_ char *own = NULL, *manifest = path_join(i->dir, "manifest.json");
 	if (store_open(store, &own, err) < 0)
 		return -1;
-	_cleanup_free_ char *expect = xasprintf("%s/images/%s", own, i->id);
+	_cleanup_free_ char *expect = xasprintf("%s/images/%s", own, i->id),
+			    *what = xasprintf("image %.12s", i->id);
 	if (strcmp(expect, i->dir) != 0)
 		return err_set(err, EROFS, "image %.12s: belongs to the site's store %s, not to yours",
 			       i->id, i->dir);
-	_cleanup_close_ int fd = open(manifest, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return err_errno(err, errno, "image %.12s", i->id);
-	if (flock(fd, LOCK_EX | LOCK_NB) < 0)
-		return err_set(err, EBUSY,
-			       "image %.12s: a running cluster uses it: `vse down` it first", i->id);
+	_cleanup_close_ int fd = -1;
+	if (store_lock_idle(manifest, what, &fd, err) < 0 || forget_initrds(own, i->id, err) < 0)
+		return -1;
 	/* Out of sight by one rename; what a kill leaves half removed is swept from tmp/. */
 	_cleanup_free_ char *gone = store_temp(own);
 	if (rename(i->dir, gone) < 0)
 		return err_errno(err, errno, "remove image %.12s", i->id);
-	forget_initrds(own, i->id);
 	return path_remove(gone, err);
 }
 
@@ -225,14 +233,21 @@ static uint64_t gc_cache(const char *store, const char *path, const char *name, 
 	return sum;
 }
 
+static bool has_image(const char *store, const char *id)
+{
+	_cleanup_free_ char *dir = store ? xasprintf("%s/images/%.64s", store, id) : NULL;
+	return dir && path_exists(dir);
+}
+
+/* One in use stays; one of no image goes; the others (an older vse's, one of a site image) by age. */
 static uint64_t gc_initrd(const char *store, const char *path, const char *name, uint64_t limit)
 {
-	_cleanup_free_ char *dir = xasprintf("%s/images/%.64s", store, name);
-	struct stat st;
-	/* One of a site image (not in our images/) and one of an older vse go when they are old. */
-	if (stat(path, &st) < 0 || (path_exists(dir) && (uint64_t)st.st_mtime >= limit))
+	_cleanup_free_ char *site = store_site();
+	_cleanup_close_ int lock = -1;
+	bool known = has_image(store, name) || has_image(site, name);
+	if (store_lock_idle(path, "initramfs", &lock, NULL) < 0)
 		return 0;
-	return gc_file(store, path, name, path_exists(dir) ? limit : UINT64_MAX);
+	return gc_file(store, path, name, known ? limit : UINT64_MAX);
 }
 
 static void wanted_ids(const char *store, struct strvec *out)

@@ -7,13 +7,17 @@
 #include <inttypes.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 
 #include "base/alloc.h"
 #include "base/path.h"
 #include "base/proc.h"
+#include "base/time.h"
 #include "image/sandbox.h"
+
+#define FOREIGN_S (2u * 86400)
 
 int image_store_path(char **ret, struct err *err)
 {
@@ -61,12 +65,44 @@ char *store_site(void)
 	return *s && path_exists(images) ? xstrdup(s) : NULL;
 }
 
+/* Which kernel and which pid namespace a pid is meant in: a store in a home is shared by many nodes. */
+static const char *node_name(void)
+{
+	static char name[64];
+	_cleanup_free_ char *boot = NULL;
+	struct stat ns = {0};
+	if (!*name) {
+		if (path_read("/proc/sys/kernel/random/boot_id", 100, &boot, NULL, NULL) < 0 ||
+		    strspn(boot, "0123456789abcdef") < 8)
+			boot = xstrdup("00000000");
+		(void)!stat("/proc/self/ns/pid", &ns);
+		snprintf(name, sizeof(name), "%.8s-%" PRIu64, boot, (uint64_t)ns.st_ino);
+	}
+	return name;
+}
+
 char *store_temp(const char *store)
 {
 	static unsigned n;
 	uint64_t start = 0;
 	proc_start_time(getpid(), &start, NULL);
-	return xasprintf("%s/tmp/%d-%" PRIu64 "-%u", store, (int)getpid(), start, n++);
+	return xasprintf("%s/tmp/%s-%d-%" PRIu64 "-%u", store, node_name(), (int)getpid(), start, n++);
+}
+
+/* A process of this node is dead or not; of another node's only the age of what it left is known. */
+static bool is_left(int dir, const char *name)
+{
+	const char *node = node_name();
+	size_t len = strlen(node);
+	struct stat st;
+	uint64_t start;
+	int pid;
+	if (strncmp(name, node, len) == 0 && name[len] == '-')
+		return sscanf(name + len, "-%d-%" SCNu64 "-", &pid, &start) == 2 &&
+		       !proc_alive(pid, start);
+	return name[strspn(name, "0123456789abcdef")] == '-' &&
+	       fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+	       (uint64_t)st.st_mtime + FOREIGN_S < time_wall_ns() / 1000000000u;
 }
 
 void store_sweep(const char *store)
@@ -75,9 +111,7 @@ void store_sweep(const char *store)
 	DIR *d = opendir(tmp);
 	struct dirent *e;
 	while (d && (e = readdir(d))) {
-		int pid;
-		uint64_t start;
-		if (sscanf(e->d_name, "%d-%" SCNu64 "-", &pid, &start) != 2 || proc_alive(pid, start))
+		if (!is_left(dirfd(d), e->d_name))
 			continue;
 		_cleanup_free_ char *p = path_join(tmp, e->d_name);
 		sandbox_remove(p, NULL);
@@ -220,16 +254,83 @@ int store_free(const char *store, uint64_t *ret, struct err *err)
 	return 0;
 }
 
+int store_lock_idle(const char *path, const char *what, int *ret_fd, struct err *err)
+{
+	/* NFS gives an exclusive lock only to who may write. */
+	_cleanup_close_ int fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+	if (fd < 0 && (errno == EROFS || errno == EACCES))
+		fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	if (fd < 0)
+		return err_errno(err, errno, "%s", what);
+	if (lock_file(fd, LOCK_EX | LOCK_NB) < 0) {
+		if (errno != EWOULDBLOCK)
+			return err_errno(err, errno, "%s: lock %s", what, path);
+		return err_set(err, EBUSY, "%s: a running cluster uses it: `vse down` it first", what);
+	}
+	if (!still_there(fd, path))
+		return err_set(err, ENOENT, "%s: removed meanwhile", what);
+	*ret_fd = TAKE_FD(fd);
+	return 0;
+}
+
+static int hold_file(const struct image *i, const char *path, int *ret_fd, struct err *err)
+{
+	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0 && errno != ENOENT)
+		return err_errno(err, errno, "image %.12s", i->id);
+	if (fd >= 0 && lock_file(fd, LOCK_SH) < 0)
+		return err_errno(err, errno, "image %.12s: hold", i->id);
+	if (fd < 0 || !still_there(fd, path))
+		return err_set(err, ENOENT, "image %.12s: %s: removed meanwhile: try again", i->id, path);
+	*ret_fd = TAKE_FD(fd);
+	return 0;
+}
+
+/* Two locks behind one descriptor: that of a socket in whose queue the others lie, open until the
+ * last copy of it is closed. */
+static int bundle(const int fds[2], int *ret_fd, struct err *err)
+{
+	int sp[2];
+	union {
+		char data[CMSG_SPACE(2 * sizeof(int))];
+		struct cmsghdr align;
+	} c = {0};
+	char byte = 0;
+	struct iovec v = {.iov_base = &byte, .iov_len = 1};
+	struct msghdr m = {.msg_iov = &v,
+			   .msg_iovlen = 1,
+			   .msg_control = c.data,
+			   .msg_controllen = sizeof(c.data)};
+	struct cmsghdr *h = CMSG_FIRSTHDR(&m);
+	h->cmsg_level = SOL_SOCKET;
+	h->cmsg_type = SCM_RIGHTS;
+	h->cmsg_len = CMSG_LEN(2 * sizeof(int));
+	memcpy(CMSG_DATA(h), fds, 2 * sizeof(int));
+	if (socketpair(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0, sp) < 0)
+		return err_errno(err, errno, "hold image");
+	ssize_t n = sendmsg(sp[0], &m, MSG_NOSIGNAL);
+	int code = errno;
+	close(sp[0]);
+	if (n < 0) {
+		close(sp[1]);
+		return err_errno(err, code, "hold image");
+	}
+	*ret_fd = sp[1];
+	return 0;
+}
+
+/* The manifest first: who removes an image has that one locked until all of it is out of sight. */
 int image_hold(const struct image *i, int *ret_fd, struct err *err)
 {
 	_cleanup_free_ char *path = path_join(i->dir, "manifest.json");
-	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return err_errno(err, errno, "image %.12s", i->id);
-	if (lock_file(fd, LOCK_SH) < 0)
-		return err_errno(err, errno, "image %.12s: hold", i->id);
-	if (!still_there(fd, path))
-		return err_set(err, ENOENT, "image %.12s: removed meanwhile", i->id);
-	*ret_fd = TAKE_FD(fd);
-	return 0;
+	_cleanup_close_ int manifest = -1, initrd = -1;
+	if (hold_file(i, path, &manifest, err) < 0)
+		return -1;
+	if (!i->initrd) {
+		*ret_fd = TAKE_FD(manifest);
+		return 0;
+	}
+	if (hold_file(i, i->initrd, &initrd, err) < 0)
+		return -1;
+	return bundle((const int[]){manifest, initrd}, ret_fd, err);
 }

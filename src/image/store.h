@@ -10,12 +10,13 @@
  *                     an image's identity does not hang on vse's version
  *   inputs/<key>      the id that this input was built into
  *   locks/<key>       flock: one build of an input at a time
- *   tmp/<pid>-<start>-<n>/  a build under way; who has that name is dead or will remove it
+ *   tmp/<boot>-<ns>-<pid>-<start>-<n>/  a build under way: kernel, pid namespace and process that
+ *                     will remove it, or is dead. Another node's is swept when it is two days old
  *   cache/debs/<suite>/     downloaded packages
  *   logs/<name>.log   output of the last failed build of a VSE of that name
  *
- * An image in use is held by a shared flock on its manifest.json; removal takes the exclusive one.
- * */
+ * An image in use is held by shared flocks on its manifest.json and on the initramfs in use; who
+ * removes either takes the exclusive one first. */
 #ifndef VSE_IMAGE_STORE_H
 #define VSE_IMAGE_STORE_H
 
@@ -33,6 +34,8 @@ void store_sweep(const char *store);
 /* Waits for the exclusive lock on locks/<key>; told(arg) is called once if it must wait. */
 int store_lock(const char *store, const char *key, void (*told)(void *arg), void *arg, int *ret_fd,
 	       struct err *err);
+/* The exclusive lock on a file that image_hold locks. EBUSY: somebody holds it; "what" begins the error. */
+int store_lock_idle(const char *path, const char *what, int *ret_fd, struct err *err);
 /* The id of this input, malloc'ed. ENOENT. */
 int store_input(const char *store, const char *key, char **ret_id, struct err *err);
 /* Held shared while an image is published and its input is written, exclusively (closed) while

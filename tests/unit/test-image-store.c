@@ -142,6 +142,44 @@ static void test_hold(void)
 	ok(image_gc(store, 30, &freed, &e) == 0 && count("inputs") == 1, "and is collected");
 }
 
+/* What a VM boots from must be there when it restarts. */
+static void test_hold_initrd(void)
+{
+	struct image *i = NULL;
+	struct err e = ERR_INIT;
+	int fd = -1;
+	uint64_t freed = 0;
+	_cleanup_free_ char *guest = path_join(top, "guest"), *site = path_join(top, "site"), *own = NULL;
+	text_file(top, "guest", "agent");
+	publish('f', "held", "k8");
+	if (!ok(image_open(store, "held", &i, &e) == 0 && image_initrd(store, i, guest, &e) == 0,
+		"an image with its initramfs %s", e.text))
+		return;
+	is_int(image_hold(i, &fd, &e), 0, "hold");
+	ok(image_gc(store, 0, &freed, &e) == 0 && path_exists(i->initrd), "gc leaves it, however old");
+	int copy = dup(fd);
+	close(fd);
+	ok(image_gc(store, 0, &freed, &e) == 0 && path_exists(i->initrd), "a copy of the hold holds it");
+	close(copy);
+	ok(image_gc(store, 0, &freed, &e) == 0 && !path_exists(i->initrd), "let go: collected");
+	ok(image_hold(i, &fd, &e) < 0 && e.code == ENOENT, "no hold on what is gone: %s", e.text);
+
+	/* The same image out of a site's store, its initramfs in the user's own. */
+	ok(store_open(site, &own, &e) == 0 && image_initrd(own, i, guest, &e) == 0, "another store");
+	is_int(image_hold(i, &fd, &e), 0, "hold");
+	setenv("VSE_SITE_STORE", store, 1);
+	ok(image_gc(own, 0, &freed, &e) == 0 && path_exists(i->initrd), "gc leaves that of a site image");
+	setenv("VSE_SITE_STORE", "", 1);
+	ok(image_gc(own, 0, &freed, &e) == 0 && path_exists(i->initrd), "also when the site's store is away");
+	close(fd);
+	setenv("VSE_SITE_STORE", store, 1);
+	ok(image_gc(own, 1, &freed, &e) == 0 && path_exists(i->initrd), "not held, young: stays");
+	ok(image_gc(own, 0, &freed, &e) == 0 && !path_exists(i->initrd), "not held: goes by age");
+	setenv("VSE_SITE_STORE", "", 1);
+	ok(image_remove(store, i, &e) == 0, "removed %s", e.text);
+	image_destroy(i);
+}
+
 static void test_site(void)
 {
 	struct image *i = NULL;
@@ -156,20 +194,37 @@ static void test_site(void)
 	unsetenv("VSE_SITE_STORE");
 }
 
+static void age(const char *path, time_t seconds)
+{
+	time_t when = time(NULL) - seconds;
+	struct timespec t[2] = {{.tv_sec = when}, {.tv_sec = when}};
+	utimensat(AT_FDCWD, path, t, 0);
+}
+
 static void test_sweep(void)
 {
-	_cleanup_free_ char *mine = store_temp(store), *dead = path_join(store, "tmp/999999-1-0/x"),
-			    *stale = xasprintf("%s/tmp/%d-1-0", store, (int)getpid()),
+	_cleanup_free_ char *mine = store_temp(store), *node = xstrdup(strrchr(mine, '/') + 1);
+	char *end = strchr(strchr(node, '-') + 1, '-');
+	*end = '\0';
+	_cleanup_free_ char *dead = xasprintf("%s/tmp/%s-999999-1-0/x", store, node),
+			    *stale = xasprintf("%s/tmp/%s-%d-1-0", store, node, (int)getpid()),
+			    *other = path_join(store, "tmp/0badcafe-4026531836-999999-1-0"),
+			    *old = path_join(store, "tmp/0badcafe-4026531836-999999-2-0"),
 			    *odd = path_join(store, "tmp/keep");
-	path_mkdirs(mine, 0700, NULL);
-	path_mkdirs(dead, 0700, NULL);
-	path_mkdirs(stale, 0700, NULL);
-	path_mkdirs(odd, 0700, NULL);
+	const char *const all[] = {mine, dead, stale, other, old, odd};
+	for (size_t i = 0; i < ARRAY_SIZE(all); i++)
+		path_mkdirs(all[i], 0700, NULL);
+	age(mine, 5 * 86400);
+	age(old, 5 * 86400);
+	age(other, 86400);
+	age(odd, 5 * 86400);
 	store_sweep(store);
-	ok(path_exists(mine), "a living process's folder stays");
+	ok(path_exists(mine), "a living process's folder stays, however old");
 	ok(!path_exists(dead) && !path_exists(stale), "a dead one's and a reused pid's go");
+	ok(path_exists(other) && !path_exists(old), "another node's stays for two days");
 	ok(path_exists(odd), "a name that is not ours stays");
 	path_remove(mine, NULL);
+	path_remove(other, NULL);
 	path_remove(odd, NULL);
 }
 
@@ -307,6 +362,7 @@ int main(void)
 	is_int(store_open(want, &store, &e), 0, "store made %s", e.text);
 	test_names();
 	test_hold();
+	test_hold_initrd();
 	test_site();
 	test_sweep();
 	test_lock();
