@@ -380,8 +380,12 @@ static int find_input(const char *store, const char *key, struct image **ret, st
 		if (!stores[i] || store_input(stores[i], key, &id, NULL) < 0)
 			continue;
 		_cleanup_free_ char *dir = xasprintf("%s/images/%s", stores[i], id);
-		if (image_load(dir, ret, err) == 0)
+		/* A damaged one is none: the build replaces it. */
+		if (image_load(dir, ret, NULL) == 0) {
+			store_used(stores[i], key);
 			return 0;
+		}
+		free(TAKE_PTR(id));
 	}
 	return err_set(err, ENOENT, "no image of this VSE yet: `vse build` makes it");
 }

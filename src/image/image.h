@@ -61,8 +61,9 @@ void image_destroy(struct image *i); /* the object, not the files; NULL is fine 
 int image_list(const char *store, struct image ***ret, size_t *ret_n, struct err *err);
 /* Deletes one image. EBUSY while a running cluster holds it (image_hold), EROFS for a site image. */
 int image_remove(const char *store, const struct image *i, struct err *err);
-/* Deletes what no input refers to any more, partial builds of dead processes, and cached downloads older
- * than keep_days. Gives the bytes freed. */
+/* Deletes what was not used for keep_days: inputs that a newer one of the same VSE name superseded, cached
+ * downloads, logs; then every image that no input refers to or that is damaged, and partial builds of dead
+ * processes. Nothing that is held. Gives the bytes freed. */
 int image_gc(const char *store, unsigned keep_days, uint64_t *ret_freed, struct err *err);
 /* A shared lock on the image, and on its initrd where it has one, for as long as *ret_fd is open: inherited by
  * whoever runs it. ENOENT: removed since it was opened. */

@@ -132,47 +132,16 @@ static uint64_t tree_size(const char *path)
 	return sum;
 }
 
-/* EBUSY when one of them is in use: a holder from elsewhere, of an image of the same id. */
-static int forget_initrds(const char *store, const char *id, struct err *err)
-{
-	_cleanup_free_ char *dir = path_join(store, "initrd"), *what = xasprintf("image %.12s", id);
-	DIR *d = opendir(dir);
-	struct dirent *e;
-	struct err le = ERR_INIT;
-	int code = 0;
-	while (d && code == 0 && (e = readdir(d))) {
-		_cleanup_free_ char *p = path_join(dir, e->d_name);
-		_cleanup_close_ int lock = -1;
-		if (strncmp(e->d_name, id, strlen(id)) != 0)
-			continue;
-		if (store_lock_idle(p, what, &lock, &le) == 0)
-			unlink(p);
-		else if (le.code != ENOENT)
-			code = err_copy(err, &le);
-	}
-	if (d)
-		closedir(d);
-	return code;
-}
-
 int image_remove(const char *store, const struct image *i, struct err *err)
 {
-	_cleanup_free_ char *own = NULL, *manifest = path_join(i->dir, "manifest.json");
+	_cleanup_free_ char *own = NULL;
 	if (store_open(store, &own, err) < 0)
 		return -1;
-	_cleanup_free_ char *expect = xasprintf("%s/images/%s", own, i->id),
-			    *what = xasprintf("image %.12s", i->id);
+	_cleanup_free_ char *expect = xasprintf("%s/images/%s", own, i->id);
 	if (strcmp(expect, i->dir) != 0)
 		return err_set(err, EROFS, "image %.12s: belongs to the site's store %s, not to yours",
 			       i->id, i->dir);
-	_cleanup_close_ int fd = -1;
-	if (store_lock_idle(manifest, what, &fd, err) < 0 || forget_initrds(own, i->id, err) < 0)
-		return -1;
-	/* Out of sight by one rename; what a kill leaves half removed is swept from tmp/. */
-	_cleanup_free_ char *gone = store_temp(own);
-	if (rename(i->dir, gone) < 0)
-		return err_errno(err, errno, "remove image %.12s", i->id);
-	return path_remove(gone, err);
+	return store_drop_image(own, i->id, err);
 }
 
 /* Calls fn for every entry of store/sub; adds up what it says it freed. */
@@ -192,15 +161,6 @@ static uint64_t each(const char *store, const char *sub,
 	if (d)
 		closedir(d);
 	return sum;
-}
-
-static uint64_t gc_input(const char *store, const char *path, const char *name, uint64_t limit)
-{
-	_cleanup_free_ char *id = NULL;
-	(void)limit;
-	if (store_input(store, name, &id, NULL) < 0)
-		unlink(path);
-	return 0;
 }
 
 /* A lock file nobody holds and no input needs. */
@@ -250,35 +210,106 @@ static uint64_t gc_initrd(const char *store, const char *path, const char *name,
 	return gc_file(store, path, name, known ? limit : UINT64_MAX);
 }
 
-static void wanted_ids(const char *store, struct strvec *out)
+struct input {
+	char *key, *id, *name;
+	struct timespec used;
+};
+
+struct inputs {
+	struct input *v;
+	size_t n;
+};
+
+static void inputs_finish(struct inputs *l)
+{
+	for (size_t i = 0; i < l->n; i++) {
+		free(l->v[i].key);
+		free(l->v[i].id);
+		free(l->v[i].name);
+	}
+	free(l->v);
+}
+
+/* Those of an image that is whole; the others are deleted. */
+static void inputs_read(const char *store, struct inputs *l)
 {
 	_cleanup_free_ char *dir = path_join(store, "inputs");
 	DIR *d = opendir(dir);
 	struct dirent *e;
 	while (d && (e = readdir(d))) {
 		_cleanup_free_ char *id = NULL;
-		if (e->d_name[0] != '.' && store_input(store, e->d_name, &id, NULL) == 0)
-			strvec_add(out, id);
+		struct image *image = NULL;
+		struct stat st;
+		if (e->d_name[0] == '.')
+			continue;
+		if (store_input(store, e->d_name, &id, NULL) == 0) {
+			_cleanup_free_ char *p = xasprintf("%s/images/%s", store, id);
+			(void)!image_load(p, &image, NULL);
+		}
+		if (!image || fstatat(dirfd(d), e->d_name, &st, 0) < 0) {
+			unlinkat(dirfd(d), e->d_name, 0);
+		} else {
+			l->v = xreallocarray(l->v, l->n + 1, sizeof(*l->v));
+			l->v[l->n++] = (struct input){.key = xstrdup(e->d_name),
+						      .id = TAKE_PTR(id),
+						      .name = xstrdup(image->name),
+						      .used = st.st_mtim};
+		}
+		image_destroy(image);
 	}
 	if (d)
 		closedir(d);
 }
 
-static uint64_t gc_images(const char *store)
+static bool used_before(const struct input *a, const struct input *b)
 {
-	_cleanup_strvec_ struct strvec wanted = STRVEC_INIT;
-	wanted_ids(store, &wanted);
-	struct list l = {0};
-	uint64_t sum = 0;
-	list_add(&l, store);
+	if (a->used.tv_sec != b->used.tv_sec)
+		return a->used.tv_sec < b->used.tv_sec;
+	if (a->used.tv_nsec != b->used.tv_nsec)
+		return a->used.tv_nsec < b->used.tv_nsec;
+	return strcmp(a->key, b->key) < 0;
+}
+
+/* An edited VSE file leaves the input it was before. The one last used of a name stays. */
+static bool is_superseded(const struct inputs *l, const struct input *i)
+{
+	for (size_t k = 0; k < l->n; k++)
+		if (strcmp(l->v[k].name, i->name) == 0 && used_before(i, &l->v[k]))
+			return true;
+	return false;
+}
+
+/* What is left is wanted. */
+static void gc_inputs(const char *store, uint64_t limit, struct strvec *ret_wanted)
+{
+	struct inputs l = {0};
+	inputs_read(store, &l);
 	for (size_t i = 0; i < l.n; i++) {
-		uint64_t size = tree_size(l.v[i]->dir);
-		/* EBUSY: in use, and so not garbage. */
-		if (!strvec_has(&wanted, l.v[i]->id) && image_remove(store, l.v[i], NULL) == 0)
-			sum += size;
-		image_destroy(l.v[i]);
+		_cleanup_free_ char *path = xasprintf("%s/inputs/%s", store, l.v[i].key);
+		if ((uint64_t)l.v[i].used.tv_sec >= limit || !is_superseded(&l, &l.v[i]) ||
+		    unlink(path) < 0)
+			strvec_add(ret_wanted, l.v[i].id);
 	}
-	free(l.v);
+	inputs_finish(&l);
+}
+
+static uint64_t gc_images(const char *store, const struct strvec *wanted)
+{
+	_cleanup_free_ char *dir = path_join(store, "images");
+	uint64_t sum = 0;
+	DIR *d = opendir(dir);
+	struct dirent *e;
+	while (d && (e = readdir(d))) {
+		if (!is_id(e->d_name) || strvec_has(wanted, e->d_name))
+			continue;
+		_cleanup_free_ char *p = path_join(dir, e->d_name);
+		uint64_t size = tree_size(p);
+		/* EBUSY: in use, and so not garbage. */
+		if (store_drop_image(store, e->d_name, NULL) == 0)
+			sum += size;
+	}
+	if (d)
+		closedir(d);
 	return sum;
 }
 
@@ -286,6 +317,7 @@ int image_gc(const char *store, unsigned keep_days, uint64_t *ret_freed, struct 
 {
 	_cleanup_free_ char *own = NULL;
 	_cleanup_close_ int gate = -1;
+	_cleanup_strvec_ struct strvec wanted = STRVEC_INIT;
 	if (store_open(store, &own, err) < 0 || store_gate(own, true, &gate, err) < 0)
 		return -1;
 	uint64_t now = time_wall_ns() / 1000000000u, age = (uint64_t)keep_days * DAY_S;
@@ -294,8 +326,8 @@ int image_gc(const char *store, unsigned keep_days, uint64_t *ret_freed, struct 
 	uint64_t before = tree_size(tmp);
 	store_sweep(own);
 	uint64_t after = tree_size(tmp), sum = before > after ? before - after : 0;
-	each(own, "inputs", gc_input, 0);
-	sum += gc_images(own);
+	gc_inputs(own, limit, &wanted);
+	sum += gc_images(own, &wanted);
 	sum += each(own, "initrd", gc_initrd, limit);
 	sum += each(own, "cache/debs", gc_cache, limit);
 	sum += each(own, "logs", gc_file, limit);

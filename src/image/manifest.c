@@ -216,6 +216,50 @@ static int fill(struct image *i, struct err *err)
 	return 0;
 }
 
+static const struct {
+	const char *name;
+	bool needed;
+} parts[] = {{"kernel", true}, {"modules", true}, {"root", true}, {"vmlinux", false}};
+
+/* By size alone: what a full disk or a broken copy leaves. */
+static int check_sizes(const struct image *i, struct err *err)
+{
+	for (size_t p = 0; p < ARRAY_SIZE(parts); p++) {
+		uint64_t size = 0;
+		struct stat st;
+		if (!parts[p].needed && !json_is_object(json_object_get(i->manifest, parts[p].name)))
+			continue;
+		_cleanup_free_ char *path = file_of(i, parts[p].name, &size);
+		if (!path)
+			return err_set(err, EINVAL, "image %s: damaged manifest.json: no %s", i->dir,
+				       parts[p].name);
+		if (stat(path, &st) < 0)
+			return err_errno(err, errno, "image %.12s: damaged: %s", i->id, path);
+		if (!S_ISREG(st.st_mode) || (uint64_t)st.st_size != size)
+			return err_set(err, EINVAL, "image %.12s: damaged: %s has %lld bytes, not %llu",
+				       i->id, path, (long long)st.st_size, (unsigned long long)size);
+	}
+	return 0;
+}
+
+int image_verify(const struct image *i, struct err *err)
+{
+	for (size_t p = 0; p < ARRAY_SIZE(parts); p++) {
+		json_t *o = json_object_get(i->manifest, parts[p].name);
+		const char *want = json_string_value(json_object_get(o, "sha256"));
+		char hex[DIGEST_HEX];
+		uint64_t size = 0;
+		_cleanup_free_ char *path = file_of(i, parts[p].name, &size);
+		if (!path || !want)
+			continue;
+		if (digest_path(path, hex, err) < 0)
+			return -1;
+		if (strcmp(hex, want) != 0)
+			return err_set(err, EINVAL, "image %.12s: damaged: %s", i->id, path);
+	}
+	return 0;
+}
+
 int image_load(const char *dir, struct image **ret, struct err *err)
 {
 	_cleanup_free_ char *path = path_join(dir, "manifest.json"), *text = NULL;
@@ -233,7 +277,7 @@ int image_load(const char *dir, struct image **ret, struct err *err)
 	i->dir = xstrdup(dir);
 	i->manifest = m;
 	i->built = (uint64_t)st.st_mtime;
-	if (fill(i, err) < 0) {
+	if (fill(i, err) < 0 || check_sizes(i, err) < 0) {
 		image_destroy(i);
 		return -1;
 	}

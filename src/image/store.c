@@ -175,6 +175,12 @@ int store_input(const char *store, const char *key, char **ret_id, struct err *e
 	return 0;
 }
 
+void store_used(const char *store, const char *key)
+{
+	_cleanup_free_ char *path = xasprintf("%s/inputs/%s", store, key);
+	utimensat(AT_FDCWD, path, NULL, 0); /* a store that is only read has no gc of ours */
+}
+
 static int write_input(const char *store, const char *temp, const char *id, const char *key,
 		       struct err *err)
 {
@@ -215,15 +221,37 @@ int store_gate(const char *store, bool closed, int *ret_fd, struct err *err)
 	return 0;
 }
 
+static bool is_whole(const char *dir)
+{
+	struct image *i = NULL;
+	bool whole = image_load(dir, &i, NULL) == 0 && image_verify(i, NULL) == 0;
+	image_destroy(i);
+	return whole;
+}
+
+static int place_image(const char *store, const char *from, const char *id, struct err *err)
+{
+	_cleanup_free_ char *to = xasprintf("%s/images/%s", store, id);
+	for (int i = 0; i < 3; i++) {
+		if (rename(from, to) == 0)
+			return 0;
+		if (errno != EEXIST && errno != ENOTEMPTY)
+			return err_errno(err, errno, "store: %s", to);
+		if (is_whole(to))
+			return 0;
+		if (store_drop_image(store, id, err) < 0)
+			return err_prefix(err, "a damaged image must be replaced: ");
+	}
+	return err_set(err, EAGAIN, "store: %s: made anew all the time", to);
+}
+
 int store_publish(const char *store, const char *temp, const char *id, const char *key, struct err *err)
 {
-	_cleanup_free_ char *from = path_join(temp, "image"),
-			    *to = xasprintf("%s/images/%s", store, id);
+	_cleanup_free_ char *from = path_join(temp, "image");
 	_cleanup_close_ int gate = -1;
-	if (sync_dir(from, err) < 0 || store_gate(store, false, &gate, err) < 0)
+	if (sync_dir(from, err) < 0 || store_gate(store, false, &gate, err) < 0 ||
+	    place_image(store, from, id, err) < 0)
 		return -1;
-	if (rename(from, to) < 0 && errno != EEXIST && errno != ENOTEMPTY)
-		return err_errno(err, errno, "store: %s", to);
 	return write_input(store, temp, id, key, err);
 }
 
@@ -271,6 +299,48 @@ int store_lock_idle(const char *path, const char *what, int *ret_fd, struct err 
 		return err_set(err, ENOENT, "%s: removed meanwhile", what);
 	*ret_fd = TAKE_FD(fd);
 	return 0;
+}
+
+/* EBUSY when one of them is in use: a holder from elsewhere, of an image of the same id. */
+static int forget_initrds(const char *store, const char *id, struct err *err)
+{
+	_cleanup_free_ char *dir = path_join(store, "initrd"), *what = xasprintf("image %.12s", id);
+	DIR *d = opendir(dir);
+	struct dirent *e;
+	struct err le = ERR_INIT;
+	int code = 0;
+	while (d && code == 0 && (e = readdir(d))) {
+		_cleanup_free_ char *p = path_join(dir, e->d_name);
+		_cleanup_close_ int lock = -1;
+		if (strncmp(e->d_name, id, strlen(id)) != 0)
+			continue;
+		if (store_lock_idle(p, what, &lock, &le) == 0)
+			unlink(p);
+		else if (le.code != ENOENT)
+			code = err_copy(err, &le);
+	}
+	if (d)
+		closedir(d);
+	return code;
+}
+
+int store_drop_image(const char *store, const char *id, struct err *err)
+{
+	_cleanup_free_ char *dir = xasprintf("%s/images/%s", store, id),
+			    *manifest = path_join(dir, "manifest.json"),
+			    *what = xasprintf("image %.12s", id);
+	_cleanup_close_ int lock = -1;
+	struct err le = ERR_INIT;
+	/* One without a manifest is damaged: nobody can hold it. */
+	if (store_lock_idle(manifest, what, &lock, &le) < 0 && le.code != ENOENT)
+		return err_copy(err, &le);
+	if (forget_initrds(store, id, err) < 0)
+		return -1;
+	/* Out of sight by one rename; what a kill leaves half removed is swept from tmp/. */
+	_cleanup_free_ char *gone = store_temp(store);
+	if (rename(dir, gone) < 0)
+		return err_errno(err, errno, "remove image %.12s", id);
+	return path_remove(gone, err);
 }
 
 static int hold_file(const struct image *i, const char *path, int *ret_fd, struct err *err)

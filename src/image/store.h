@@ -8,7 +8,7 @@
  *                     with <g>. Derived when an image is opened, so that a new vse needs no new
  * image and
  *                     an image's identity does not hang on vse's version
- *   inputs/<key>      the id that this input was built into
+ *   inputs/<key>      the id that this input was built into; its time says when it was last used
  *   locks/<key>       flock: one build of an input at a time
  *   tmp/<boot>-<ns>-<pid>-<start>-<n>/  a build under way: kernel, pid namespace and process that
  *                     will remove it, or is dead. Another node's is swept when it is two days old
@@ -38,17 +38,25 @@ int store_lock(const char *store, const char *key, void (*told)(void *arg), void
 int store_lock_idle(const char *path, const char *what, int *ret_fd, struct err *err);
 /* The id of this input, malloc'ed. ENOENT. */
 int store_input(const char *store, const char *key, char **ret_id, struct err *err);
+/* This input was asked for: its modification time, by which gc goes. */
+void store_used(const char *store, const char *key);
 /* Held shared while an image is published and its input is written, exclusively (closed) while
  * garbage is looked for: in between the image is one that no input refers to. */
 int store_gate(const char *store, bool closed, int *ret_fd, struct err *err);
-/* temp/image becomes images/<id> (or is dropped when that is there), inputs/<key> names it. */
+/* temp/image becomes images/<id>, or is dropped when that is there and whole; inputs/<key> names it. EBUSY: the one
+ * that is there is damaged, and held. */
 int store_publish(const char *store, const char *temp, const char *id, const char *key, struct err *err);
 /* temp holds what was downloaded (temp/debs): moved to cache/debs/<name>/. Failure is no error. */
 void store_cache_debs(const char *store, const char *temp, const char *name);
 /* Free bytes for an ordinary user. */
 int store_free(const char *store, uint64_t *ret, struct err *err);
-/* Both ends of a manifest: the object from images/<id>. */
+/* Moves images/<id> out of sight and deletes it, its initramfs first. EBUSY: held. */
+int store_drop_image(const char *store, const char *id, struct err *err);
+/* Both ends of a manifest: the object from images/<id>. Fails where a file of it is missing or has another size
+ * than the manifest says. */
 int image_load(const char *dir, struct image **ret, struct err *err);
+/* Reads all of it: EINVAL where a file is not what the manifest says. */
+int image_verify(const struct image *i, struct err *err);
 /* Sets i->initrd, writing it when it is not there. guest: path of vse-guest, or NULL: beside this
  * program. */
 int image_initrd(const char *store, struct image *i, const char *guest, struct err *err);

@@ -42,6 +42,14 @@ test_expect_success 'an unchanged input is found; rebuilt, it is the same byte f
 	vse build --json dir.yaml >json && grep "\"cached\": false" json && diff -r first "$dir"
 '
 
+test_expect_success 'a damaged image is built again: a short file when it is found, any by --rebuild' '
+	: >"$dir/modules.cpio" && vse build --json dir.yaml >json && grep "\"cached\": false" json &&
+	diff -r first "$dir" && rm "$dir/kernel" && vse build --json dir.yaml >json &&
+	grep "\"cached\": false" json && diff -r first "$dir" && chmod u+w "$dir/root.squashfs" &&
+	printf x | dd of="$dir/root.squashfs" bs=1 seek=2000 conv=notrunc && ! cmp first/root.squashfs "$dir/root.squashfs" &&
+	vse build -q --rebuild dir.yaml && diff -r first "$dir"
+'
+
 test_expect_success 'a changed file of the folder, a changed source: another image' '
 	a=$(vse build -q dir.yaml) && echo two >root/etc/file && b=$(vse build -q dir.yaml) &&
 	echo other >hostfile && c=$(vse build -q dir.yaml) &&

@@ -46,8 +46,10 @@ static char *fake_build(char digit, const char *name)
 		xasprintf("{\"id\":\"%s\",\"name\":\"%s\",\"architecture\":\"amd64\",\"init\":"
 			  "\"vse\",\"sshd\":true,"
 			  "\"kernel\":{\"file\":\"kernel\",\"size\":1},\"vmlinux\":null,"
-			  "\"modules\":{\"order\":[\"a\",\"b\"]},"
-			  "\"root\":{\"file\":\"root.squashfs\",\"size\":1,\"type\":\"squashfs\"}}",
+			  "\"modules\":{\"file\":\"modules.cpio\",\"size\":1,\"order\":[\"a\",\"b\"]},"
+			  "\"root\":{\"file\":\"root.squashfs\",\"size\":1,\"type\":\"squashfs\","
+			  /* of "r" */
+			  "\"sha256\":\"454349e422f05297191ead13e21d3db520e5abef52055e4964b82fb213f593a1\"}}",
 			  id, name);
 	text_file(image, "manifest.json", m);
 	return temp;
@@ -180,6 +182,94 @@ static void test_hold_initrd(void)
 	image_destroy(i);
 }
 
+static void age(const char *path, time_t seconds)
+{
+	time_t when = time(NULL) - seconds;
+	struct timespec t[2] = {{.tv_sec = when}, {.tv_sec = when}};
+	utimensat(AT_FDCWD, path, t, 0);
+}
+
+/* Publishes the image of '9' over one whose file `name` holds `text`. */
+static void damage(const char *name, const char *text, bool loads)
+{
+	struct image *i = NULL;
+	struct err e = ERR_INIT;
+	int fd = -1;
+	_cleanup_free_ char *id = id_of('9'), *dir = xasprintf("%s/images/%s", store, id);
+	ok(image_load(dir, &i, &e) == 0 && image_hold(i, &fd, &e) == 0, "whole %s", e.text);
+	image_destroy(i);
+	i = NULL;
+	if (text) {
+		text_file(dir, name, text);
+	} else {
+		_cleanup_free_ char *p = path_join(dir, name);
+		unlink(p);
+	}
+	ok((image_load(dir, &i, &e) == 0) == loads, "%s damaged: %s", name, e.text);
+	image_destroy(i);
+	if (strcmp(name, "manifest.json") != 0) {
+		_cleanup_free_ char *temp = fake_build('9', "nine");
+		ok(store_publish(store, temp, id, "k-nine", &e) < 0 && e.code == EBUSY, "held: %s", e.text);
+		path_remove(temp, NULL);
+	}
+	close(fd);
+	publish('9', "nine", "k-nine");
+	ok(image_load(dir, &i, &e) == 0 && image_verify(i, &e) == 0, "replaced %s", e.text);
+	image_destroy(i);
+}
+
+static void test_damage(void)
+{
+	uint64_t freed;
+	struct err e = ERR_INIT;
+	publish('9', "nine", "k-nine");
+	damage("kernel", "", false);
+	damage("modules.cpio", "longer", false);
+	damage("root.squashfs", NULL, false);
+	damage("root.squashfs", "x", true); /* the same size: only a rebuild looks */
+	damage("manifest.json", "{}", false);
+	damage("manifest.json", NULL, false);
+	_cleanup_free_ char *id = id_of('9'), *dir = xasprintf("%s/images/%s", store, id);
+	text_file(dir, "kernel", "");
+	ok(image_gc(store, 30, &freed, &e) == 0 && !path_exists(dir), "gc takes a damaged one");
+	is_int(count("tmp"), 0, "nothing in tmp");
+}
+
+static bool has(char digit)
+{
+	_cleanup_free_ char *id = id_of(digit), *dir = xasprintf("%s/images/%s", store, id);
+	return path_exists(dir);
+}
+
+static void used(const char *key, time_t ago)
+{
+	_cleanup_free_ char *p = xasprintf("%s/inputs/%s", store, key);
+	age(p, ago);
+}
+
+/* Three edits of one VSE. */
+static void test_superseded(void)
+{
+	uint64_t freed;
+	struct err e = ERR_INIT;
+	publish('1', "edited", "k-1");
+	publish('2', "edited", "k-2");
+	publish('3', "edited", "k-3");
+	publish('4', "alone", "k-4");
+	used("k-1", 50 * 86400);
+	used("k-2", 20 * 86400);
+	used("k-3", 40 * 86400);
+	used("k-4", 90 * 86400);
+	image_gc(store, 60, &freed, &e);
+	ok(has('1') && has('2') && has('3'), "younger than that: all stay");
+	store_used(store, "k-3");
+	image_gc(store, 45, &freed, &e);
+	ok(!has('1') && has('2') && has('3') && freed > 0, "the one not used for so long goes");
+	ok(has('4'), "the only one of its name stays");
+	image_gc(store, 0, &freed, &e);
+	ok(!has('2') && has('3') && has('4'), "0: only the one last used of each name stays");
+}
+
 static void test_site(void)
 {
 	struct image *i = NULL;
@@ -192,13 +282,6 @@ static void test_site(void)
 	ok(i && image_remove(own, i, &e) < 0 && e.code == EROFS, "not removed: %s", e.text);
 	image_destroy(i);
 	unsetenv("VSE_SITE_STORE");
-}
-
-static void age(const char *path, time_t seconds)
-{
-	time_t when = time(NULL) - seconds;
-	struct timespec t[2] = {{.tv_sec = when}, {.tv_sec = when}};
-	utimensat(AT_FDCWD, path, t, 0);
 }
 
 static void test_sweep(void)
@@ -363,6 +446,8 @@ int main(void)
 	test_names();
 	test_hold();
 	test_hold_initrd();
+	test_damage();
+	test_superseded();
 	test_site();
 	test_sweep();
 	test_lock();
