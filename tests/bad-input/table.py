@@ -10,7 +10,7 @@ Options of a row:
   stdin=BYTES    (default: empty)
   lines=N        lines on stderr, where it is not one; each must match
   out=REGEX      stdout, where it is not empty
-  needs=WORD     root, namespace or image: skipped where that cannot be had
+  needs=WORD     root, user, namespace, build or image: skipped where that cannot be had
   shell=True     the command is a script for sh, in which $VSE is the built one
   gone=True      the cluster does not outlive this
 """
@@ -147,9 +147,9 @@ row("guest: speaks nonsense", "vse up {x} --timeout 2s --hypervisor-arg garbage 
 row("guest: powers off at once", "vse up {x} --hypervisor-arg boot=2s --hypervisor-arg poweroff-after=100ms {f}", 1, r"vse up: vm0: .+")
 
 # ---- missing tools and places ----
-row("missing: mksquashfs", "vse build -q {bb}", 1, r"vse build: .*mksquashfs.*", env={"PATH": "{d}/no-mksquashfs"})
+row("missing: mksquashfs", "vse build -q {bb}", 1, r"vse build: .*mksquashfs.*", env={"PATH": "{d}/no-mksquashfs"}, needs="build")
 row("missing: qemu", "vse up -q {bb}", 1, r"vse up: qemu: qemu-system-x86_64: not in PATH .*", env={"PATH": "{d}/no-qemu"}, needs="image")
-row("missing: mmdebstrap", "vse build -q {f}", 1, r"vse build: .*mmdebstrap.*", env={"PATH": "{d}/no-mmdebstrap"})
+row("missing: mmdebstrap", "vse build -q {f}", 1, r"vse build: .*mmdebstrap.*", env={"PATH": "{d}/no-mmdebstrap"}, needs="build")
 row("missing: vse-agent", "shell:{d}/alone/vse up {x} {f}", 1, r"vse up: vse-agent is not beside vse .*", shell=True)
 row("missing: every folder of PATH", "vse up {x} {f}", 0, "", lines=0, env={"PATH": "/nowhere"}, leaves=True)
 row("place: no HOME at all", "vse build -q {bb}", 1, r"vse build: store: neither XDG_DATA_HOME nor HOME .*", env={"HOME": None, "XDG_DATA_HOME": None})
@@ -168,10 +168,10 @@ row("place: no scratch folder", "vse up {x} --scratch 1G {f}", 1, r"vse up: .*sc
 
 # ---- roots ----
 row("root: of another architecture", "vse build -q in.yaml", 2, r"in\.yaml:4:7: arch: .+", file=HEAD + "arch: sparc\n")
-row("root: an archive with ../", "vse build -q in.yaml", 1, r"vse build: .*\.\..*", file="vse: 1\nname: x\nbase: tar:{d}/climbs.tar\n")
-row("root: an archive with an absolute link out", "vse build -q in.yaml", 1, r"vse build: .+", file="vse: 1\nname: x\nbase: tar:{d}/link.tar\n")
-row("root: an archive that is none", "vse build -q in.yaml", 1, r"vse build: .+", file="vse: 1\nname: x\nbase: tar:{d}/noise\n")
-row("root: an archive cut short", "vse build -q in.yaml", 1, r"vse build: .+", file="vse: 1\nname: x\nbase: tar:{d}/short.tar\n")
-row("root: an empty archive", "vse build -q in.yaml", 1, r"vse build: .+", file="vse: 1\nname: x\nbase: tar:{d}/empty.tar\n")
-row("root: an empty folder", "vse build -q in.yaml", 1, r"vse build: .+", file="vse: 1\nname: x\nbase: dir:{d}/empty\n")
-row("root: a build step that fails", "vse build -q in.yaml", 1, r"vse build: .*exit (code )?7.*", file="vse: 1\nname: x\nbase: dir:{d}/root\nbuild: ['exit 7']\n", lines=None)
+row("root: an archive with ../", "vse build -q in.yaml", 1, r"vse build: .*\.\..*", file="vse: 1\nname: x\nbase: tar:{d}/climbs.tar\n", needs="build")
+row("root: an archive with an absolute link out", "vse build -q in.yaml", 1, r"vse build: .+", file="vse: 1\nname: x\nbase: tar:{d}/link.tar\n", needs="build")
+row("root: an archive that is none", "vse build -q in.yaml", 1, r"vse build: .+", file="vse: 1\nname: x\nbase: tar:{d}/noise\n", needs="build")
+row("root: an archive cut short", "vse build -q in.yaml", 1, r"vse build: .+", file="vse: 1\nname: x\nbase: tar:{d}/short.tar\n", needs="build")
+row("root: an empty archive", "vse build -q in.yaml", 1, r"vse build: .+", file="vse: 1\nname: x\nbase: tar:{d}/empty.tar\n", needs="build")
+row("root: an empty folder", "vse build -q in.yaml", 1, r"vse build: .+", file="vse: 1\nname: x\nbase: dir:{d}/empty\n", needs="build")
+row("root: a build step that fails", "vse build -q in.yaml", 1, r"vse build: .*exit (code )?7.*", file="vse: 1\nname: x\nbase: dir:{d}/root\nbuild: ['exit 7']\n", lines=None, needs="build")

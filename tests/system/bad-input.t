@@ -7,6 +7,7 @@ and nothing is lost by it: no process, file or mount stays, a cluster that ran i
 import io
 import json
 import os
+import pwd
 import re
 import shlex
 import shutil
@@ -46,6 +47,16 @@ def tools_without(world, name):
             link = folder / program
             if not program.startswith(name) and not link.is_symlink():
                 link.symlink_to(os.path.join(place, program))
+
+
+def may_build():
+    """An ordinary user builds with the subordinate ids that the machine gives him."""
+    try:
+        name = pwd.getpwuid(os.geteuid()).pw_name
+        with open("/etc/subuid") as f:
+            return any(line.split(":")[0] in (name, str(os.geteuid())) for line in f)
+    except (KeyError, OSError):
+        return False
 
 
 class Table:
@@ -88,6 +99,8 @@ class Table:
         if need == "namespace":
             p = subprocess.run(["unshare", "-m", *(["-r"] if os.geteuid() else []), "true"], capture_output=True)
             return "no mount namespace here" if p.returncode else None
+        if need in ("image", "build") and os.geteuid() and not may_build():
+            return "this user has no subordinate ids to build with"
         if need == "image" and not os.path.isdir(self.world.data / "vse/cache/debs"):
             return "no kernel at hand"
         return None
