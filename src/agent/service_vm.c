@@ -157,5 +157,7 @@ int service_resume(struct call *call, const json_t *req, struct err *err)
 int service_restart(struct call *call, const json_t *req, struct err *err)
 {
 	uint64_t bound = cluster_get_spec(call->agent->cluster)->boot_timeout_ms + SLACK_MS;
+	if (cluster_get_phase(call->agent->cluster) >= CLUSTER_ENDING)
+		return err_set(err, ESHUTDOWN, "the cluster is being ended");
 	return change(call, req, VM_READY, bound, vm_restart, err);
 }

@@ -25,9 +25,11 @@ struct cluster {
 	struct setup_texts texts;
 	struct netswitch *net;
 	struct vm **vms;
-	uint32_t next;                    /* the first rank that was not started yet */
-	uint32_t starting, ready, failed; /* counts while CLUSTER_STARTING */
-	struct evtimer *soon;             /* does what must not happen inside a VM's callback */
+	uint32_t next; /* the first rank that was not started yet */
+	bool probed;   /* the hypervisor is known to be usable */
+	uint32_t told_ready, told_lost;
+	struct cluster **probe; /* the cell that a probe under way reports to; NULL: none */
+	struct evtimer *soon;   /* does what must not happen inside a VM's callback */
 	struct events events;
 };
 
@@ -59,45 +61,71 @@ static void started(struct cluster *c, const struct err *err)
 	c->ops->on_started(c->arg, err);
 }
 
-/* Names every VM that failed, with the first one's reason. */
-static void start_failed(struct cluster *c)
+/* How the start stands, read from the VMs' own states: they may change in any order. */
+struct tally {
+	uint32_t ready, starting;
+	struct rankset lost; /* over, and not about to be started anew */
+};
+
+static void tally(struct cluster *c, struct tally *t)
 {
-	_cleanup_rankset_ struct rankset set = RANKSET_INIT;
+	*t = (struct tally){0};
+	for (uint32_t r = 0; r < c->next; r++) {
+		enum vm_state s = vm_get_state(c->vms[r]);
+		if (s == VM_READY || s == VM_PAUSED)
+			t->ready++;
+		else if (vm_state_is_over(s) && !vm_is_restarting(c->vms[r]))
+			rankset_add(&t->lost, r);
+		else
+			t->starting++;
+	}
+}
+
+/* Names every VM that is lost, with the first one's reason. */
+static void start_failed(struct cluster *c, const struct rankset *lost)
+{
 	_cleanup_buf_ struct buf names = BUF_INIT;
 	struct err err = ERR_INIT;
-	for (uint32_t r = 0; r < c->spec.size; r++)
-		if (vm_get_state(c->vms[r]) == VM_FAILED)
-			rankset_add(&set, r);
-	rankset_format(&set, &names);
-	uint32_t first = rankset_next(&set, 0);
-	if (rankset_count(&set) == 1)
-		err_set(&err, EIO, "vm%u: %s", first, vm_reason(c->vms[first]));
+	uint32_t first = rankset_next(lost, 0);
+	const char *reason = vm_reason(c->vms[first]);
+	if (!reason[0])
+		reason = vm_state_name(vm_get_state(c->vms[first]));
+	rankset_format(lost, &names);
+	if (rankset_count(lost) == 1)
+		err_set(&err, EIO, "vm%u: %s", first, reason);
 	else
-		err_set(&err, EIO, "vm[%.60s] failed; vm%u: %s", buf_cstr(&names), first,
-			vm_reason(c->vms[first]));
+		err_set(&err, EIO, "vm[%.60s] failed; vm%u: %s", buf_cstr(&names), first, reason);
 	started(c, &err);
 }
 
 static void start_more(struct cluster *c)
 {
-	while (c->phase == CLUSTER_STARTING && !c->failed && c->next < c->spec.size &&
-	       c->starting < c->spec.parallel) {
-		struct vm *vm = c->vms[c->next++];
-		c->starting++;
-		vm_start(vm, NULL); /* a failure comes as a state, like every other */
+	struct tally t;
+	for (;;) {
+		tally(c, &t);
+		if (c->phase != CLUSTER_STARTING || !c->probed || rankset_count(&t.lost) ||
+		    c->next == c->spec.size || t.starting >= c->spec.parallel)
+			break;
+		vm_start(c->vms[c->next++], NULL); /* a failure comes as a state, like every other */
 	}
-	if (c->phase != CLUSTER_STARTING)
-		return;
-	if (c->failed)
-		start_failed(c);
-	else if (c->ready == c->spec.size)
+	uint32_t lost = rankset_count(&t.lost);
+	if (c->phase == CLUSTER_STARTING && (t.ready != c->told_ready || lost != c->told_lost)) {
+		c->told_ready = t.ready;
+		c->told_lost = lost;
+		c->ops->on_progress(c->arg, t.ready, lost);
+	}
+	if (c->phase == CLUSTER_STARTING && lost)
+		start_failed(c, &t.lost);
+	else if (c->phase == CLUSTER_STARTING && t.ready == c->spec.size)
 		started(c, NULL);
+	rankset_finish(&t.lost);
 }
 
 static void on_soon(void *arg)
 {
 	struct cluster *c = arg;
-	start_more(c);
+	if (c->phase == CLUSTER_STARTING)
+		start_more(c);
 	if (c->phase == CLUSTER_ENDING && all_over(c) && !c->down_told) {
 		c->down_told = true;
 		c->phase = CLUSTER_DOWN;
@@ -112,23 +140,7 @@ static void soon(struct cluster *c)
 
 /* ---- what the VMs tell ---- */
 
-static void count(struct cluster *c, struct vm *vm, enum vm_state was)
-{
-	enum vm_state now = vm_get_state(vm);
-	bool was_starting = was == VM_STARTING || was == VM_BOOTING;
-	if (now == VM_READY && was_starting) {
-		c->ready++;
-	} else if (vm_state_is_over(now)) {
-		c->failed++;
-		c->ready -= was == VM_READY || was == VM_PAUSED;
-	} else {
-		return;
-	}
-	c->starting -= was_starting;
-	c->ops->on_progress(c->arg, c->ready, c->failed);
-}
-
-static void on_state(void *arg, struct vm *vm, enum vm_state was, const char *reason)
+static void on_state(void *arg, struct vm *vm, enum vm_state was _unused_, const char *reason)
 {
 	struct cluster *c = arg;
 	enum vm_state now = vm_get_state(vm);
@@ -136,8 +148,6 @@ static void on_state(void *arg, struct vm *vm, enum vm_state was, const char *re
 		   reason[0] ? ": " : "", reason);
 	if (c->net && vm_state_is_over(now))
 		netswitch_detach(c->net, vm_rank(vm));
-	if (c->phase == CLUSTER_STARTING)
-		count(c, vm, was);
 	c->ops->on_vm_state(c->arg, vm);
 	soon(c);
 }
@@ -202,6 +212,20 @@ static void profile_init(struct cluster *c, const struct hypervisor *h)
 			       s->systemd ? "systemd systemd.getty_auto=no" : "vse");
 }
 
+/* A set-up record is one frame; the last rank's is the longest. */
+static int check_setup(struct cluster *c, struct err *err)
+{
+	_cleanup_buf_ struct buf kv = BUF_INIT;
+	setup_write(&kv, &c->spec, &c->texts, c->spec.size - 1, true);
+	if (buf_len(&kv) <= FRAME_MAX_GUEST)
+		return 0;
+	return err_set(
+		err, E2BIG,
+		"the environment and the names of %u VMs make a set-up of %zu bytes, at most %u "
+		"are possible: shorten 'env' or start fewer VMs",
+		c->spec.size, buf_len(&kv), FRAME_MAX_GUEST);
+}
+
 struct cluster *cluster_create(struct loop *l, struct cluster_spec *spec, const char *dir,
 			       const struct cluster_ops *ops, void *arg, struct err *err)
 {
@@ -219,6 +243,10 @@ struct cluster *cluster_create(struct loop *l, struct cluster_spec *spec, const 
 	c->soon = evtimer_create(l, on_soon, c);
 	setup_texts_init(&c->texts, &c->spec);
 	profile_init(c, h);
+	if (check_setup(c, err) < 0) {
+		cluster_destroy(c);
+		return NULL;
+	}
 	if (c->profile.nic)
 		c->net = netswitch_create(l, &c->spec.subnet, c->spec.size);
 	c->vms = xcalloc(c->spec.size, sizeof(*c->vms));
@@ -237,6 +265,8 @@ void cluster_destroy(struct cluster *c)
 {
 	if (!c)
 		return;
+	if (c->probe)
+		*c->probe = NULL;
 	for (uint32_t r = 0; c->vms && r < c->spec.size; r++)
 		vm_destroy(c->vms[r]);
 	free(c->vms);
@@ -252,7 +282,12 @@ void cluster_destroy(struct cluster *c)
 
 static void on_probe(void *arg, const struct hv_probe *p)
 {
-	struct cluster *c = arg;
+	/* A probe cannot be called off: the cluster may be gone before it answers. */
+	struct cluster **cell = arg, *c = *cell;
+	free(cell);
+	if (!c)
+		return;
+	c->probe = NULL;
 	if (c->phase != CLUSTER_STARTING)
 		return;
 	c->profile.probe = *p;
@@ -266,6 +301,7 @@ static void on_probe(void *arg, const struct hv_probe *p)
 		events_add(&c->events, EVENT_NO_RANK, "note", "%s", p->note);
 		c->ops->on_note(c->arg, p->note);
 	}
+	c->probed = true;
 	soon(c);
 }
 
@@ -274,7 +310,14 @@ int cluster_start(struct cluster *c, struct err *err)
 	c->begun = loop_now(c->loop);
 	events_add(&c->events, EVENT_NO_RANK, "cluster", "starting %u VM%s of %s", c->spec.size,
 		   c->spec.size == 1 ? "" : "s", c->spec.vse);
-	return hypervisor_probe(c->profile.hypervisor, c->loop, c->spec.accel, on_probe, c, err);
+	struct cluster **cell = xmalloc(sizeof(struct cluster *));
+	*cell = c;
+	c->probe = cell;
+	if (hypervisor_probe(c->profile.hypervisor, c->loop, c->spec.accel, on_probe, cell, err) == 0)
+		return 0;
+	c->probe = NULL;
+	free(cell);
+	return -1;
 }
 
 void cluster_down(struct cluster *c, bool graceful)

@@ -99,12 +99,13 @@ static const char *end_reason(struct hv_vm *vm, char *text, size_t size, enum hv
 		*ret = HV_SHUTDOWN;
 		return "stopped";
 	}
-	if (vm->failure[0])
-		return vm->failure;
+	/* What QEMU said of the guest's end counts, however long QEMU itself then took to end. */
 	if (strcmp(vm->shutdown, "guest-shutdown") == 0) {
 		*ret = HV_SHUTDOWN;
 		return "guest powered off";
 	}
+	if (vm->failure[0])
+		return vm->failure;
 	/* A panic is told as a reset where the guest has no driver for pvpanic (yet). */
 	if (strcmp(vm->shutdown, "guest-reset") == 0)
 		return "guest reset itself (reboot or kernel panic)";

@@ -9,12 +9,15 @@
 #include "io/stream.h"
 #include "wire/guestproto.h"
 
+#define QUEUE_MAX (64u << 20) /* bytes */
+
 struct request {
 	struct channel *channel;
 	struct request *next;
 	uint32_t id;
 	const struct request_ops *ops; /* NULL: abandoned */
 	void *arg;
+	uint64_t credit[3]; /* bytes the guest may still send on each fd */
 };
 
 struct channel {
@@ -137,6 +140,10 @@ static int one_frame(struct channel *c, const struct frame *f, struct err *err)
 		else if (r)
 			message_of_request(r, verb, f->payload, f->len);
 	} else if (r && r->ops) {
+		if (f->type == FRAME_DATA && f->len > r->credit[f->fd])
+			return err_set(err, EPROTO, "guest sent more output than it was asked for");
+		if (f->type == FRAME_DATA)
+			r->credit[f->fd] -= f->len;
 		if (f->type == FRAME_DATA)
 			r->ops->on_data(r->arg, f->fd, f->payload, f->len, f->flags & FRAME_EOF);
 		else
@@ -148,7 +155,8 @@ static int one_frame(struct channel *c, const struct frame *f, struct err *err)
 static void broken(struct channel *c, const struct err *err)
 {
 	struct err gone = ERR_INIT;
-	err_set(&gone, ECONNRESET, "%s", err->code ? err->text : "the guest agent is gone");
+	err_set(&gone, err->code == EPROTO ? EPROTO : ECONNRESET, "%s",
+		err->code ? err->text : "the guest agent is gone");
 	c->busy++;
 	stream_pause(c->stream, true);
 	end_all(c, &gone);
@@ -163,6 +171,12 @@ static void on_data(void *arg, struct buf *in)
 	struct frame f;
 	struct err err = ERR_INIT;
 	int got;
+	/* What we have to say to a guest is bounded by windows; one that does not read but keeps asking is not. */
+	if (stream_queued(c->stream) > QUEUE_MAX) {
+		err_set(&err, EPROTO, "guest does not read what it asks for");
+		broken(c, &err);
+		return;
+	}
 	while ((got = frame_read(in, FRAME_MAX_GUEST, &f, &err)) == 1) {
 		c->busy++;
 		int rc = one_frame(c, &f, &err);
@@ -238,6 +252,7 @@ struct request *channel_request(struct channel *c, const struct buf *kv,
 		c->last_id++;
 	} while (c->last_id == 0 || find(c, c->last_id));
 	*r = (struct request){.channel = c, .next = c->requests, .id = c->last_id, .ops = ops, .arg = arg};
+	r->credit[1] = r->credit[2] = buf_len(kv) ? kv_num(buf_head(kv), buf_len(kv), "window", 0) : 0;
 	c->requests = r;
 	send_message(c, r->id, kv);
 	return r;
@@ -263,6 +278,7 @@ void request_data(struct request *r, int fd, const void *p, size_t n, bool eof)
 
 void request_credit(struct request *r, int fd, uint32_t bytes)
 {
+	r->credit[fd] += bytes;
 	frame_write_credit(stream_out(r->channel->stream), r->id, 0, fd, bytes);
 	stream_flush(r->channel->stream);
 }

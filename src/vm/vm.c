@@ -24,7 +24,8 @@ struct vm {
 
 	enum vm_state state;
 	char reason[ERR_TEXT_MAX];
-	char *boot; /* boot id of the guest that said hello */
+	char channel_why[200]; /* why the channel ended; "" */
+	char *boot;            /* boot id of the guest that said hello */
 	uint64_t started, running, ready_after;
 	bool restarting;
 
@@ -75,6 +76,7 @@ static void fail(struct vm *vm, const char *reason)
 {
 	char text[ERR_TEXT_MAX]; /* reason may live in what let_go() frees */
 	snprintf(text, sizeof(text), "%s", reason);
+	vm->restarting = false;
 	let_go(vm);
 	console_note(vm->console, text);
 	input(vm, VM_IN_FAILED, text);
@@ -131,9 +133,16 @@ static void on_guest_log(void *arg, const char *text)
 static void on_channel_close(void *arg, const struct err *err)
 {
 	struct vm *vm = arg;
-	/* The hypervisor tells what became of the VM; a channel alone that breaks is noted. */
-	log_debug("%s: channel: %s", vm->name, err->text);
+	snprintf(vm->channel_why, sizeof(vm->channel_why), "%.199s", err->text);
 	channel_destroy(TAKE_PTR(vm->channel));
+	/* A channel that just ended does so with its hypervisor, which tells why. One that carried nonsense is of no
+	 * use any more: a VM that boots has failed; one that works goes on, without its guest agent. */
+	if (err->code != EPROTO)
+		return;
+	if (vm->state == VM_STARTING || vm->state == VM_BOOTING)
+		fail(vm, vm->channel_why);
+	else
+		vm->ops->on_note(vm->arg, vm, vm->channel_why);
 }
 
 static const struct channel_ops channel_ops = {
@@ -175,13 +184,14 @@ static void on_gone(struct vm *vm, const struct hv_event *e)
 		 line[0] ? "; the console's last line: \"" : "", line, line[0] ? "\"" : "");
 	enum hv_state how = e->state;
 	let_go(vm);
-	vm->restarting = false;
 	console_note(vm->console, reason);
 	if (restarting) /* that it ended is no news */
 		reason[0] = '\0';
 	input(vm, how == HV_CRASHED ? VM_IN_CRASHED : VM_IN_GONE, reason);
+	restarting = restarting && vm->restarting; /* who was told may have stopped it */
+	vm->restarting = false;
 	if (restarting && vm_state_is_over(vm->state) && vm_start(vm, &err) < 0)
-		input(vm, VM_IN_FAILED, err.text);
+		log_debug("%s: not started anew: %s", vm->name, err.text); /* its state says why */
 }
 
 /* The guest's clock stood still while the VM was paused. */
@@ -362,6 +372,7 @@ static int graceful(struct vm *vm)
 
 int vm_stop(struct vm *vm, enum hv_stop how, struct err *err)
 {
+	vm->restarting = false; /* whoever stops it wants it stopped */
 	if (vm_state_is_over(vm->state))
 		return 0;
 	if (vm->state == VM_STOPPING && how == HV_STOP_GRACEFUL)
@@ -400,16 +411,17 @@ int vm_restart(struct vm *vm, struct err *err)
 {
 	if (!vm_state_is_live(vm->state))
 		return vm_start(vm, err);
-	vm->restarting = true;
-	if (vm_stop(vm, HV_STOP_HARD, err) < 0) {
-		vm->restarting = false;
+	if (vm_stop(vm, HV_STOP_HARD, err) < 0)
 		return -1;
-	}
-	if (vm->restarting && vm_state_is_over(vm->state)) { /* it was over at once: no event will follow */
-		vm->restarting = false;
+	if (vm_state_is_over(vm->state)) /* at once: no event will follow */
 		return vm_start(vm, err);
-	}
+	vm->restarting = true;
 	return 0;
+}
+
+bool vm_is_restarting(const struct vm *vm)
+{
+	return vm->restarting;
 }
 
 uint32_t vm_rank(const struct vm *vm)
@@ -447,7 +459,8 @@ struct channel *vm_channel(struct vm *vm, struct err *err)
 	if (vm->state == VM_READY && vm->channel)
 		return vm->channel;
 	if (vm->state == VM_READY)
-		err_set(err, ENOTCONN, "%s: its guest agent is gone", vm->name);
+		err_set(err, ENOTCONN, "%s: its guest agent is gone (%s); restart the VM", vm->name,
+			vm->channel_why);
 	else
 		err_set(err, vm_state_is_over(vm->state) ? ESHUTDOWN : EBUSY,
 			"%s: is %s, not ready", vm->name, vm_state_name(vm->state));

@@ -51,6 +51,7 @@ int vm_resume(struct vm *vm, struct err *err);
 /* Ends it hard, if it runs, and starts it anew. */
 int vm_restart(struct vm *vm, struct err *err);
 
+bool vm_is_restarting(const struct vm *vm); /* it ends in order to be started anew */
 uint32_t vm_rank(const struct vm *vm);
 const char *vm_name(const struct vm *vm); /* "vm3" */
 enum vm_state vm_get_state(const struct vm *vm);

@@ -33,6 +33,7 @@ static const struct {
 	{S(VM_STARTING) | S(VM_BOOTING), VM_IN_GONE, VM_FAILED},
 	{LIVE, VM_IN_CRASHED, VM_FAILED},
 	{LIVE | S(VM_PLANNED), VM_IN_FAILED, VM_FAILED},
+	{S(VM_STOPPING), VM_IN_FAILED, VM_STOPPED}, /* it was to end anyway */
 };
 
 bool vm_state_next(enum vm_state from, enum vm_input in, enum vm_state *ret)
