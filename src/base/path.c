@@ -86,14 +86,9 @@ int path_remove(const char *path, struct err *err)
 	return 0;
 }
 
-int path_read(const char *path, size_t max, char **ret_data, size_t *ret_len, struct err *err)
+static int read_open(const char *path, int fd, size_t max, char **ret_data, size_t *ret_len,
+		     struct err *err)
 {
-	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return err_errno(err, errno, "%s", path);
-	struct stat st;
-	if (fstat(fd, &st) == 0 && S_ISDIR(st.st_mode))
-		return err_errno(err, EISDIR, "%s", path);
 	size_t cap = 4096, len = 0;
 	_cleanup_free_ char *data = xmalloc(cap + 1);
 	for (;;) {
@@ -113,6 +108,31 @@ int path_read(const char *path, size_t max, char **ret_data, size_t *ret_len, st
 	if (ret_len)
 		*ret_len = len;
 	return 0;
+}
+
+int path_read(const char *path, size_t max, char **ret_data, size_t *ret_len, struct err *err)
+{
+	/* The open itself would wait for the other end of a pipe. */
+	_cleanup_close_ int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	struct stat st;
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return err_errno(err, errno, "%s", path);
+	if (S_ISDIR(st.st_mode))
+		return err_errno(err, EISDIR, "%s", path);
+	if (!S_ISREG(st.st_mode))
+		return err_set(err, EINVAL, "%s: not a regular file", path);
+	return read_open(path, fd, max, ret_data, ret_len, err);
+}
+
+int path_read_any(const char *path, size_t max, char **ret_data, size_t *ret_len, struct err *err)
+{
+	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
+	struct stat st;
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return err_errno(err, errno, "%s", path);
+	if (S_ISDIR(st.st_mode))
+		return err_errno(err, EISDIR, "%s", path);
+	return read_open(path, fd, max, ret_data, ret_len, err);
 }
 
 int path_write(const char *path, const void *data, size_t len, mode_t mode, struct err *err)

@@ -14,8 +14,11 @@ char *path_join(const char *a, const char *b);
 int path_mkdirs(const char *path, mode_t mode, struct err *err);
 /* Removes a file or a whole tree; never follows a symbolic link, never leaves the tree; absent is fine. */
 int path_remove(const char *path, struct err *err);
-/* The whole file as malloc'ed bytes plus a closing NUL. EFBIG when longer than max. ret_len may be NULL. */
+/* The whole regular file (of /proc and /sys too) as malloc'ed bytes plus a closing NUL. EFBIG when longer than max,
+ * EINVAL for a pipe, device or socket: never waits for one. ret_len may be NULL. */
 int path_read(const char *path, size_t max, char **ret_data, size_t *ret_len, struct err *err);
+/* The same for what the user names, pipes and devices too: may wait. */
+int path_read_any(const char *path, size_t max, char **ret_data, size_t *ret_len, struct err *err);
 /* Writes beside the target, fsyncs, renames over it: a reader sees the old or the new file, whole. */
 int path_write(const char *path, const void *data, size_t len, mode_t mode, struct err *err);
 bool path_exists(const char *path); /* follows links */

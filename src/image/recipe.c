@@ -66,6 +66,9 @@ static int add_files(struct recipe *r, struct err *err)
 		if (f->source) {
 			if (stat(f->source, &st) < 0)
 				return err_errno(err, errno, "file %s: %s", f->path, f->source);
+			if (!S_ISDIR(st.st_mode) && !S_ISREG(st.st_mode))
+				return err_set(err, EINVAL, "file %s: %s: neither file nor folder",
+					       f->path, f->source);
 			if (S_ISDIR(st.st_mode) ? tree_digest(f->source, TREE_CONTENT_ONLY, hex, err) < 0
 						: digest_path(f->source, hex, err) < 0)
 				return err_prefix(err, "file %s: ", f->path);
@@ -178,6 +181,9 @@ static int add_kernel(struct recipe *r, struct err *err)
 	json_object_set_new(r->json, "kernel", json_string(k));
 	if (k[0] != '/')
 		return 0;
+	struct stat st;
+	if (stat(k, &st) == 0 && !S_ISREG(st.st_mode))
+		return err_set(err, EINVAL, "kernel %s: not a regular file", k);
 	if (digest_path(k, hex, err) < 0)
 		return err_prefix(err, "kernel ");
 	json_object_set_new(r->json, "kernel", json_string(hex));

@@ -396,7 +396,7 @@ int vse_load(const char *path, struct vse **ret, struct strvec *problems, struct
 	_cleanup_free_ char *text = NULL;
 	size_t len;
 	struct err why = ERR_INIT;
-	if (path_read(path, VSE_FILE_MAX, &text, &len, &why) < 0) {
+	if (path_read_any(path, VSE_FILE_MAX, &text, &len, &why) < 0) {
 		strvec_add(problems, why.text);
 		return err_copy(err, &why);
 	}

@@ -96,6 +96,24 @@ static void test_size(void)
 	   "int refused");
 }
 
+/* What is not a file is refused at once; /proc and /sys, whose files have no size, are read. */
+static void test_path_read(const char *dir)
+{
+	struct err e = ERR_INIT;
+	_cleanup_free_ char *pipe = path_join(dir, "pipe"), *proc = NULL, *sys = NULL, *none = NULL;
+	size_t len;
+	ok(mkfifo(pipe, 0600) == 0 && path_read(pipe, 9, &none, NULL, &e) < 0 && e.code == EINVAL,
+	   "a pipe that nobody writes: %s", e.text);
+	ok(path_read("/dev/zero", 9, &none, NULL, &e) < 0 && path_read(dir, 9, &none, NULL, &e) < 0,
+	   "a device, a folder");
+	ok(path_read("/proc/self/status", 65536, &proc, &len, &e) == 0 && len > 100, "/proc %s", e.text);
+	ok(path_read("/sys/kernel/mm/transparent_hugepage/enabled", 4096, &sys, &len, &e) == 0 ||
+		   e.code == ENOENT,
+	   "/sys %s", e.text);
+	ok(path_read_any("/dev/null", 9, &none, &len, &e) == 0 && len == 0,
+	   "a device, when asked for");
+}
+
 static void test_path(void)
 {
 	struct err e = ERR_INIT;
@@ -110,6 +128,7 @@ static void test_path(void)
 	size_t len;
 	ok(path_read(file, 4, &data, &len, &e) == 0 && len == 4, "read, exactly the bound");
 	ok(path_read(file, 3, &data, &len, &e) < 0 && e.code == EFBIG, "one over the bound");
+	test_path_read(dir);
 	ok(path_mkdirs(file, 0755, &e) < 0, "a file in the way: %s", e.text);
 	_cleanup_free_ char *link = path_join(dir, "link");
 	ok(symlink("/etc", link) == 0, "a link out of the tree");
