@@ -103,7 +103,8 @@ static int put_entry(int from, int to, const char *name, const struct vse_file *
 		return put_file(to, name, in, f, st.st_mode & 0777, err);
 	if (mkdirat(to, name, 0700) < 0 && errno != EEXIST)
 		return err_errno(err, errno, "%s", name);
-	_cleanup_close_ int sub = openat(to, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	/* The base may have a link to a folder there, as /lib is: we are inside the root, it leads nowhere else. */
+	_cleanup_close_ int sub = openat(to, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (sub < 0)
 		return err_errno(err, errno, "%s", name);
 	if (put_folder(in, sub, f, depth + 1, err) < 0)
@@ -286,13 +287,41 @@ int rootfs_steps(const char *root, struct recipe *r, struct sandbox_self *self, 
 
 /* --- neutral --- */
 
-static void remove_glob(const char *pattern)
+/* What the VSE itself puts into the image stays there. */
+struct given {
+	const struct recipe *r;
+	int *folder; /* for each of its files: the source, if that is a folder, opened outside; or -1 */
+};
+
+static bool below(const char *path, const char *dir)
+{
+	size_t n = strlen(dir);
+	return strncmp(path, dir, n) == 0 && (path[n] == '/' || !path[n]);
+}
+
+/* The path itself, something below it, or something of a folder. */
+static bool is_given(const struct given *g, const char *path)
+{
+	struct stat st;
+	for (size_t i = 0; i < g->r->v->n_files; i++) {
+		const char *file = g->r->v->files[i].path;
+		if (below(file, path))
+			return true;
+		if (g->folder[i] >= 0 && below(path, file) &&
+		    fstatat(g->folder[i], path + strlen(file) + 1, &st, AT_SYMLINK_NOFOLLOW) == 0)
+			return true;
+	}
+	return false;
+}
+
+static void remove_glob(const struct given *given, const char *pattern)
 {
 	glob_t g = {0};
 	if (glob(pattern, GLOB_NOSORT | GLOB_PERIOD, NULL, &g) == 0)
 		for (size_t i = 0; i < g.gl_pathc; i++) {
 			const char *base = strrchr(g.gl_pathv[i], '/') + 1;
-			if (strcmp(base, ".") != 0 && strcmp(base, "..") != 0)
+			if (strcmp(base, ".") != 0 && strcmp(base, "..") != 0 &&
+			    !is_given(given, g.gl_pathv[i]))
 				path_remove(g.gl_pathv[i], NULL);
 		}
 	globfree(&g);
@@ -306,24 +335,16 @@ static int write_text(const char *path, const char *text, struct err *err)
 	return 0;
 }
 
-static bool file_given(const struct recipe *r, const char *path)
-{
-	for (size_t i = 0; i < r->v->n_files; i++)
-		if (strcmp(r->v->files[i].path, path) == 0)
-			return true;
-	return false;
-}
-
 static int neutralize_fn(void *arg, struct err *err)
 {
-	const struct recipe *r = arg;
+	const struct given *g = arg;
+	struct stat st;
 	/* Keys and ids are a VM's own; the guest agent makes them. */
 	static const char *const all[] = {"/dev/*",
 					  "/proc/*",
 					  "/sys/*",
 					  "/run/*",
 					  "/tmp/*",
-					  "/var/tmp/*",
 					  "/etc/ssh/ssh_host_*",
 					  "/var/lib/systemd/random-seed",
 					  "/var/lib/dbus/machine-id",
@@ -339,12 +360,15 @@ static int neutralize_fn(void *arg, struct err *err)
 					  "/etc/apt/apt.conf.d/99mmdebstrap",
 					  "/var/lib/apt/extended_states.*"};
 	for (size_t i = 0; i < ARRAY_SIZE(all); i++)
-		remove_glob(all[i]);
-	for (size_t i = 0; i < ARRAY_SIZE(apt) && r->v->base == VSE_BASE_DISTRO; i++)
-		remove_glob(apt[i]);
+		remove_glob(g, all[i]);
+	/* A step may have made it a link: to /tmp, or to what must stay. */
+	if (lstat("/var/tmp", &st) == 0 && S_ISDIR(st.st_mode))
+		remove_glob(g, "/var/tmp/*");
+	for (size_t i = 0; i < ARRAY_SIZE(apt) && g->r->v->base == VSE_BASE_DISTRO; i++)
+		remove_glob(g, apt[i]);
 	if (path_mkdirs("/etc", 0755, err) < 0 || path_mkdirs("/root", 0700, err) < 0 ||
-	    (!file_given(r, "/etc/hostname") && write_text("/etc/hostname", "vse\n", err) < 0) ||
-	    (!file_given(r, "/etc/resolv.conf") && write_text("/etc/resolv.conf", "", err) < 0))
+	    (!is_given(g, "/etc/hostname") && write_text("/etc/hostname", "vse\n", err) < 0) ||
+	    (!is_given(g, "/etc/resolv.conf") && write_text("/etc/resolv.conf", "", err) < 0))
 		return -1;
 	if (path_exists("/etc/machine-id"))
 		return write_text("/etc/machine-id", "", err);
@@ -353,7 +377,17 @@ static int neutralize_fn(void *arg, struct err *err)
 
 int rootfs_neutralize(const char *root, const struct recipe *r, struct err *err)
 {
-	if (rootfs_inside(root, neutralize_fn, (void *)r, err) < 0)
-		return err_prefix(err, "root: ");
-	return 0;
+	struct given g = {r, xcalloc(r->v->n_files + 1, sizeof(int))};
+	for (size_t i = 0; i < r->v->n_files; i++)
+		g.folder[i] = r->v->files[i].source
+				      ? open(r->v->files[i].source, O_PATH | O_DIRECTORY | O_CLOEXEC)
+				      : -1;
+	/* A step may have put a link in place of a folder that is emptied now. */
+	int code = rootfs_folders(root, err);
+	if (code == 0 && rootfs_inside(root, neutralize_fn, &g, err) < 0)
+		code = err_prefix(err, "root: ");
+	for (size_t i = 0; i < r->v->n_files; i++)
+		cleanup_close(&g.folder[i]);
+	free(g.folder);
+	return code;
 }

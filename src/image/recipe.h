@@ -19,7 +19,7 @@
 #include "spec/vse.h"
 
 /* Raised when the same input would give another image. */
-#define IMAGE_FORMAT 3
+#define IMAGE_FORMAT 4
 
 struct recipe {
 	const struct vse *v; /* borrowed */

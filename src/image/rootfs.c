@@ -261,6 +261,14 @@ static int check_shell(const char *root, const struct recipe *r, struct err *err
 	return 0;
 }
 
+int rootfs_folders(const char *root, struct err *err)
+{
+	if (make_folder(root, "dev", 0755, err) < 0 || make_folder(root, "proc", 0555, err) < 0 ||
+	    make_folder(root, "sys", 0555, err) < 0 || make_folder(root, "run", 0755, err) < 0)
+		return -1;
+	return make_folder(root, "tmp", 01777, err);
+}
+
 int rootfs_check(const char *root, const struct recipe *r, struct err *err)
 {
 	_cleanup_free_ char *usr = path_join(root, "usr"), *bin = path_join(root, "bin"),
@@ -268,9 +276,5 @@ int rootfs_check(const char *root, const struct recipe *r, struct err *err)
 	if (!path_exists(usr) && !path_exists(bin) && !path_exists(sbin))
 		return err_set(err,
 			       EINVAL, "base: no root file system: there is no bin, sbin or usr at its top");
-	if (make_folder(root, "dev", 0755, err) < 0 || make_folder(root, "proc", 0555, err) < 0 ||
-	    make_folder(root, "sys", 0555, err) < 0 || make_folder(root, "run", 0755, err) < 0 ||
-	    make_folder(root, "tmp", 01777, err) < 0)
-		return -1;
-	return check_shell(root, r, err);
+	return rootfs_folders(root, err) < 0 ? -1 : check_shell(root, r, err);
 }

@@ -26,7 +26,9 @@ int rootfs_lib(const char *root, char **ret, struct err *err);
 /* Unpacks an archive (fd at its start; borrowed) with our tar filter before the tar program. */
 int rootfs_unpack(const char *root, int fd, struct recipe *r, struct sandbox_self *self,
 		  struct err *err);
-/* Mount points, a known shell, the right architecture. */
+/* The folders that others are mounted on are there and are folders. */
+int rootfs_folders(const char *root, struct err *err);
+/* Those, a known shell, the right architecture. */
 int rootfs_check(const char *root, const struct recipe *r, struct err *err);
 int rootfs_files(const char *root, const struct recipe *r, struct err *err);
 int rootfs_steps(const char *root, struct recipe *r, struct sandbox_self *self, struct err *err);

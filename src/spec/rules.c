@@ -180,7 +180,11 @@ int rule_package(const char *s, struct err *err)
 
 int rule_guest_path(const char *s, struct err *err)
 {
-	static const char *const hidden[] = {"/proc", "/sys", "/dev", "/run"};
+	static const struct {
+		const char *dir, *why;
+	} hidden[] = {{"/proc", "made anew at each start"}, {"/sys", "made anew at each start"},
+		      {"/dev", "made anew at each start"},  {"/run", "made anew at each start"},
+		      {"/tmp", "emptied in every image"},   {"/var/tmp", "emptied in every image"}};
 	if (*s != '/')
 		return bad(err, s, "is not an absolute path");
 	if (strlen(s) > 1024)
@@ -199,9 +203,9 @@ int rule_guest_path(const char *s, struct err *err)
 		p += n;
 	}
 	for (size_t i = 0; i < ARRAY_SIZE(hidden); i++) {
-		size_t n = strlen(hidden[i]);
-		if (strncmp(s, hidden[i], n) == 0 && (s[n] == '/' || !s[n]))
-			return bad(err, s, "is below %s, which is made anew at each start", hidden[i]);
+		size_t n = strlen(hidden[i].dir);
+		if (strncmp(s, hidden[i].dir, n) == 0 && (s[n] == '/' || !s[n]))
+			return bad(err, s, "is below %s, which is %s", hidden[i].dir, hidden[i].why);
 	}
 	return 0;
 }

@@ -274,7 +274,7 @@ static const struct spec_field file_fields[] = {
 	 .required = true,
 	 .set = set_file_path,
 	 .allowed = "an absolute path such as /etc/motd, without '.' and '..', not below /proc, "
-		    "/sys, /dev or /run",
+		    "/sys, /dev, /run, /tmp or /var/tmp",
 	 .help = "where the file goes in the image"},
 	{.name = "content", .either = 'c', .set = set_file_content, .allowed = "text", .help = "what the file holds"},
 	{.name = "source",

@@ -93,6 +93,40 @@ test_expect_success 'a link in a folder does not lead a file out of the root' '
 	{ vse build -q evil.yaml || :; } && test -z "$(ls victim)"
 '
 
+test_expect_success 'a folder goes into a link to a folder that the base has' '
+	make_root linkroot && mkdir -p linkroot/opt linkroot/var/real && ln -s /var/real linkroot/opt/lib &&
+	mkdir -p optsource/lib && echo through >optsource/lib/f &&
+	make_vse linked "dir:$PWD/linkroot" <<-EOF &&
+	files: [{path: /opt, source: $PWD/optsource}]
+	EOF
+	dir=$(image_of linked.yaml) && test "$(unsquashfs -cat "$dir/root.squashfs" var/real/f)" = through
+'
+test_expect_success 'what the VSE gives is kept where the rest is removed' '
+	mkdir -p sshsource && echo key >sshsource/ssh_host_given && mkdir -p linkroot/etc/ssh &&
+	: >linkroot/etc/ssh/ssh_host_base && make_vse kept "dir:$PWD/linkroot" <<-EOF &&
+	files:
+	  - {path: /etc/ssh/ssh_host_inline, content: key}
+	  - {path: /etc/ssh, source: $PWD/sshsource}
+	EOF
+	dir=$(image_of kept.yaml) && unsquashfs -ll "$dir/root.squashfs" >list && grep "ssh_host_inline$" list &&
+	grep "ssh_host_given$" list && ! grep ssh_host_base list
+'
+test_expect_success 'a step that makes /tmp and /var/tmp links empties nothing else' '
+	cp /bin/ln /bin/rmdir linkroot/bin/ && make_vse tmplink "dir:$PWD/linkroot" <<-EOF &&
+	build: ["rmdir /tmp && ln -s /etc /tmp && ln -s /opt /var/tmp"]
+	EOF
+	dir=$(image_of tmplink.yaml) && test "$(unsquashfs -cat "$dir/root.squashfs" etc/file)" = one &&
+	unsquashfs -ll "$dir/root.squashfs" >list && grep "^drwxrwxrwt .*/tmp$" list && grep "/opt/lib ->" list
+'
+test_expect_success 'a pipe in the base or as a source is not waited for' '
+	make_root piped && mkdir -p piped/var/lib/dpkg && mkfifo piped/var/lib/dpkg/status piped/bin/pipe &&
+	make_vse piped "dir:$PWD/piped" </dev/null && timeout 120 vse build -q piped.yaml &&
+	make_vse source "dir:$PWD/piped" <<-EOF &&
+	files: [{path: /etc/x, source: $PWD/piped/bin/pipe}]
+	EOF
+	test_must_fail timeout 120 vse build -q source.yaml 2>err && cat err && grep "pipe" err
+'
+
 test_expect_success 'a failing step: its number, text, exit code and last words' '
 	make_vse step "dir:$PWD/root" <<-EOF &&
 	build:
