@@ -371,7 +371,7 @@ static int build_locked(struct recipe *r, const char *store, const struct image_
 	return image_load(dir, ret, err);
 }
 
-/* In the user's store, then the site's. */
+/* In the user's store (which may be NULL), then the site's. */
 static int find_input(const char *store, const char *key, struct image **ret, struct err *err)
 {
 	_cleanup_free_ char *site = store_site(), *id = NULL;
@@ -407,7 +407,7 @@ int image_find(const struct vse *v, const struct image_build_options *o, struct 
 	_cleanup_free_ char *store = NULL;
 	_cleanup_(cleanup_recipe) struct recipe *r = NULL;
 	struct image *i = NULL;
-	if (store_open(o ? o->store : NULL, &store, err) < 0 || recipe_make(v, &r, err) < 0 ||
+	if (store_look(o ? o->store : NULL, &store, err) < 0 || recipe_make(v, &r, err) < 0 ||
 	    find_input(store, r->key, &i, err) < 0)
 		return -1;
 	return with_initrd(store, i, o, ret, err);
@@ -430,9 +430,12 @@ int image_build(const struct vse *v, const struct image_build_options *options, 
 	_cleanup_close_ int lock = -1;
 	struct image *i = NULL;
 	bool cached = true;
-	if (store_open(o->store, &store, err) < 0 || recipe_make(v, &r, err) < 0)
+	if (store_look(o->store, &store, err) < 0 || recipe_make(v, &r, err) < 0)
 		return -1;
 	if (o->rebuild || find_input(store, r->key, &i, NULL) < 0) {
+		free(TAKE_PTR(store));
+		if (store_open(o->store, &store, err) < 0)
+			return -1;
 		store_sweep(store);
 		if (store_lock(store, r->key, told_waiting, (void *)o, &lock, err) < 0)
 			return -1;

@@ -56,10 +56,11 @@ int image_list(const char *store, struct image ***ret, size_t *ret_n, struct err
 {
 	_cleanup_free_ char *own = NULL, *site = store_site();
 	struct list l = {0};
-	if (store_open(store, &own, err) < 0)
+	if (store_look(store, &own, err) < 0)
 		return -1;
-	list_add(&l, own);
-	if (site && strcmp(site, own) != 0)
+	if (own)
+		list_add(&l, own);
+	if (site && (!own || strcmp(site, own) != 0))
 		list_add(&l, site);
 	if (l.n)
 		qsort(l.v, l.n, sizeof(*l.v), newest_first);
@@ -98,7 +99,7 @@ int image_open(const char *store, const char *ref, struct image **ret, struct er
 	_cleanup_free_ struct image **v = NULL;
 	_cleanup_free_ char *own = NULL;
 	size_t n = 0, at = 0;
-	if (store_open(store, &own, err) < 0 || image_list(own, &v, &n, err) < 0)
+	if (store_look(store, &own, err) < 0 || image_list(store, &v, &n, err) < 0)
 		return -1;
 	int code = pick(v, n, ref, &at, err);
 	for (size_t i = 0; i < n; i++)
@@ -135,10 +136,10 @@ static uint64_t tree_size(const char *path)
 int image_remove(const char *store, const struct image *i, struct err *err)
 {
 	_cleanup_free_ char *own = NULL;
-	if (store_open(store, &own, err) < 0)
+	if (store_look(store, &own, err) < 0)
 		return -1;
-	_cleanup_free_ char *expect = xasprintf("%s/images/%s", own, i->id);
-	if (strcmp(expect, i->dir) != 0)
+	_cleanup_free_ char *expect = own ? xasprintf("%s/images/%s", own, i->id) : NULL;
+	if (!expect || strcmp(expect, i->dir) != 0)
 		return err_set(err, EROFS, "image %.12s: belongs to the site's store %s, not to yours",
 			       i->id, i->dir);
 	return store_drop_image(own, i->id, err);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "image/manifest.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -11,12 +12,15 @@
 #include "base/alloc.h"
 #include "base/log.h"
 #include "base/path.h"
+#include "base/rundir.h"
+#include "base/time.h"
 #include "image/cpio.h"
 #include "image/digest.h"
 #include "image/store.h"
 
 #define MANIFEST_MAX (16u << 20)
 #define GUEST_MAX (16u << 20)
+#define RUN_INITRD_S 3600u /* from being made to being held is a matter of seconds */
 
 /* --- writing --- */
 
@@ -317,10 +321,13 @@ static void compose(struct buf *out, const void *guest, size_t len)
 
 /* No name until it is whole, so that a kill leaves nothing; where the file system cannot do that, a
  * name in tmp/. */
-static int write_whole(const char *store, const char *path, const struct buf *b, struct err *err)
+static int write_whole(const char *store, const char *dir, const char *path, const struct buf *b,
+		       struct err *err)
 {
-	_cleanup_free_ char *dir = path_join(store, "initrd"), *tmp = NULL;
+	_cleanup_free_ char *tmp = NULL;
 	_cleanup_close_ int fd = open(dir, O_TMPFILE | O_WRONLY | O_CLOEXEC, 0600);
+	if (fd < 0 && !store)
+		return path_write(path, buf_head(b), buf_len(b), 0600, err);
 	if (fd < 0) {
 		tmp = store_temp(store);
 		fd = open(tmp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
@@ -335,6 +342,45 @@ static int write_whole(const char *store, const char *path, const struct buf *b,
 		if (code != EEXIST) /* another process was first */
 			return err_errno(err, code, "write %s", path);
 	}
+	return 0;
+}
+
+/* Nobody collects there but who comes next. */
+static void sweep_initrds(const char *dir)
+{
+	uint64_t now = time_wall_ns() / 1000000000u;
+	DIR *d = opendir(dir);
+	struct dirent *e;
+	while (d && (e = readdir(d))) {
+		_cleanup_free_ char *p = path_join(dir, e->d_name);
+		_cleanup_close_ int lock = -1;
+		struct stat st;
+		if (lstat(p, &st) == 0 && S_ISREG(st.st_mode) &&
+		    (uint64_t)st.st_mtime + RUN_INITRD_S < now &&
+		    store_lock_idle(p, "initramfs", &lock, NULL) == 0)
+			unlink(p);
+	}
+	if (d)
+		closedir(d);
+}
+
+/* *store becomes NULL where it cannot be written. */
+static int initrd_folder(const char **store, const char *name, char **ret, struct err *err)
+{
+	_cleanup_free_ char *own = *store ? path_join(*store, "initrd") : NULL,
+			    *there = own ? path_join(own, name) : NULL, *base = NULL;
+	if (own && (path_exists(there) || access(own, W_OK) == 0)) {
+		*ret = TAKE_PTR(own);
+		return 0;
+	}
+	if (rundir_base(&base, err) < 0)
+		return -1;
+	_cleanup_free_ char *dir = path_join(base, ".initrd");
+	if (path_mkdirs(dir, 0700, err) < 0)
+		return -1;
+	sweep_initrds(dir);
+	*store = NULL;
+	*ret = TAKE_PTR(dir);
 	return 0;
 }
 
@@ -353,13 +399,16 @@ int image_initrd(const char *store, struct image *i, const char *given, struct e
 	_cleanup_digest_ struct digest *d = digest_new();
 	digest_add(d, data, len);
 	digest_hex(d, hex);
-	_cleanup_free_ char *path = xasprintf("%s/initrd/%s-%.16s", store, i->id, hex);
+	_cleanup_free_ char *name = xasprintf("%s-%.16s", i->id, hex), *dir = NULL;
+	if (initrd_folder(&store, name, &dir, err) < 0)
+		return -1;
+	_cleanup_free_ char *path = path_join(dir, name);
 	if (!path_exists(path)) {
 		compose(&b, data, len);
 		if (path_read(mod_path, 256u << 20, &mods, &mods_len, err) < 0)
 			return -1;
 		buf_add(&b, mods, mods_len);
-		if (write_whole(store, path, &b, err) < 0)
+		if (write_whole(store, dir, path, &b, err) < 0)
 			return -1;
 	} else {
 		utime(path, NULL); /* in use: not for gc */

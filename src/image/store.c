@@ -19,27 +19,32 @@
 
 #define FOREIGN_S (2u * 86400)
 
-int image_store_path(char **ret, struct err *err)
+static int user_path(char **ret, struct err *err)
 {
 	const char *x = getenv("XDG_DATA_HOME"), *home = getenv("HOME");
-	_cleanup_free_ char *p = NULL;
 	if (x && x[0] == '/')
-		p = path_join(x, "vse");
+		*ret = path_join(x, "vse");
 	else if (home && home[0] == '/')
-		p = path_join(home, ".local/share/vse");
+		*ret = path_join(home, ".local/share/vse");
 	else
 		return err_set(err, ENOENT,
 			       "store: neither XDG_DATA_HOME nor HOME is set to an absolute path");
-	return store_open(p, ret, err);
+	return 0;
 }
 
-int store_open(const char *path, char **ret, struct err *err)
+int image_store_path(char **ret, struct err *err)
+{
+	return store_open(NULL, ret, err);
+}
+
+int store_open(const char *given, char **ret, struct err *err)
 {
 	static const char *const dirs[] = {"images", "initrd",     "inputs", "locks",
 					   "tmp",    "cache/debs", "logs"};
-	if (!path)
-		return image_store_path(ret, err);
+	_cleanup_free_ char *path = given ? xstrdup(given) : NULL;
 	struct err e = ERR_INIT;
+	if (!path && user_path(&path, err) < 0)
+		return -1;
 	if (path_mkdirs(path, 0700, &e) < 0)
 		return err_set(err, e.code,
 			       "store: %s: set XDG_DATA_HOME to a folder that can be written", e.text);
@@ -53,6 +58,22 @@ int store_open(const char *path, char **ret, struct err *err)
 	if (!real)
 		return err_errno(err, errno, "store: %s", path);
 	*ret = real;
+	return 0;
+}
+
+int store_look(const char *given, char **ret, struct err *err)
+{
+	_cleanup_free_ char *path = given ? xstrdup(given) : NULL, *real = NULL, *site = store_site();
+	struct err e = ERR_INIT;
+	if (store_open(given, ret, &e) == 0)
+		return 0;
+	if (path || user_path(&path, NULL) == 0) {
+		_cleanup_free_ char *images = path_join(path, "images");
+		real = path_exists(images) ? realpath(path, NULL) : NULL;
+	}
+	if (!real && !site)
+		return err_copy(err, &e);
+	*ret = TAKE_PTR(real);
 	return 0;
 }
 

@@ -25,6 +25,8 @@
 
 /* The store of this option (NULL: the user's), made if absent; malloc'ed. */
 int store_open(const char *path, char **ret, struct err *err);
+/* For reading: one that cannot be made or written will do. *ret is NULL where the user has none and the site has. */
+int store_look(const char *path, char **ret, struct err *err);
 /* The site's store, malloc'ed, or NULL where there is none. */
 char *store_site(void);
 /* A new name below tmp/, not made; malloc'ed. */
@@ -57,8 +59,8 @@ int store_drop_image(const char *store, const char *id, struct err *err);
 int image_load(const char *dir, struct image **ret, struct err *err);
 /* Reads all of it: EINVAL where a file is not what the manifest says. */
 int image_verify(const struct image *i, struct err *err);
-/* Sets i->initrd, writing it when it is not there. guest: path of vse-guest, or NULL: beside this
- * program. */
+/* Sets i->initrd, writing it when it is not there: into this store, or where that cannot be written (or is NULL) into
+ * .initrd of the run directory. guest: path of vse-guest, or NULL: beside this program. */
 int image_initrd(const char *store, struct image *i, const char *guest, struct err *err);
 
 #endif

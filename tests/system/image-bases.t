@@ -156,5 +156,15 @@ test_expect_success 'images are listed, shown, removed and collected' '
 	test_expect_code 1 vse image show nosuch && vse image rm twin daemon && vse images >list && ! grep twin list &&
 	vse image gc --keep 0 | grep "^freed " && store_is_clean
 '
+test_expect_success 'a site image is found, shown and used without a home to write to' '
+	id=$(vse build -q dir.yaml) && : >nohome &&
+	(
+		export VSE_SITE_STORE="$XDG_DATA_HOME/vse" XDG_DATA_HOME="$PWD/nohome/data" &&
+		vse images >list && grep "^dir " list && vse image show dir >/dev/null &&
+		test "$(vse build -q dir.yaml)" = "$id" &&
+		vse build --json dir.yaml >json && grep "\"initrd\": \"$XDG_RUNTIME_DIR/vse/.initrd/" json &&
+		test_must_fail vse build --rebuild dir.yaml 2>err && one_line err && grep XDG_DATA_HOME err
+	) && rm -r "$XDG_RUNTIME_DIR/vse/.initrd"
+'
 test_nothing_left
 test_done

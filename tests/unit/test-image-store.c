@@ -284,6 +284,42 @@ static void test_site(void)
 	unsetenv("VSE_SITE_STORE");
 }
 
+/* A home that cannot be written, or is not there: here, one that is a file. */
+static void test_no_home(void)
+{
+	struct image *i = NULL, **v = NULL;
+	struct err e = ERR_INIT;
+	size_t n = 0;
+	int fd = -1;
+	_cleanup_free_ char *none = path_join(top, "guest/home/vse"), *guest = path_join(top, "guest"),
+			    *run = path_join(top, "run"), *other = path_join(top, "run/vse/.initrd/old");
+	ok(image_list(none, &v, &n, &e) < 0 && e.code == ENOTDIR, "no store at all: %s", e.text);
+	setenv("VSE_SITE_STORE", store, 1);
+	setenv("XDG_RUNTIME_DIR", run, 1);
+	path_mkdirs(run, 0700, NULL);
+	ok(image_list(none, &v, &n, &e) == 0 && n > 0, "the site's images are listed %s", e.text);
+	for (size_t k = 0; k < n; k++)
+		image_destroy(v[k]);
+	free(v);
+	if (!ok(image_open(none, "site-one", &i, &e) == 0, "one is opened %s", e.text))
+		return;
+	ok(image_remove(none, i, &e) < 0 && e.code == EROFS, "not removed: %s", e.text);
+	ok(image_initrd(NULL, i, guest, &e) == 0 && strncmp(i->initrd, run, strlen(run)) == 0 &&
+		   path_exists(i->initrd),
+	   "its initramfs goes to the run directory %s", e.text);
+	is_int(image_hold(i, &fd, &e), 0, "hold");
+	text_file(run, "vse/.initrd/old", "x");
+	age(other, 90000);
+	age(i->initrd, 90000);
+	_cleanup_free_ char *first = xstrdup(i->initrd);
+	text_file(top, "guest", "another agent");
+	ok(image_initrd(NULL, i, guest, &e) == 0 && strcmp(first, i->initrd) != 0, "another one");
+	ok(path_exists(first) && !path_exists(other), "old ones go, but for the one in use");
+	close(fd);
+	image_destroy(i);
+	setenv("VSE_SITE_STORE", "", 1);
+}
+
 static void test_sweep(void)
 {
 	_cleanup_free_ char *mine = store_temp(store), *node = xstrdup(strrchr(mine, '/') + 1);
@@ -449,6 +485,7 @@ int main(void)
 	test_damage();
 	test_superseded();
 	test_site();
+	test_no_home();
 	test_sweep();
 	test_lock();
 	test_tree();
