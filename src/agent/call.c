@@ -80,7 +80,8 @@ void call_fail(struct call *call, const struct err *err)
 
 void call_event(struct call *call, json_t *j)
 {
-	send_json(call->conn, call->id, j);
+	if (j) /* an event that cannot be told is no reason to end the call */
+		send_json(call->conn, call->id, j);
 }
 
 void call_data(struct call *call, uint32_t rank, int fd, const char *p, size_t n, bool eof)

@@ -7,6 +7,7 @@
 
 #include "base/alloc.h"
 #include "base/path.h"
+#include "base/text.h"
 #include "base/time.h"
 #include "cluster/setup.h"
 #include "net/switch.h"
@@ -373,11 +374,12 @@ static json_t *vm_status(struct cluster *c, struct vm *vm)
 {
 	struct hv_stats st = {0};
 	char ip[16];
+	_cleanup_free_ char *reason = text_cleaned(vm_reason(vm)); /* the guest's words may be in it */
 	vm_stats(vm, &st, NULL);
 	address_ipv4_text(address_ipv4(&c->spec.subnet, vm_rank(vm)), ip);
 	return json_pack("{s:i, s:s, s:s, s:s, s:s*, s:I, s:I, s:I, s:I, s:i}", "rank",
 			 (int)vm_rank(vm), "name", vm_name(vm), "state",
-			 vm_state_name(vm_get_state(vm)), "reason", vm_reason(vm), "address",
+			 vm_state_name(vm_get_state(vm)), "reason", reason, "address",
 			 c->net ? ip : NULL, "uptime_ms", (json_int_t)vm_uptime_ms(vm), "ready_ms",
 			 (json_int_t)vm_ready_ms(vm), "memory_used", (json_int_t)st.rss, "cpu_ms",
 			 (json_int_t)st.cpu_ms, "pid", (int)st.pid);

@@ -4,6 +4,7 @@
 #include <stdarg.h>
 
 #include "base/alloc.h"
+#include "base/text.h"
 #include "base/time.h"
 
 void events_add(struct events *v, uint32_t rank, const char *kind, const char *fmt, ...)
@@ -14,6 +15,7 @@ void events_add(struct events *v, uint32_t rank, const char *kind, const char *f
 	va_start(ap, fmt);
 	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
+	text_clean(text); /* a guest has a say in it */
 	free(e->text);
 	*e = (struct event){.wall_ns = time_wall_ns(), .rank = rank, .kind = kind, .text = xstrdup(text)};
 	if (v->on_event)

@@ -5,6 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/alloc.h"
+#include "base/text.h"
+
 int message_write(struct buf *out, uint32_t id, uint32_t rank, const json_t *j, struct err *err)
 {
 	_cleanup_free_ char *text = json_dumps(j, JSON_COMPACT);
@@ -40,11 +43,9 @@ json_t *message_read(const struct frame *f, struct err *err)
 
 json_t *message_error(const struct err *err)
 {
-	json_t *j = json_pack("{s:b, s:i, s:s}", "ok", 0, "code", err->code, "error", err->text);
-	/* A text that is not UTF-8 (a file name in it) is no JSON string: tell at least the code. */
-	return j ? j
-		 : json_pack("{s:b, s:i, s:s}", "ok", 0, "code", err->code, "error",
-			     strerror(err->code));
+	/* A file name, a guest's own words, a character cut in two: none may cost the cause. */
+	_cleanup_free_ char *text = text_cleaned(err->text);
+	return json_pack("{s:b, s:i, s:s}", "ok", 0, "code", err->code, "error", text);
 }
 
 int message_is_error(const json_t *j, struct err *err)
@@ -53,8 +54,11 @@ int message_is_error(const json_t *j, struct err *err)
 	if (!ok || !json_is_false(ok))
 		return 0;
 	const char *text = json_string_value(json_object_get(j, "error"));
-	return err_set(err, (int)json_integer_value(json_object_get(j, "code")), "%s",
-		       text ? text : "no reason given");
+	err_set(err, (int)json_integer_value(json_object_get(j, "code")), "%s",
+		text ? text : "no reason given");
+	if (err)
+		text_clean(err->text);
+	return -1;
 }
 
 int message_str(const json_t *j, const char *key, const char **ret, struct err *err)

@@ -22,7 +22,7 @@ static inline void cleanup_json(json_t **j)
 int message_write(struct buf *out, uint32_t id, uint32_t rank, const json_t *j, struct err *err);
 /* The JSON object in a frame: new reference, or NULL with EPROTO. Duplicate keys are refused. */
 json_t *message_read(const struct frame *f, struct err *err);
-/* {"ok": false, ...} from an error, and an error from that. */
+/* {"ok": false, ...} from an error, and an error from that; the text is made clean (base/text.h) both times. */
 json_t *message_error(const struct err *err);
 int message_is_error(const json_t *j, struct err *err); /* 0: it is not one */
 

@@ -66,6 +66,32 @@ static void test_errors(void)
 	   "a text that is no UTF-8 keeps at least the code");
 }
 
+/* Such texts once lost the cause, or reached a terminal as they were. */
+static void test_texts_of_errors(void)
+{
+	struct err err = ERR_INIT, got = ERR_INIT;
+	err_set(&err, ENOENT, "file '\xff\xfe' in \x1b[2J\nhere");
+	_cleanup_json_ json_t *j = message_error(&err);
+	ok(message_is_error(j, &got) < 0 && got.code == ENOENT,
+	   "an error that is no UTF-8 is told");
+	is_str(got.text,
+	       "file '?"
+	       "?' in ?[2J here",
+	       "with all of it that can be shown");
+	char text[600];
+	memset(text, 'x', sizeof(text));
+	memcpy(text + ERR_TEXT_MAX - 2, "\xc3\xa4", 3); /* cut between its two bytes */
+	err_set(&err, EIO, "%s", text);
+	_cleanup_json_ json_t *cut = message_error(&err);
+	ok(message_is_error(cut, &got) < 0 && strncmp(got.text, "xxx", 3) == 0,
+	   "one that was cut inside a character too");
+	_cleanup_json_ json_t *raw = json_pack("{s:b, s:i, s:s}", "ok", 0, "code", EIO, "error",
+					       "\x1b]0;title\x07");
+	message_is_error(raw, &got);
+	is_str(got.text, "?]0;title?", "the reader does not trust the writer");
+	ok(message_is_error(raw, NULL) < 0, "who does not ask for the text gets none");
+}
+
 static void test_members(void)
 {
 	struct err err = ERR_INIT;
@@ -91,6 +117,7 @@ int main(void)
 	test_refused();
 	test_large();
 	test_errors();
+	test_texts_of_errors();
 	test_members();
 	return done();
 }
