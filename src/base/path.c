@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -191,12 +192,20 @@ char *path_find_program(const char *name)
 	}
 }
 
+/* Another program may have made the descriptor non-blocking: it is shared with whoever else has it open. */
+static int wait_writable(int fd)
+{
+	struct pollfd p = {.fd = fd, .events = POLLOUT};
+	int n = poll(&p, 1, -1);
+	return n < 0 && errno != EINTR ? -1 : 0;
+}
+
 int fd_write_all(int fd, const void *data, size_t len)
 {
 	const char *p = data;
 	while (len) {
 		ssize_t n = write(fd, p, len);
-		if (n < 0 && errno == EINTR)
+		if (n < 0 && (errno == EINTR || (errno == EAGAIN && wait_writable(fd) == 0)))
 			continue;
 		if (n < 0)
 			return -1;

@@ -26,7 +26,7 @@ bool path_exists(const char *path); /* follows links */
 char *path_self_dir(void);
 /* The program's full path as execvp would find it, malloc'ed, or NULL. `name` with a slash is taken as is. */
 char *path_find_program(const char *name);
-/* write(2) until all is out; retries EINTR. 0 or -1 with errno. */
+/* write(2) until all is out; retries EINTR, and waits where a non-blocking descriptor is full. 0 or -1 with errno. */
 int fd_write_all(int fd, const void *data, size_t len);
 /* read(2) until `len` bytes or the end; gives the count or -1 with errno. */
 ssize_t fd_read_full(int fd, void *data, size_t len);

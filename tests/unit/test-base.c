@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 
 #include "base/alloc.h"
 #include "base/buf.h"
@@ -167,6 +169,27 @@ static void test_strvec(void)
 	ok(v.v[3] == NULL, "closed");
 }
 
+/* A terminal or pipe may be non-blocking by another program's doing. */
+static void test_write_nonblocking(void)
+{
+	enum { TOTAL = 1 << 20 };
+	_cleanup_free_ char *data = xcalloc(1, TOTAL);
+	int p[2], status = -1;
+	if (pipe2(p, O_CLOEXEC) < 0)
+		return;
+	fcntl(p[1], F_SETFL, O_NONBLOCK);
+	pid_t child = fork();
+	if (child == 0) {
+		close(p[1]);
+		_exit(fd_read_full(p[0], data, TOTAL) != TOTAL);
+	}
+	close(p[0]);
+	signal(SIGPIPE, SIG_IGN);
+	ok(fd_write_all(p[1], data, TOTAL) == 0, "a full pipe that does not block is waited for");
+	close(p[1]);
+	ok(waitpid(child, &status, 0) == child && status == 0, "and all of it comes out");
+}
+
 int main(void)
 {
 	test_err();
@@ -174,6 +197,7 @@ int main(void)
 	test_rankset();
 	test_size();
 	test_path();
+	test_write_nonblocking();
 	test_proc();
 	test_strvec();
 	return done();
