@@ -152,13 +152,18 @@ const struct call_ops service_down_ops = {.on_end = on_down_end};
 int service_down(struct call *call, const json_t *req, struct err *err)
 {
 	struct agent *a = call->agent;
-	if (a->n_ending == ARRAY_SIZE(a->ending))
-		return err_set(err, EBUSY, "the cluster is being ended already");
-	a->ending[a->n_ending++] = call;
-	call->ops = &service_down_ops;
+	size_t slot = 0;
+	/* First of all: who cannot wait for the end may still ask for it. */
 	if (a->cluster)
 		cluster_down(a->cluster, json_is_true(json_object_get(req, "graceful")));
 	else
 		agent_end(a); /* its cluster could not be made */
+	while (slot < a->n_ending && a->ending[slot])
+		slot++;
+	if (slot == ARRAY_SIZE(a->ending))
+		return err_set(err, EBUSY, "the cluster is being ended already");
+	a->ending[slot] = call;
+	a->n_ending = MAX(a->n_ending, slot + 1);
+	call->ops = &service_down_ops;
 	return 0;
 }
