@@ -262,8 +262,11 @@ struct log {
 static void progress(void *arg, const char *step, unsigned done, unsigned total, const char *text)
 {
 	struct log *l = arg;
-	if (buf_len(&l->text) < LOG_MAX)
-		buf_addf(&l->text, "%s: %s\n", step, text);
+	_cleanup_free_ char *line = xasprintf("%s: %s\n", step, text);
+	size_t n = strlen(line), have = buf_len(&l->text);
+	bool again = have >= n && memcmp(buf_head(&l->text) + have - n, line, n) == 0;
+	if (have < LOG_MAX && !again)
+		buf_adds(&l->text, line);
 	if (strcmp(step, "output") != 0 && l->o->progress)
 		l->o->progress(l->o->progress_arg, step, done, total, text);
 }
@@ -407,7 +410,7 @@ int image_find(const struct vse *v, const struct image_build_options *o, struct 
 	_cleanup_free_ char *store = NULL;
 	_cleanup_(cleanup_recipe) struct recipe *r = NULL;
 	struct image *i = NULL;
-	if (store_look(o ? o->store : NULL, &store, err) < 0 || recipe_make(v, &r, err) < 0 ||
+	if (store_look(o ? o->store : NULL, &store, err) < 0 || recipe_make(v, store, &r, err) < 0 ||
 	    find_input(store, r->key, &i, err) < 0)
 		return -1;
 	return with_initrd(store, i, o, ret, err);
@@ -430,12 +433,15 @@ int image_build(const struct vse *v, const struct image_build_options *options, 
 	_cleanup_close_ int lock = -1;
 	struct image *i = NULL;
 	bool cached = true;
-	if (store_look(o->store, &store, err) < 0 || recipe_make(v, &r, err) < 0)
+	if (store_look(o->store, &store, err) < 0 || recipe_make(v, store, &r, err) < 0)
 		return -1;
 	if (o->rebuild || find_input(store, r->key, &i, NULL) < 0) {
 		free(TAKE_PTR(store));
 		if (store_open(o->store, &store, err) < 0)
 			return -1;
+		if (r->base_unknown && o->progress)
+			o->progress(o->progress_arg, "base", 0, 0,
+				    "has folders that cannot be read: built anew each time");
 		store_sweep(store);
 		if (store_lock(store, r->key, told_waiting, (void *)o, &lock, err) < 0)
 			return -1;

@@ -21,6 +21,7 @@
 #include "image/run.h"
 #include "image/subid.h"
 
+#define TELL_MS 1000
 #define REMOVE_TRIES 100
 #define REMOVE_PAUSE_NS 20000000
 
@@ -266,10 +267,17 @@ static void keeper_main(struct keeper *k)
 static int take_messages(struct sandbox *s, image_progress_fn *progress, void *arg, char *result,
 			 struct err *err)
 {
-	struct say m;
+	struct say m, last = {0};
 	bool failed = false;
 	struct err e = ERR_INIT;
 	for (;;) {
+		/* A step that is long in coming tells again where it stands, so that the time goes on. */
+		struct pollfd p = {.fd = s->fd, .events = POLLIN};
+		if (poll(&p, 1, TELL_MS) == 0) {
+			if (last.step[0] && progress)
+				progress(arg, last.step, last.done, last.total, last.err.text);
+			continue;
+		}
 		ssize_t n = recv(s->fd, &m, sizeof(m), 0);
 		if (n < 0 && errno == EINTR)
 			continue;
@@ -278,9 +286,13 @@ static int take_messages(struct sandbox *s, image_progress_fn *progress, void *a
 				      : err_set(err, ECHILD,
 						"build: the process that runs it was killed");
 		m.step[sizeof(m.step) - 1] = m.err.text[ERR_TEXT_MAX - 1] = '\0';
-		if (m.kind == SAY_PROGRESS && progress)
-			progress(arg, m.step, m.done, m.total, m.err.text);
-		else if (m.kind == SAY_RESULT)
+		if (m.kind == SAY_PROGRESS) {
+			if (strcmp(m.step, "output") != 0)
+				last = m;
+			if (progress)
+				progress(arg, m.step, m.done, m.total, m.err.text);
+		}
+		if (m.kind == SAY_RESULT)
 			snprintf(result, SANDBOX_RESULT_MAX, "%.*s", SANDBOX_RESULT_MAX - 1, m.err.text);
 		else if (m.kind == SAY_ERROR && !failed) {
 			failed = true;
