@@ -261,9 +261,12 @@ void recipe_read_apt(struct recipe *r)
 
 void recipe_tar_folder(const struct recipe *r, struct strvec *argv, struct strvec *env)
 {
-	strvec_addv(argv, "tar", "-c", "-f", "-", "--format=gnu", "--numeric-owner",
-		    "--exclude=./dev/*", "--exclude=./proc/*", "--exclude=./sys/*",
-		    "--exclude=./run/*", "--exclude=./tmp/*", "-C", r->v->base_path, ".", NULL);
+	/* Only the pax format has extended attributes; of those we take what works in any guest. */
+	strvec_addv(argv, "tar", "-c", "-f", "-", "--format=posix",
+		    "--pax-option=delete=atime,delete=ctime", "--numeric-owner", "--xattrs",
+		    "--xattrs-include=security.capability", "--exclude=./dev/*",
+		    "--exclude=./proc/*", "--exclude=./sys/*", "--exclude=./run/*",
+		    "--exclude=./tmp/*", "-C", r->v->base_path, ".", NULL);
 	strvec_add(env, "LC_ALL=C");
 }
 

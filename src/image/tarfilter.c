@@ -29,9 +29,9 @@ enum {
 
 struct member {
 	unsigned char h[BLOCK];
-	struct buf held;   /* extension headers that belong to it, raw */
-	char *name, *link; /* from the extensions, or NULL */
-	bool has_size;
+	struct buf held;                   /* extension headers that belong to it, raw */
+	char *name, *link;                 /* from the extensions, or NULL */
+	bool has_size, root_uid, root_gid; /* a record named the owner who becomes root: it is left out */
 	uint64_t size;
 };
 
@@ -164,8 +164,29 @@ static void set(char **to, const char *p, size_t n)
 	*to = xstrndup(p, n);
 }
 
-/* "LEN KEY=VALUE\n", LEN counting all of it. */
-static int pax_records(struct member *m, const char *p, size_t n, struct err *err)
+static bool is_number(const char *p, size_t n, uint64_t want)
+{
+	char text[24];
+	return n == (size_t)snprintf(text, sizeof(text), "%llu", (unsigned long long)want) &&
+	       memcmp(p, text, n) == 0;
+}
+
+/* Is it an owner who becomes root? One that does not fit into the header's field has a record of its own. */
+static bool owner_record(struct copy *c, struct member *m, const char *key, size_t kn,
+			 const char *value, size_t vn)
+{
+	if (!c->f->map_owner || kn != 3 || (memcmp(key, "uid", 3) != 0 && memcmp(key, "gid", 3) != 0))
+		return false;
+	bool uid = key[0] == 'u';
+	if (!is_number(value, vn, uid ? c->f->uid : c->f->gid))
+		return false;
+	*(uid ? &m->root_uid : &m->root_gid) = true;
+	return true;
+}
+
+/* "LEN KEY=VALUE\n", LEN counting all of it. kept: those that are passed on. */
+static int pax_records(struct copy *c, struct member *m, const char *p, size_t n, struct buf *kept,
+		       struct err *err)
 {
 	while (n) {
 		size_t len = 0, i = 0;
@@ -193,9 +214,36 @@ static int pax_records(struct member *m, const char *p, size_t n, struct err *er
 				m->size = m->size * 10 + (uint64_t)(eq[1 + j] - '0');
 			}
 		}
+		if (!owner_record(c, m, key, kn, eq + 1, vn))
+			buf_add(kept, p, len);
 		p += len;
 		n -= len;
 	}
+	return 0;
+}
+
+static void seal(unsigned char *h)
+{
+	snprintf((char *)h + AT_SUM, 8, "%06llo", (unsigned long long)checksum(h));
+	h[AT_SUM + 7] = ' ';
+}
+
+static int pax_header(struct copy *c, struct member *m, const char *data, size_t size, struct err *err)
+{
+	static const char zero[BLOCK];
+	_cleanup_buf_ struct buf kept = BUF_INIT;
+	if (pax_records(c, m, data, size, &kept, err) < 0)
+		return -1;
+	size_t n = buf_len(&kept);
+	if (!n)
+		return 0;
+	if (n != size) {
+		snprintf((char *)m->h + AT_SIZE, 12, "%011o", (unsigned)n & (2 * EXTENSION_MAX - 1));
+		seal(m->h);
+	}
+	buf_add(&m->held, m->h, BLOCK);
+	buf_add(&m->held, buf_head(&kept), n);
+	buf_add(&m->held, zero, (BLOCK - n % BLOCK) % BLOCK);
 	return 0;
 }
 
@@ -215,10 +263,10 @@ static int extension(struct copy *c, struct member *m, char type, uint64_t size,
 	b[size] = '\0';
 	if (type == 'g') /* about the whole archive: nothing in it that a root file system needs */
 		return 0;
+	if (type == 'x')
+		return pax_header(c, m, b, (size_t)size, err);
 	buf_add(&m->held, m->h, BLOCK);
 	buf_add(&m->held, b, padded);
-	if (type == 'x')
-		return pax_records(m, b, (size_t)size, err);
 	set(type == 'L' ? &m->name : &m->link, b, strlen(b));
 	return 0;
 }
@@ -269,21 +317,20 @@ static bool wanted(struct copy *c, const struct member *m, char type)
 	return false;
 }
 
-static void to_root(unsigned char *field, uint32_t from)
+static void to_root(unsigned char *field, uint32_t from, bool anyway)
 {
 	uint64_t v;
-	if (number(field, 8, &v) && v == from)
+	if (anyway || (number(field, 8, &v) && v == from))
 		memcpy(field, "0000000", 8);
 }
 
-static void map_owner(struct copy *c, unsigned char *h)
+static void map_owner(struct copy *c, struct member *m)
 {
 	if (!c->f->map_owner)
 		return;
-	to_root(h + AT_UID, c->f->uid);
-	to_root(h + AT_GID, c->f->gid);
-	snprintf((char *)h + AT_SUM, 8, "%06llo", (unsigned long long)checksum(h));
-	h[AT_SUM + 7] = ' ';
+	to_root(m->h + AT_UID, c->f->uid, m->root_uid);
+	to_root(m->h + AT_GID, c->f->gid, m->root_gid);
+	seal(m->h);
 }
 
 /* The old GNU sparse map may go on in blocks of its own before the data. */
@@ -319,7 +366,7 @@ static int member(struct copy *c, struct member *m, char type, uint64_t size, st
 		return err_set(err, EINVAL, "archive: member %s has a size but cannot have data",
 			       m->name);
 	bool pass = wanted(c, m, type);
-	map_owner(c, m->h);
+	map_owner(c, m);
 	if (pass &&
 	    (put(c, buf_head(&m->held), buf_len(&m->held), err) < 0 || put(c, m->h, BLOCK, err) < 0))
 		return -1;
@@ -335,7 +382,7 @@ static void member_reset(struct member *m)
 	free(m->name);
 	free(m->link);
 	m->name = m->link = NULL;
-	m->has_size = false;
+	m->has_size = m->root_uid = m->root_gid = false;
 }
 
 /* 1: go on; 0: the end. */

@@ -16,7 +16,7 @@
 #include "base/err.h"
 
 struct tar_filter {
-	/* Archives we make ourselves from a user's folder (GNU format): this owner becomes root. */
+	/* Archives we make ourselves from a user's folder: this owner becomes root. */
 	bool map_owner;
 	uint32_t uid, gid;
 	void (*note)(void *arg, const char *text); /* may be NULL */

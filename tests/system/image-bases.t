@@ -57,6 +57,26 @@ test_expect_success 'a changed file of the folder, a changed source: another ima
 	echo one >root/etc/file && test "$(vse build -q dir.yaml)" != "$a"
 '
 
+PATH=$PATH:/usr/sbin:/sbin
+if command -v setcap >/dev/null && cp /bin/sh capable && setcap cap_net_raw+ep capable 2>/dev/null; then
+	capable() { # FILE: the file capabilities of bin/capable in the image of this VSE
+		dir=$(image_of "$1") && rm -rf out && unsquashfs -q -n -d out "$dir/root.squashfs" >/dev/null &&
+			getcap out/bin/capable
+	}
+	test_expect_success 'file capabilities of a folder and of an archive stay' '
+		make_root caproot && cp capable caproot/bin/ && setcap cap_net_raw+ep caproot/bin/capable &&
+		make_vse capdir "dir:$PWD/caproot" </dev/null && capable capdir.yaml >have &&
+		grep "cap_net_raw=ep" have &&
+		tar -C caproot --xattrs --xattrs-include=security.capability -cf cap.tar . &&
+		make_vse captar "tar:$PWD/cap.tar" </dev/null && capable captar.yaml >have && grep "cap_net_raw=ep" have
+	'
+	test_expect_success 'and make another image; built again it is the same byte for byte' '
+		a=$(vse build -q capdir.yaml) && cp -r "$XDG_DATA_HOME/vse/images/$a" firstcap && vse image rm capdir &&
+		test "$(vse build -q capdir.yaml)" = "$a" && diff -r firstcap "$XDG_DATA_HOME/vse/images/$a" &&
+		setcap -r caproot/bin/capable && test "$(vse build -q capdir.yaml)" != "$a"
+	'
+fi
+
 for z in "" gz xz zst bz2; do
 	test_expect_success "a tar archive, compressed: ${z:-no}" '
 		tar -C root --sort=name --owner=7 --group=42 --mtime=@1000000000 -caf "root.tar${z:+.$z}" . &&

@@ -393,6 +393,32 @@ static void refuse(const char *name, char type, const char *link, const char *da
 	ok(f.members == 0, "nothing was passed on");
 }
 
+/* Of a user with a number that the header's field cannot hold. */
+static void test_tar_owner(void)
+{
+	_cleanup_buf_ struct buf in = BUF_INIT, out = BUF_INIT;
+	struct err e = ERR_INIT;
+	struct tar_filter f = {.map_owner = true, .uid = 5000000, .gid = 01751};
+	static const char both[] = "15 uid=5000000\n11 gid=999\n", one[] = "15 uid=5000000\n",
+			  other[] = "15 uid=5000001\n28 SCHILY.xattr.x=a\0b\nuid=c\n";
+	tar_member(&in, "x", 'x', "", both, sizeof(both) - 1);
+	tar_member(&in, "a", '0', "", "", 0);
+	tar_member(&in, "x", 'x', "", one, sizeof(one) - 1);
+	tar_member(&in, "b", '0', "", "", 0);
+	tar_member(&in, "x", 'x', "", other, sizeof(other) - 1);
+	tar_member(&in, "c", '0', "", "", 0);
+	is_int(filter(&in, &out, &f, &e), 0, "owners in records %s", e.text);
+	const char *d = buf_head(&out);
+	is_int(buf_len(&out), 512 * (2 + 1 + 1 + 2 + 1 + 2), "a header without records is left out");
+	ok(memcmp(d + 512, "11 gid=999\n\0", 12) == 0, "another group's record stays");
+	ok(memcmp(d + 1024 + 108, "0000000", 8) == 0 && memcmp(d + 1536 + 108, "0000000", 8) == 0 &&
+		   memcmp(d + 1024 + 116, "0000000", 8) == 0,
+	   "the owner becomes root");
+	ok(memcmp(d + 2560, other, sizeof(other) - 1) == 0 && memcmp(d + 3072 + 108, "0001750", 8) == 0,
+	   "another owner's stays, as do attributes");
+	is_int(filter(&out, &in, &f, &e), 0, "the result is an archive %s", e.text);
+}
+
 static void test_tar(void)
 {
 	_cleanup_buf_ struct buf in = BUF_INIT, out = BUF_INIT;
@@ -515,6 +541,7 @@ int main(void)
 	test_modules();
 	test_sources();
 	test_tar();
+	test_tar_owner();
 	test_apt();
 	test_subid();
 	return done();
