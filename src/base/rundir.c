@@ -37,39 +37,69 @@ static bool is_ours(const char *path)
 	       !(st.st_mode & 0022);
 }
 
+static int not_ours(const char *base, struct err *err)
+{
+	return err_set(err, EPERM, "run directory %s: belongs to somebody else; set XDG_RUNTIME_DIR to a folder of your own",
+		       base);
+}
+
+/* The folder that the path names now, known to be ours and closed to others: what is checked is what was opened.
+ * -1 with ENOENT when there is none (and `make` is false). */
+static int open_base(const char *base, bool make, struct err *err)
+{
+	for (;;) {
+		if (make && mkdir(base, 0700) < 0 && errno != EEXIST)
+			return err_errno(err, errno, "run directory %s", base);
+		_cleanup_close_ int fd = open(base, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+		if (fd < 0 && errno == ENOENT && make)
+			continue; /* another command removed it, empty as it was */
+		if (fd < 0 && (errno == ELOOP || errno == ENOTDIR || errno == EACCES))
+			return not_ours(base, err);
+		struct stat st;
+		if (fd < 0 || fstat(fd, &st) < 0)
+			return err_errno(err, errno, "run directory %s", base);
+		if (st.st_uid != geteuid() || st.st_mode & 0022)
+			return not_ours(base, err);
+		return TAKE_FD(fd);
+	}
+}
+
 int rundir_base(char **ret, struct err *err)
 {
 	const char *xdg = getenv("XDG_RUNTIME_DIR");
 	_cleanup_free_ char *base = xdg && xdg[0] == '/' && is_ours(xdg) && access(xdg, W_OK) == 0
 					    ? path_join(xdg, "vse")
 					    : xasprintf("/tmp/vse-%u", (unsigned)geteuid());
-	if (mkdir(base, 0700) < 0 && errno != EEXIST)
-		return err_errno(err, errno, "run directory %s", base);
-	if (!is_ours(base))
-		return err_set(err, EPERM, "run directory %s: belongs to somebody else; set XDG_RUNTIME_DIR to a folder of your own",
-			       base);
-	chmod(base, 0700);
+	_cleanup_close_ int fd = open_base(base, true, err);
+	if (fd < 0)
+		return -1;
+	fchmod(fd, 0700);
 	*ret = TAKE_PTR(base);
 	return 0;
 }
 
+static int lock_fd(int fd, int how)
+{
+	int rc;
+	while ((rc = flock(fd, how)) < 0 && errno == EINTR)
+		;
+	return rc;
+}
+
 /* A lock on BASE, on the folder that the path names now: it may be removed and made anew while we wait. */
-static int lock_base(const char *base, struct err *err)
+static int lock_base(const char *base, bool make, struct err *err)
 {
 	for (;;) {
-		if (mkdir(base, 0700) < 0 && errno != EEXIST)
-			break;
-		_cleanup_close_ int fd = open(base, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-		if (fd < 0 && errno == ENOENT)
-			continue;
-		if (fd < 0 || flock(fd, LOCK_EX) < 0)
-			break;
+		_cleanup_close_ int fd = open_base(base, make, err);
+		if (fd < 0)
+			return -1;
+		if (lock_fd(fd, LOCK_EX) < 0)
+			return err_errno(err, errno, "run directory %s: lock", base);
 		struct stat a, b;
 		if (fstat(fd, &a) == 0 && lstat(base, &b) == 0 && a.st_ino == b.st_ino &&
 		    a.st_dev == b.st_dev)
 			return TAKE_FD(fd);
 	}
-	return err_errno(err, errno, "run directory %s", base);
 }
 
 static char *dir_of(const char *base, const char *name)
@@ -77,20 +107,21 @@ static char *dir_of(const char *base, const char *name)
 	return path_join(base, name);
 }
 
-/* The lock file's descriptor with the lock taken; -1 with EWOULDBLOCK when an agent holds it. */
-static int try_lock(const char *dir, int flags)
+/* The lock is one on the cluster's folder itself: no file that a cleaner of old files takes away carries it, and
+ * such cleaners (systemd-tmpfiles) leave a locked folder alone. */
+static int open_dir(const char *dir)
 {
-	_cleanup_free_ char *path = path_join(dir, "lock");
-	_cleanup_close_ int fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW | flags, 0600);
-	if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB) < 0)
-		return -1;
-	return TAKE_FD(fd);
+	return open(dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 }
 
+/* An agent holds it. Who only looks takes a shared lock for a moment, which does not disturb others who look; a
+ * claim waits that moment out. Where nobody can tell, it counts as held: a living cluster must not be swept. */
 static bool held(const char *dir)
 {
-	_cleanup_close_ int fd = try_lock(dir, 0);
-	return fd < 0 && errno == EWOULDBLOCK;
+	_cleanup_close_ int fd = open_dir(dir);
+	if (fd < 0)
+		return errno != ENOENT && errno != ENOTDIR && errno != ELOOP;
+	return lock_fd(fd, LOCK_SH | LOCK_NB) < 0;
 }
 
 /* ---- sweeping; BASE is locked ---- */
@@ -124,28 +155,36 @@ static void sweep_locked(const char *dir)
 
 void rundir_sweep(const char *base, const char *name)
 {
-	if (!path_exists(base))
-		return;
-	_cleanup_close_ int lock = lock_base(base, NULL);
+	_cleanup_close_ int lock = lock_base(base, false, NULL);
 	_cleanup_free_ char *dir = dir_of(base, name);
-	if (lock >= 0 && !held(dir))
+	if (lock < 0)
+		return;
+	if (!held(dir))
 		sweep_locked(dir);
 	rmdir(base);
 }
 
+void rundir_forget_base(const char *base)
+{
+	_cleanup_close_ int lock = lock_base(base, false, NULL);
+	if (lock >= 0)
+		rmdir(base);
+}
+
 void rundir_leave(const char *base, const char *name)
 {
-	_cleanup_close_ _unused_ int lock = lock_base(base, NULL);
+	_cleanup_close_ int lock = lock_base(base, false, NULL);
 	_cleanup_free_ char *dir = dir_of(base, name);
-	path_remove(dir, NULL);
-	rmdir(base);
+	path_remove(dir, NULL); /* ours by its own lock */
+	if (lock >= 0)
+		rmdir(base);
 }
 
 int rundir_claim(const char *base, const char *name, char **ret_dir, int *ret_lock, struct err *err)
 {
 	if (cluster_name_check(name, err) < 0)
 		return -1;
-	_cleanup_close_ int lock = lock_base(base, err);
+	_cleanup_close_ int lock = lock_base(base, true, err);
 	if (lock < 0)
 		return -1;
 	_cleanup_free_ char *dir = dir_of(base, name);
@@ -157,14 +196,14 @@ int rundir_claim(const char *base, const char *name, char **ret_dir, int *ret_lo
 	}
 	if (mkdir(dir, 0700) < 0)
 		return err_errno(err, errno, "run directory %s", dir);
-	int fd = try_lock(dir, O_CREAT);
-	if (fd < 0) {
+	_cleanup_close_ int fd = open_dir(dir);
+	if (fd < 0 || lock_fd(fd, LOCK_EX) < 0) {
 		err_errno(err, errno, "run directory %s: lock", dir);
-		path_remove(dir, NULL);
+		rmdir(dir);
 		return -1;
 	}
 	*ret_dir = TAKE_PTR(dir);
-	*ret_lock = fd;
+	*ret_lock = TAKE_FD(fd);
 	return 0;
 }
 

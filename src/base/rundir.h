@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The run directory: where a user's clusters live on a node.
  *   BASE = $XDG_RUNTIME_DIR/vse (where that is a folder of ours), else /tmp/vse-<uid>; mode 0700
- *   BASE/<cluster>/        one cluster: lock (held by its agent as long as it lives), sock, agent.log
+ *   BASE/<cluster>/        one cluster: sock, agent.log; the folder itself is locked (flock) by its agent as long
+ *                          as that lives
  *   BASE/<cluster>/vm<r>/  one VM: pid ("pid starttime" of the VMM), sockets, console.log
- * A folder whose lock nobody holds belongs to a dead agent: whoever finds it sweeps it. All claims and sweeps
- * happen under a lock on BASE itself. */
+ * A folder whose lock is free belongs to a dead agent: whoever finds it sweeps it. All claims and sweeps, and the
+ * removal of BASE, happen under a lock on BASE itself. */
 #ifndef VSE_BASE_RUNDIR_H
 #define VSE_BASE_RUNDIR_H
 
@@ -20,10 +21,11 @@ int cluster_name_check(const char *name, struct err *err);
 
 /* Makes BASE. EPERM when it is there and is not ours. *ret is malloc'ed. */
 int rundir_base(char **ret, struct err *err);
-/* Makes BASE/name and takes its lock; a dead one in the way is swept first. EEXIST: such a cluster runs.
+/* Makes BASE/name and takes its lock; a dead one in the way is swept first. EEXIST: such a cluster runs. EPERM:
+ * BASE is somebody else's, or others may write to it.
  * *ret_dir is malloc'ed; the lock is held while *ret_lock is open. */
 int rundir_claim(const char *base, const char *name, char **ret_dir, int *ret_lock, struct err *err);
-/* The agent of this cluster lives. */
+/* The agent of this cluster lives, or nobody can tell (out of descriptors, no permission). */
 bool rundir_alive(const char *base, const char *name);
 /* Names of the clusters whose agents live, sorted; dead ones are swept on the way (best effort). */
 int rundir_list(const char *base, struct strvec *names, struct err *err);
@@ -32,5 +34,7 @@ int rundir_list(const char *base, struct strvec *names, struct err *err);
 void rundir_sweep(const char *base, const char *name);
 /* What the agent itself does last: removes its own folder (its lock still held), and BASE if it is empty. */
 void rundir_leave(const char *base, const char *name);
+/* Removes BASE if it is empty: what a command does that has made it for nothing. */
+void rundir_forget_base(const char *base);
 
 #endif

@@ -55,7 +55,7 @@ int common_connect(const char *named, struct loop **ret_loop, struct client **re
 		return -1;
 	name = common_cluster(base, named, err);
 	if (!name) {
-		rmdir(base); /* made for nothing */
+		rundir_forget_base(base); /* made for nothing */
 		return -1;
 	}
 	struct loop *loop = loop_create();

@@ -171,7 +171,7 @@ static void places(struct check *c)
 		say(c, "run directory", false, true, err.text);
 	} else {
 		place(c, "run directory", base, 16 << 20);
-		rmdir(base);
+		rundir_forget_base(base);
 	}
 	if (image_store_path(&store, &err) < 0)
 		say(c, "image store", false, true, err.text);

@@ -101,7 +101,7 @@ static int run(const struct command *cmd, struct args *a)
 	if (named) {
 		one = common_cluster(base, named, &err);
 		if (!one) {
-			rmdir(base);
+			rundir_forget_base(base);
 			return command_fail(cmd, &err);
 		}
 		strvec_add(&names, one);
@@ -114,7 +114,7 @@ static int run(const struct command *cmd, struct args *a)
 		    (named || !is_none(base, names.v[i], &err)))
 			code = command_fail(cmd, &err);
 	if (!names.n)
-		rmdir(base);
+		rundir_forget_base(base);
 	if (arg_flag(a, "json")) {
 		json_t *j = json_pack("{s:O}", "clusters", clusters);
 		common_print_json(j);

@@ -372,12 +372,12 @@ static int start(struct plan *p, const char *file)
 	if (needs_image(p))
 		code = build(p);
 	if (code) {
-		rmdir(base); /* made for nothing */
+		rundir_forget_base(base); /* made for nothing */
 		return code;
 	}
 	p->started->loop = loop_create();
 	if (launch(p, base, &err) < 0) {
-		rmdir(base); /* made for nothing */
+		rundir_forget_base(base); /* made for nothing */
 		return command_fail(p->cmd, &err);
 	}
 	return create(p);

@@ -53,8 +53,8 @@ test_expect_success 'nor does it get in by naming the place' '
 	into_first $bin/vse ps >out 2>&1; ! grep ready out && ! into_first $bin/vse down --all 2>err; as $first $bin/vse exec true
 '
 
-test_expect_success 'run folder, socket, console log and lock are closed' '
-	for path in "$run" "$run/f" "$run/f/sock" "$run/f/lock" "$run/f/agent.log" "$run/f/vm0/console.log"; do
+test_expect_success 'run folder, socket and console log are closed' '
+	for path in "$run" "$run/f" "$run/f/sock" "$run/f/agent.log" "$run/f/vm0/console.log"; do
 		test -e "$path" && ! into_first test -r "$path" && ! into_first test -w "$path" || return 1
 	done &&
 	test $(stat -c %a "$run") = 700 && test $(stat -c %a "$run/f") = 700 && test $(stat -c %a "$run/f/agent.log") = 600

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The run directory: claimed once, swept when its owner is dead, refused when it is somebody else's. */
+#include <dirent.h>
 #include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -140,6 +142,107 @@ static void test_reclaim(const char *base)
 	rmdir(base);
 }
 
+static void test_foreign(const char *base)
+{
+	struct err err = ERR_INIT;
+	_cleanup_free_ char *dir = NULL, *in = path_join(base, "a");
+	int lock = -1;
+	ok(mkdir(base, 0700) == 0 && chmod(base, 0720) == 0, "others may write to the run directory");
+	ok(rundir_claim(base, "a", &dir, &lock, &err) < 0 && err.code == EPERM && !path_exists(in),
+	   "nothing is claimed in it");
+	chmod(base, 0700);
+	if (geteuid() == 0) {
+		ok(chown(base, 65534, -1) == 0, "it is given to somebody else");
+		ok(rundir_claim(base, "a", &dir, &lock, &err) < 0 && err.code == EPERM && !path_exists(in),
+		   "nothing is claimed in it");
+	} else {
+		tap_skip("a folder can be given away by root only");
+	}
+	rundir_forget_base(base);
+	if (geteuid() == 0)
+		ok(path_exists(base) && chown(base, 0, -1) == 0, "nor is it removed");
+	rundir_forget_base(base);
+	ok(!path_exists(base), "an empty one of ours is");
+}
+
+/* What an age-based cleaner of /tmp, or a command short of descriptors, must not make of a living cluster. */
+static void test_unsure(const char *base)
+{
+	struct err err = ERR_INIT;
+	_cleanup_free_ char *dir = NULL, *file = NULL;
+	struct rlimit was, none;
+	int lock = -1;
+	ok(rundir_claim(base, "a", &dir, &lock, &err) == 0, "a cluster");
+	DIR *d = opendir(dir);
+	for (struct dirent *e; d && (e = readdir(d));)
+		unlinkat(dirfd(d), e->d_name, 0);
+	if (d)
+		closedir(d);
+	ok(rundir_alive(base, "a"), "all files in its folder are taken away: it is alive");
+	file = path_join(dir, "sock");
+	path_write(file, "", 0, 0600, NULL);
+	getrlimit(RLIMIT_NOFILE, &was);
+	none = (struct rlimit){.rlim_cur = 0, .rlim_max = was.rlim_max};
+	setrlimit(RLIMIT_NOFILE, &none);
+	bool alive = rundir_alive(base, "a");
+	rundir_sweep(base, "a");
+	setrlimit(RLIMIT_NOFILE, &was);
+	ok(alive && path_exists(file), "who has no descriptor left to look with takes it for alive");
+	rundir_leave(base, "a");
+	close(lock);
+}
+
+#define LOOKERS 3
+#define CLAIMS 400
+
+static _Noreturn void look(const char *at)
+{
+	for (;;) {
+		if (at) { /* this one asks as fast as it can */
+			rundir_alive(at, "a");
+			continue;
+		}
+		_cleanup_free_ char *base = NULL;
+		_cleanup_strvec_ struct strvec names = STRVEC_INIT;
+		struct err err = ERR_INIT;
+		if (rundir_base(&base, &err) < 0 || rundir_list(base, &names, &err) < 0)
+			_exit(1);
+		rundir_forget_base(base);
+	}
+}
+
+/* Commands that only look, while clusters come and go. */
+static void test_together(const char *base)
+{
+	struct err err = ERR_INIT;
+	pid_t lookers[LOOKERS];
+	int claimed = 0, failed = 0;
+	for (int i = 0; i < LOOKERS; i++) {
+		lookers[i] = fork();
+		if (lookers[i] == 0)
+			look(i ? base : NULL);
+	}
+	for (int i = 0; i < CLAIMS; i++) {
+		_cleanup_free_ char *dir = NULL;
+		int lock = -1;
+		if (rundir_claim(base, "a", &dir, &lock, &err) < 0)
+			continue;
+		claimed += rundir_alive(base, "a");
+		rundir_leave(base, "a");
+		close(lock);
+	}
+	for (int i = 0; i < LOOKERS; i++) {
+		int status = 0;
+		kill(lookers[i], SIGKILL);
+		waitpid(lookers[i], &status, 0);
+		failed += !WIFSIGNALED(status) || WTERMSIG(status) != SIGKILL;
+	}
+	is_int(claimed, CLAIMS, "every claim succeeds while others look: %s", err.text);
+	is_int(failed, 0, "and no look fails");
+	rundir_sweep(base, "a"); /* a looker may have been killed just after it made BASE */
+	rundir_forget_base(base);
+}
+
 int main(void)
 {
 	char template[] = "/tmp/vse-rundir-XXXXXX";
@@ -151,6 +254,9 @@ int main(void)
 	test_sweep(base, true);
 	test_sweep(base, false);
 	test_reclaim(base);
+	test_foreign(base);
+	test_unsure(base);
+	test_together(base);
 	ok(rmdir(home) == 0, "nothing is left");
 	return done();
 }
