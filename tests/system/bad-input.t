@@ -23,6 +23,9 @@ from harness import VSE, Tap, World, busybox_root, shared_data  # noqa: E402
 from table import ROWS  # noqa: E402
 
 CLUSTER = ["--hypervisor", "fake"]
+INSIDE = """i=0
+while [ $i -lt 50 ] && [ -n "$(ls -A "$XDG_RUNTIME_DIR")" ]; do i=$((i + 1)); sleep 0.1; done
+find "$XDG_RUNTIME_DIR" -mindepth 1 >&2"""
 
 
 def tar(path, members):
@@ -130,10 +133,8 @@ class Table:
             if argv[0] in ("vse", b"vse"):
                 argv[0] = str(VSE) if isinstance(argv[0], str) else str(VSE).encode()
         if "before" in row:
-            # In a mount namespace of its own; what is up in there is ended there too.
-            script = "%s && \"$@\"; code=$?; %s; exit $code" % (
-                row["before"], "\"$VSE\" down --all >&2; find \"$XDG_RUNTIME_DIR\" -mindepth 1 >&2"
-                if row.get("inside") else ":")
+            # In a mount namespace of its own; what is left in there is looked for there too.
+            script = "%s && \"$@\"; code=$?; %s; exit $code" % (row["before"], INSIDE if row.get("inside") else ":")
             argv = ["unshare", "-m", *(["-r"] if os.geteuid() else []), "/bin/sh", "-c", script, "sh", *argv]
         if not kill:
             return self.call(argv, env)
