@@ -9,6 +9,7 @@
 #include "base/path.h"
 #include "base/rankset.h"
 #include "base/size.h"
+#include "base/text.h"
 #include "commands/common.h"
 #include "commands/progress.h"
 #include "wire/archive.h"
@@ -31,7 +32,8 @@ struct copy {
 	struct rankset ranks;
 	struct progress progress;
 	uint64_t moved; /* bytes of the archive */
-	bool over, interrupted;
+	bool over;
+	int signo; /* that interrupted it */
 	int failures;
 	struct err err;
 
@@ -58,8 +60,9 @@ static bool remote(const char *word, char **ret_ranks, const char **ret_path)
 
 static void failed(struct copy *c, const char *who, const char *why)
 {
+	_cleanup_free_ char *clean = text_cleaned(why); /* a VM's words, or a name in it */
 	progress_clear(&c->progress);
-	fprintf(stderr, "vse %s: %s: %s\n", c->cmd->name, who, why);
+	fprintf(stderr, "vse %s: %s: %s\n", c->cmd->name, who, clean);
 	c->failures++;
 }
 
@@ -164,10 +167,11 @@ static void on_end(void *arg, const json_t *reply, const struct err *err)
 static const struct client_ops ops = {
 	.on_event = on_event, .on_data = on_data, .on_credit = on_credit, .on_end = on_end};
 
-static void on_interrupt(void *arg, int signo _unused_)
+static void on_interrupt(void *arg, int signo)
 {
 	struct copy *c = arg;
-	c->over = c->interrupted = true;
+	c->over = true;
+	c->signo = signo;
 }
 
 static int drive(struct copy *c, json_t *req)
@@ -184,8 +188,8 @@ static int drive(struct copy *c, json_t *req)
 	client_forget(c->client, c->id);
 	interrupts_destroy(in);
 	progress_clear(&c->progress);
-	if (c->interrupted)
-		return EXIT_INTERRUPTED;
+	if (c->signo)
+		return 128 + c->signo;
 	if (c->err.code)
 		return command_fail(c->cmd, &c->err);
 	return c->failures ? EXIT_FAILED : EXIT_OK;
@@ -203,9 +207,21 @@ static int put(struct copy *c, char *const *paths, size_t n, const char *ranks, 
 	return code;
 }
 
-/* Of one VM to the path itself; of several each into a folder vm<rank> below it. */
-static int open_targets(struct copy *c, const char *to)
+/* The name that a copy of a VM's `path` has: "dir/" is "dir". NULL: it has none of its own. */
+static char *name_of(const char *path)
 {
+	size_t end = strlen(path), begin;
+	while (end && path[end - 1] == '/')
+		end--;
+	for (begin = end; begin && path[begin - 1] != '/'; begin--)
+		;
+	return archive_name_ok(path + begin, end - begin) ? xstrndup(path + begin, end - begin) : NULL;
+}
+
+/* Of one VM to the path itself; of several each into a folder vm<rank> below it. */
+static int open_targets(struct copy *c, const char *from, const char *to)
+{
+	_cleanup_free_ char *asked = name_of(from);
 	bool several = rankset_count(&c->ranks) > 1;
 	for (uint32_t r = rankset_next(&c->ranks, 0); r != UINT32_MAX;
 	     r = rankset_next(&c->ranks, r + 1)) {
@@ -216,6 +232,7 @@ static int open_targets(struct copy *c, const char *to)
 		if (archive_target(several ? dir : to, several, &fd, &name, &c->err) < 0 ||
 		    archive_reader_create(fd, name, &c->sources[r].reader, &c->err) < 0)
 			return -1;
+		archive_reader_expect(c->sources[r].reader, asked); /* a VM's word is not trusted */
 	}
 	return 0;
 }
@@ -226,7 +243,7 @@ static int get(struct copy *c, const char *ranks, const char *from, const char *
 	uint32_t window = MIN(MAX(WINDOW_TOTAL / n, 64u << 10), 1u << 20);
 	int code;
 	c->sources = xcalloc(c->size, sizeof(*c->sources));
-	if (open_targets(c, to) < 0)
+	if (open_targets(c, from, to) < 0)
 		code = command_fail(c->cmd, &c->err);
 	else
 		code = drive(c, json_pack("{s:s, s:s, s:s, s:i}", "verb", "get", "ranks", ranks,
@@ -277,6 +294,10 @@ static int run(const struct command *cmd, struct args *a)
 			return command_usage(cmd,
 					     "only one path at a time can be copied out of VMs");
 		if (far) {
+			_cleanup_free_ char *name = name_of(path);
+			if (!name)
+				return command_usage(cmd, "%s: end the path in the name of a file or folder, not in '/', '.' or '..'",
+						     a->operands[i]);
 			ranks = TAKE_PTR(other);
 			inside = path;
 		} else if (!into_vm) {

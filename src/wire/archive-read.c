@@ -31,7 +31,8 @@ struct archive_reader {
 	size_t want;
 	struct folder folders[ARCHIVE_DEPTH + 1]; /* [0] is the target */
 	size_t depth;
-	char *top_name;
+	char *top_name;      /* replaces the name of the top entry; NULL: it keeps its own */
+	char *expected_name; /* all that the top entry may be called; NULL: anything */
 	size_t n_top;
 	/* the record in work */
 	enum archive_kind kind;
@@ -74,6 +75,12 @@ int archive_reader_create(int dirfd, const char *name, struct archive_reader **r
 	return 0;
 }
 
+void archive_reader_expect(struct archive_reader *r, const char *name)
+{
+	free(r->expected_name);
+	r->expected_name = xstrdup(name);
+}
+
 static int here(const struct archive_reader *r)
 {
 	return r->folders[r->depth].fd;
@@ -95,6 +102,7 @@ void archive_reader_destroy(struct archive_reader *r)
 	for (size_t i = 0; i <= r->depth; i++)
 		close(r->folders[i].fd);
 	free(r->top_name);
+	free(r->expected_name);
 	buf_finish(&r->part);
 	buf_finish(&r->path);
 	XXH3_freeState(r->content);
@@ -243,10 +251,31 @@ static int take_head(struct archive_reader *r, const unsigned char *h, struct er
 	if (r->kind == ARCHIVE_END) {
 		if (r->depth)
 			return damaged(r, "it ends inside a folder", err);
+		if (r->expected_name && !r->n_top)
+			return err_set(err, EBADMSG, "nothing was sent instead of '%s'",
+				       r->expected_name);
 		expect(r, TAIL, 24);
 		return 0;
 	}
 	expect(r, NAMES, r->name_len + r->target_len);
+	return 0;
+}
+
+/* What was asked for is one entry; whoever sends others (CVE-2019-6111 of scp) would choose what is overwritten. A
+ * link there would choose what is read or written next. */
+static int check_top(struct archive_reader *r, struct err *err)
+{
+	if (r->expected_name && strcmp(r->name, r->expected_name) != 0)
+		return err_set(err, EBADMSG, "something else than '%s' was sent, and is refused",
+			       r->expected_name);
+	if (r->expected_name && r->kind == ARCHIVE_LINK)
+		return err_set(err, EBADMSG, "'%s' was sent as a link, and is refused",
+			       r->expected_name);
+	if (r->n_top++ && (r->top_name || r->expected_name))
+		return err_set(err, EINVAL, "%s: more than one entry cannot get this name",
+			       r->top_name ? r->top_name : r->expected_name);
+	if (r->top_name)
+		snprintf(r->name, sizeof(r->name), "%s", r->top_name);
 	return 0;
 }
 
@@ -255,12 +284,8 @@ static int set_name(struct archive_reader *r, const char *name, struct err *err)
 	if (!archive_name_ok(name, r->name_len))
 		return damaged(r, "a name that no file can have", err);
 	snprintf(r->name, sizeof(r->name), "%.*s", (int)r->name_len, name);
-	if (r->depth == 0 && r->top_name) {
-		if (r->n_top++)
-			return err_set(err, EINVAL, "%s: more than one entry cannot get this name",
-				       r->top_name);
-		snprintf(r->name, sizeof(r->name), "%s", r->top_name);
-	}
+	if (r->depth == 0 && check_top(r, err) < 0)
+		return -1;
 	if (buf_len(&r->path))
 		buf_addc(&r->path, '/');
 	buf_adds(&r->path, r->name);

@@ -49,6 +49,9 @@ struct archive_reader;
 /* Extracts into the folder `dirfd` (duplicated). `name` (copied), if not NULL, replaces the name of the one
  * top entry; a second one is then refused. EINVAL: a name that no entry may have. */
 int archive_reader_create(int dirfd, const char *name, struct archive_reader **ret, struct err *err);
+/* Before the first byte: the archive must hold exactly one top entry, a file or a folder, of this name (copied);
+ * anything else is refused with EBADMSG or EINVAL before it is written. For archives of who is not trusted. */
+void archive_reader_expect(struct archive_reader *r, const char *name);
 /* Takes all bytes. Existing folders are kept and filled, existing files and links are replaced, whole, once
  * the new content's checksum was right; a folder in the place of a file or the reverse is an error, and so
  * is a symbolic link where the archive has a folder. EBADMSG: not an archive, or a damaged one. After -1 every

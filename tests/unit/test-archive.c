@@ -264,6 +264,54 @@ static void hostile(void)
 	is_int(entries("jail"), 0, "nothing came out of the folder");
 }
 
+/* As unpack(), by who asked for `expected` alone. */
+static int unpack_only(const char *rel, const char *name, const char *expected, const struct buf *a,
+		       struct err *err)
+{
+	_cleanup_close_ int fd = open(at(rel), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	struct archive_reader *r;
+	if (archive_reader_create(fd, name, &r, err) < 0)
+		return -1;
+	archive_reader_expect(r, expected);
+	int code = archive_reader_feed(r, buf_head(a), buf_len(a), err);
+	if (code == 0)
+		code = archive_reader_finish(r, err);
+	archive_reader_destroy(r);
+	return code;
+}
+
+/* Who is asked for one file must not get to write another. */
+static void expected_entry(void)
+{
+	_cleanup_buf_ struct buf a = BUF_INIT, two = BUF_INIT;
+	struct err err = ERR_INIT;
+	mkdir(at("e"), 0755);
+	pack("src/sub", &a, 4096, &err);
+	ok(unpack_only("e", NULL, "other", &a, &err) < 0 && strstr(err.text, "'other'"),
+	   "another name is refused: %s", err.text);
+	ok(unpack_only("e", "as", "other", &a, &err) < 0, "even under a name of our own");
+	is_int(entries("e"), 0, "and nothing is written");
+	char *paths[] = {at("src/sub/tool"), at("src/none")}, block[4096];
+	struct archive_writer *w;
+	archive_writer_create(paths, 2, &w, &err);
+	for (ssize_t k; (k = archive_writer_read(w, block, sizeof(block), &err)) > 0;)
+		buf_add(&two, block, (size_t)k);
+	archive_writer_destroy(w);
+	ok(unpack_only("e", NULL, "tool", &two, &err) < 0, "a second entry is refused: %s", err.text);
+	is_int(entries("e"), 1, "and is not written");
+	_cleanup_buf_ struct buf link = BUF_INIT, none = BUF_INIT;
+	buf_add(&link, ARCHIVE_MAGIC, 8);
+	buf_add(&none, ARCHIVE_MAGIC, 8);
+	head(&link, 3, "l", "/etc/passwd");
+	head(&none, 5, "", "");
+	ok(unpack_only("e", NULL, "l", &link, &err) < 0, "a link is refused: %s", err.text);
+	ok(unpack_only("e", NULL, "l", &none, &err) < 0, "so is nothing: %s", err.text);
+	is_int(entries("e"), 1, "neither is written");
+	is_int(unpack_only("e", NULL, "sub", &a, &err), 0, "what was asked for is taken");
+	is_int(unpack_only("e", "as", "sub", &a, &err), 0, "under another name, too");
+	ok(path_exists(at("e/sub/tool")) && path_exists(at("e/as/tool")), "and is there");
+}
+
 static void deep(void)
 {
 	_cleanup_buf_ struct buf b = BUF_INIT;
@@ -366,6 +414,7 @@ int main(void)
 	names_and_targets();
 	files_are_replaced_whole();
 	hostile();
+	expected_entry();
 	deep();
 	damage();
 	changing_sources();
