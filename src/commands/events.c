@@ -2,11 +2,14 @@
 #include <errno.h>
 #include <signal.h>
 
+#include "base/alloc.h"
+#include "base/text.h"
 #include "base/time.h"
 #include "commands/common.h"
 
 struct follow {
-	bool json, over, interrupted;
+	bool json, over;
+	int signo; /* that interrupted it */
 	struct err err;
 };
 
@@ -19,12 +22,13 @@ static void on_event(void *arg, const json_t *e)
 	} else {
 		char when[24], who[16] = "cluster";
 		const json_t *rank = json_object_get(e, "rank");
-		const char *text = json_string_value(json_object_get(e, "text"));
+		_cleanup_free_ char *text = text_cleaned(
+			json_string_value(json_object_get(e, "text")));
 		time_format((uint64_t)json_integer_value(json_object_get(e, "time_ns")) / 1000000000u,
 			    when);
 		if (json_is_integer(rank))
 			snprintf(who, sizeof(who), "vm%lld", (long long)json_integer_value(rank));
-		printf("%s %-8s %s\n", when, who, text ? text : "");
+		printf("%s %-8s %s\n", when, who, text);
 	}
 	fflush(stdout);
 	if (ferror(stdout))
@@ -42,10 +46,11 @@ static void on_end(void *arg, const json_t *reply, const struct err *err)
 
 static const struct client_ops ops = {.on_event = on_event, .on_end = on_end};
 
-static void on_interrupt(void *arg, int signo _unused_)
+static void on_interrupt(void *arg, int signo)
 {
 	struct follow *f = arg;
-	f->over = f->interrupted = true;
+	f->over = true;
+	f->signo = signo;
 }
 
 static int run(const struct command *cmd, struct args *a)
@@ -64,8 +69,8 @@ static int run(const struct command *cmd, struct args *a)
 	client_forget(c, id);
 	interrupts_destroy(in);
 	common_disconnect(loop, c);
-	if (f.interrupted)
-		return EXIT_INTERRUPTED;
+	if (f.signo)
+		return 128 + f.signo;
 	return f.err.code ? command_fail(cmd, &f.err) : EXIT_OK;
 }
 

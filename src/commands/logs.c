@@ -9,7 +9,8 @@
 #define TAIL_ALL (2 << 20) /* bytes: the whole log is bounded to this (vm/console.h) */
 
 struct follow {
-	bool over, interrupted;
+	bool over;
+	int signo; /* that interrupted it */
 	struct err err;
 };
 
@@ -34,10 +35,11 @@ static void on_end(void *arg, const json_t *reply, const struct err *err)
 
 static const struct client_ops ops = {.on_data = on_data, .on_end = on_end};
 
-static void on_interrupt(void *arg, int signo _unused_)
+static void on_interrupt(void *arg, int signo)
 {
 	struct follow *f = arg;
-	f->over = f->interrupted = true;
+	f->over = true;
+	f->signo = signo;
 }
 
 static int run(const struct command *cmd, struct args *a)
@@ -61,8 +63,8 @@ static int run(const struct command *cmd, struct args *a)
 	client_forget(c, id);
 	interrupts_destroy(in);
 	common_disconnect(loop, c);
-	if (f.interrupted)
-		return EXIT_INTERRUPTED;
+	if (f.signo)
+		return 128 + f.signo;
 	return f.err.code ? common_refused(cmd, &f.err) : EXIT_OK;
 }
 
