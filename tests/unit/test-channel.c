@@ -123,6 +123,7 @@ static struct request *ask(struct seen *s, const char *verb)
 {
 	_cleanup_buf_ struct buf kv = BUF_INIT;
 	kv_adds(&kv, "verb", verb);
+	kv_adds(&kv, "window", "8");
 	return channel_request(s->channel, &kv, &request_ops, s);
 }
 
@@ -208,6 +209,28 @@ static void test_requests(void)
 	is_int(s.closed, 0, "who destroys it is not told");
 }
 
+static void test_window(void)
+{
+	struct seen s;
+	begin(&s);
+	_cleanup_buf_ struct buf in = BUF_INIT, out = BUF_INIT;
+	struct request *r = ask(&s, "exec");
+	uint32_t id = heard(&s, &in).id;
+	frame_write_data(&out, id, 0, 1, "12345678", 8, false);
+	ok(write(s.fd, buf_head(&out), buf_len(&out)) > 0, "a guest fills its window");
+	loop_run_once(loop);
+	is_int(s.data, 8, "it is heard");
+	request_credit(r, 1, 3);
+	buf_clear(&out);
+	frame_write_data(&out, id, 0, 1, "abc", 3, false);
+	frame_write_data(&out, id, 0, 1, "d", 1, false);
+	ok(write(s.fd, buf_head(&out), buf_len(&out)) > 0, "it gets three more and sends four");
+	loop_run_once(loop);
+	ok(s.data == 11 && s.closed == 1 && s.ended == 1 && s.end_code,
+	   "and is cut off at the fourth");
+	end(&s);
+}
+
 static void test_abandon(void)
 {
 	struct seen s;
@@ -277,6 +300,7 @@ int main(void)
 	loop = loop_create();
 	test_life();
 	test_requests();
+	test_window();
 	test_abandon();
 	test_death();
 	test_nonsense();
