@@ -133,6 +133,8 @@ static void stanza_field(struct stanza *z, const char *name, char *value)
 	/* A key written into the file itself spans lines, begins with a blank first line and cannot
 	 * be passed on as an option: then apt's own trusted keys must do. */
 	value[strcspn(value, "\n\r")] = '\0';
+	for (size_t n = strlen(value); n && strchr(" \t", value[n - 1]); n--)
+		value[n - 1] = '\0';
 	_cleanup_free_ char *low = xstrdup(name);
 	for (char *c = low; *c; c++)
 		*c = (char)(*c >= 'A' && *c <= 'Z' ? *c + 32 : *c);
@@ -237,13 +239,25 @@ void host_distro_read(struct host_distro *d, const char *os_release)
 	os_field(text, "VERSION_CODENAME", d->suite);
 }
 
-/* suite, suite-updates, suite-security, suite/updates (security before bullseye); not backports. */
-static bool of_suite(const char *have, const char *suite)
+/* What a suite is of its release: "" the release itself, and what belongs to it. Debian called security
+ * updates "release/updates" before bullseye. Backports and proposed updates are nothing of these. */
+static const char *const parts[] = {"", "-updates", "-security", "/updates"};
+
+static bool is_part(const char *have, const char *suite, const char *part)
 {
-	size_t n = strlen(suite);
-	return strncmp(have, suite, n) == 0 &&
-	       (!have[n] || strcmp(have + n, "-updates") == 0 ||
-		strcmp(have + n, "-security") == 0 || strcmp(have + n, "/updates") == 0);
+	size_t n = strlen(have), m = strlen(part);
+	if (n <= m || strcmp(have + n - m, part) != 0)
+		return false;
+	if (suite) /* of this release */
+		return strlen(suite) == n - m && strncmp(have, suite, n - m) == 0;
+	return strcspn(have, "-/") == n - m; /* of any */
+}
+
+/* Rolling releases have no updates beside them, nor have backports and the like. */
+static bool has_parts(const char *suite)
+{
+	return !strpbrk(suite, "-/") && strcmp(suite, "sid") != 0 &&
+	       strcmp(suite, "unstable") != 0 && strcmp(suite, "experimental") != 0;
 }
 
 static void write_entry(struct buf *out, const struct apt_source *s, const char *suite,
@@ -260,13 +274,56 @@ static void write_entry(struct buf *out, const struct apt_source *s, const char 
 	buf_addc(out, '\n');
 }
 
-/* "…/debian" and "…/debian/" name Debian, "…/debian-security" does not name its main archive. */
+/* Is it the distribution's archive? ".../debian", with a slash, or with a day as snapshots have. */
 static bool uri_names(const char *uri, const char *distro)
 {
 	const char *p = strstr(uri, distro);
 	for (; p; p = strstr(p + 1, distro)) {
-		char after = p[strlen(distro)];
-		if (p > uri && p[-1] == '/' && (!after || after == '/'))
+		const char *end = p + strlen(distro);
+		end += *end == '/';
+		if (p > uri && p[-1] == '/' &&
+		    (!*end || (end[-1] == '/' && strspn(end, "0123456789") == 8)))
+			return true;
+	}
+	return false;
+}
+
+/* How surely the entry is of the distribution: 1 by its archive's name, 2 by a part of it, 3 because the host is of
+ * it; 0 no. Third-party archives may use the same code names, but hardly offer "main" under such a name. */
+static unsigned belongs(const struct apt_source *a, bool same, const char *distro,
+			const struct strvec *components)
+{
+	bool offers = strvec_has(&a->components, "main");
+	for (size_t i = 0; i < components->n; i++)
+		offers |= strvec_has(&a->components, components->v[i]);
+	if (!offers)
+		return 0;
+	return uri_names(a->uri, distro) ? 1 : strstr(a->uri, distro) ? 2 : same ? 3 : 0;
+}
+
+struct choice {
+	const struct apt_sources *s;
+	const char *distro, *suite;
+	const struct strvec *components;
+	bool same;
+	struct buf *out;
+};
+
+/* All entries for this part of the suite itself; else the first for that part of another suite: an archive has all. */
+static bool choose_part(struct choice *c, const char *part, bool exact)
+{
+	_cleanup_free_ char *suite = xasprintf("%s%s", c->suite, part);
+	for (unsigned sure = 1; sure <= 3; sure++) {
+		bool found = false;
+		for (size_t i = 0; i < c->s->n && (exact || !found); i++) {
+			const struct apt_source *a = &c->s->v[i];
+			if (belongs(a, c->same, c->distro, c->components) == sure &&
+			    is_part(a->suite, exact ? c->suite : NULL, part)) {
+				write_entry(c->out, a, suite, c->components);
+				found = true;
+			}
+		}
+		if (found)
 			return true;
 	}
 	return false;
@@ -276,31 +333,15 @@ int apt_sources_choose(const struct apt_sources *s, const struct host_distro *ho
 		       const char *distro, const char *suite, const struct strvec *components,
 		       struct buf *out, struct err *err)
 {
-	bool found = false, same = strcmp(host->id, distro) == 0;
-	for (size_t i = 0; i < s->n; i++) {
-		const struct apt_source *a = &s->v[i];
-		/* Third-party archives may use the distribution's code names: they do not belong in
-		 * the VSE. */
-		bool serves = uri_names(a->uri, distro) || strstr(a->uri, distro) ||
-			      (same && strvec_has(&a->components, "main"));
-		if (serves && of_suite(a->suite, suite)) {
-			write_entry(out, a, a->suite, components);
-			found = true;
-		}
-	}
-	for (size_t i = 0; i < s->n && !found; i++) {
-		const struct apt_source *a = &s->v[i];
-		if (uri_names(a->uri, distro) || (same && strcmp(a->suite, host->suite) == 0 &&
-						  strvec_has(&a->components, "main"))) {
-			write_entry(out, a, suite, components);
-			found = true;
-		}
-	}
-	if (!found)
+	struct choice c = {s, distro, suite, components, strcmp(host->id, distro) == 0, out};
+	if (!choose_part(&c, "", true) && !choose_part(&c, "", false))
 		return err_set(err, ENOENT,
 			       "base %s:%s: no repository for %s in this host's apt configuration: "
 			       "give one with "
 			       "`mirror:` in the VSE",
 			       distro, suite, distro);
+	for (size_t i = 1; i < ARRAY_SIZE(parts) && has_parts(suite); i++)
+		if (!choose_part(&c, parts[i], true) && strcmp(parts[i], "/updates") != 0)
+			choose_part(&c, parts[i], false);
 	return 0;
 }

@@ -37,9 +37,10 @@ struct host_distro {
 };
 void host_distro_read(struct host_distro *d, const char *os_release);
 
-/* Writes one-line entries that serve distro:suite with these components. The host's own suite: its
- * exact list, updates and security included. Another suite of the same distribution: its main
- * archive. Another distribution: the entry whose URI names it. ENOENT when the host has none. */
+/* Writes one-line entries that serve distro:suite with these components: the suite, its updates and its security
+ * updates, as far as the host has them. Where it has them for the suite by name, those; else as it has them for
+ * another suite of the distribution ("stable", the host's own): "stable-security" becomes "<suite>-security", at its
+ * own URI. Archives of others, which use the same suites, are left out. ENOENT when there is none for the suite. */
 int apt_sources_choose(const struct apt_sources *s, const struct host_distro *host,
 		       const char *distro, const char *suite, const struct strvec *components,
 		       struct buf *out, struct err *err);

@@ -321,10 +321,55 @@ static void test_sources(void)
 	is_str(buf_cstr(&b), "deb http://m/ubuntu/ noble universe\n", "its archive, the suite wanted");
 	buf_clear(&b);
 	ok(apt_sources_choose(&s, &host, "debian", "trixie", &comps, &b, &e) == 0, "another suite");
-	is_str(buf_cstr(&b), "deb [signed-by=/k.gpg trusted=yes] http://m/debian trixie universe\n",
-	       "main archive only");
+	is_str(buf_cstr(&b),
+	       "deb [signed-by=/k.gpg trusted=yes] http://m/debian trixie universe\n"
+	       "deb http://m/debian-security trixie-security universe\n",
+	       "its security updates too, from where the host has its own");
+	buf_clear(&b);
+	ok(apt_sources_choose(&s, &host, "debian", "sid", &comps, &b, &e) == 0 &&
+		   !strstr(buf_cstr(&b), "sid-"),
+	   "which a rolling release has not");
 	ok(apt_sources_choose(&s, &host, "devuan", "x", &comps, &b, &e) < 0 && e.code == ENOENT,
 	   "none: %s", e.text);
+}
+
+static void chosen(const char *list, const char *suite, const char *want, const char *what)
+{
+	_cleanup_sources_ struct apt_sources s = APT_SOURCES_INIT;
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	struct host_distro host = {"debian", "bookworm"};
+	struct strvec none = STRVEC_INIT;
+	struct err e = ERR_INIT;
+	(strstr(list, "URIs:") ? apt_sources_parse_deb822 : apt_sources_parse_list)(&s, list);
+	is_int(apt_sources_choose(&s, &host, "debian", suite, &none, &b, &e), 0, "%s %s", what, e.text);
+	is_str(buf_cstr(&b), want, "%s", what);
+}
+
+static void test_sources_suites(void)
+{
+	chosen("deb http://m/debian stable main\ndeb http://m/debian stable-updates main contrib\n"
+	       "deb http://m/debian stable-backports main\ndeb http://s/debian-security "
+	       "stable-security main\n",
+	       "bookworm",
+	       "deb http://m/debian bookworm main\ndeb http://m/debian bookworm-updates main\n"
+	       "deb http://s/debian-security bookworm-security main\n",
+	       "a host that says stable");
+	chosen("deb https://download.docker.com/linux/debian bookworm stable\n"
+	       "deb https://p/debian/12/prod bookworm main\ndeb https://apt.x bookworm main\n"
+	       "deb http://m/debian/ bookworm main\n",
+	       "bookworm", "deb http://m/debian/ bookworm main\n", "archives of others");
+	chosen("deb http://cache/apt-remote bookworm main\ndeb http://cache/apt-remote "
+	       "bookworm/updates main\n",
+	       "bookworm", "deb http://cache/apt-remote bookworm main\ndeb http://cache/apt-remote bookworm/updates main\n",
+	       "an archive whose URI does not name the distribution");
+	chosen("deb http://m/archive/debian/20240101T000000Z bookworm main\ndeb https://apt.x "
+	       "bookworm main\n",
+	       "bookworm", "deb http://m/archive/debian/20240101T000000Z bookworm main\n",
+	       "a snapshot");
+	chosen("Types: deb\nURIs: http://m/debian\nSuites: bookworm\nComponents: main\nSigned-By: "
+	       "/k.gpg \t\n",
+	       "bookworm", "deb [signed-by=/k.gpg] http://m/debian bookworm main\n",
+	       "a blank behind a key's name");
 }
 
 /* --- tar --- */
@@ -540,6 +585,7 @@ int main(void)
 	test_pvh();
 	test_modules();
 	test_sources();
+	test_sources_suites();
 	test_tar();
 	test_tar_owner();
 	test_apt();
