@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <openssl/evp.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/alloc.h"
 #include "base/log.h"
@@ -90,9 +91,13 @@ int digest_fd(int fd, char out[DIGEST_HEX], struct err *err)
 
 int digest_path(const char *path, char out[DIGEST_HEX], struct err *err)
 {
-	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
+	/* The open itself would wait for the other end of a pipe. */
+	_cleanup_close_ int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	struct stat st;
+	if (fd < 0 || fstat(fd, &st) < 0)
 		return err_errno(err, errno, "%s", path);
+	if (!S_ISREG(st.st_mode))
+		return err_set(err, EINVAL, "%s: not a regular file", path);
 	if (digest_fd(fd, out, err) < 0)
 		return err_prefix(err, "%s: ", path);
 	return 0;
