@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
+#include <signal.h>
 #include <string.h>
 #include <termios.h>
 
 #include "base/path.h"
 #include "base/size.h"
 #include "commands/common.h"
+#include "commands/input.h"
 
 #define ESCAPE 0x1d  /* Ctrl-] : as telnet and virsh console */
 #define LAST_MS 1000 /* for what is printed after the input has ended */
@@ -15,8 +17,9 @@ struct attached {
 	struct client *client;
 	uint32_t id;
 	bool over, raw;
+	int signo; /* that ended it */
 	struct termios saved;
-	struct watch *input;
+	struct input *input;
 	struct evtimer *last;
 	struct err err;
 };
@@ -25,8 +28,13 @@ static void on_data(void *arg, uint32_t rank _unused_, int fd _unused_, const ch
 		    bool eof _unused_)
 {
 	struct attached *at = arg;
-	if (fd_write_all(STDOUT_FILENO, p, n) < 0)
+	if (fd_write_all(STDOUT_FILENO, p, n) < 0) {
 		at->over = true;
+		if (errno == EPIPE)
+			at->signo = SIGPIPE; /* as it would have ended a local program */
+		else
+			err_errno(&at->err, errno, "write output");
+	}
 }
 
 static void on_end(void *arg, const json_t *reply, const struct err *err)
@@ -43,11 +51,11 @@ static void on_input(void *arg, int events _unused_)
 {
 	struct attached *at = arg;
 	char keys[4096];
-	ssize_t n = read(STDIN_FILENO, keys, sizeof(keys));
+	ssize_t n = input_read(at->input, keys, sizeof(keys));
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
 	if (n <= 0) { /* a pipe that ended: what the VM answers to it is still worth reading, but not for ever */
-		watch_set(at->input, 0);
+		input_want(at->input, false);
 		if (isatty(STDIN_FILENO))
 			at->over = true;
 		else
@@ -63,10 +71,11 @@ static void on_input(void *arg, int events _unused_)
 		client_data(at->client, at->id, 0, keys, (size_t)n, false);
 }
 
-static void on_interrupt(void *arg, int signo _unused_)
+static void on_interrupt(void *arg, int signo)
 {
 	struct attached *at = arg;
 	at->over = true;
+	at->signo = signo;
 }
 
 static void on_last(void *arg)
@@ -101,9 +110,9 @@ static int run(const struct command *cmd, struct args *a)
 				      (json_int_t)rank, "tail", TAIL),
 			    &ops, &at);
 	at.last = evtimer_create(loop, on_last, &at);
-	at.input = watch_create(loop, STDIN_FILENO, on_input, &at, NULL);
+	at.input = input_create(loop, STDIN_FILENO, on_input, &at);
 	if (at.input)
-		watch_set(at.input, WATCH_READ);
+		input_want(at.input, true);
 	terminal(&at);
 	while (!at.over)
 		loop_run_once(loop);
@@ -111,12 +120,14 @@ static int run(const struct command *cmd, struct args *a)
 		tcsetattr(STDIN_FILENO, TCSADRAIN, &at.saved);
 		fputc('\n', stderr);
 	}
-	watch_destroy(at.input);
+	input_destroy(at.input);
 	evtimer_destroy(at.last);
 	client_forget(at.client, at.id);
 	interrupts_destroy(in);
 	common_disconnect(loop, at.client);
-	return at.err.code ? common_refused(cmd, &at.err) : EXIT_OK;
+	if (at.err.code)
+		return common_refused(cmd, &at.err);
+	return at.signo ? 128 + at.signo : EXIT_OK;
 }
 
 static const struct option_spec options[] = {OPTION_CLUSTER, {0}};

@@ -8,8 +8,10 @@
 #include <termios.h>
 
 #include "base/alloc.h"
+#include "base/text.h"
 #include "commands/common.h"
 #include "commands/fold.h"
+#include "commands/input.h"
 #include "wire/guestproto.h"
 
 #define WINDOW_TOTAL (16u << 20) /* bytes of output on the way, of all VMs together */
@@ -23,14 +25,15 @@ struct session {
 	struct fold *out, *errs;
 	int code;              /* greatest so far */
 	struct rankset *codes; /* [256]: which VMs ended with which code */
-	bool over, ended_by_user;
+	bool over;
+	int ended_by; /* signal: the user left, or the reader of the output did */
 	unsigned interrupts;
 	struct err err; /* of the call as a whole */
 
 	bool tty;
 	struct termios saved;
 	bool raw;
-	struct watch *input;
+	struct input *input;
 	uint64_t credit; /* bytes of stdin that may be sent */
 	bool input_eof;
 };
@@ -50,7 +53,7 @@ static void on_data(void *arg, uint32_t rank, int fd, const char *p, size_t n, b
 	fold_add(f, rank, p, n, eof);
 	if (fold_error(f) && !s->over) { /* nobody reads any more: as a local program would get SIGPIPE */
 		err_set(&s->err, fold_error(f), "write output: %s", strerror(fold_error(f)));
-		s->ended_by_user = fold_error(f) == EPIPE;
+		s->ended_by = fold_error(f) == EPIPE ? SIGPIPE : 0;
 		s->over = true;
 	}
 }
@@ -60,14 +63,14 @@ static void on_data(void *arg, uint32_t rank, int fd, const char *p, size_t n, b
 static void update_input(struct session *s)
 {
 	if (s->input)
-		watch_set(s->input, s->credit && !s->input_eof ? WATCH_READ : 0);
+		input_want(s->input, s->credit && !s->input_eof);
 }
 
 static void on_input(void *arg, int events _unused_)
 {
 	struct session *s = arg;
 	char chunk[STDIN_CHUNK];
-	ssize_t n = read(STDIN_FILENO, chunk, MIN(sizeof(chunk), s->credit));
+	ssize_t n = input_read(s->input, chunk, MIN(sizeof(chunk), s->credit));
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
 	s->input_eof = n <= 0;
@@ -113,14 +116,14 @@ static void on_event(void *arg, const json_t *e)
 	if (strcmp(what, "exit") == 0) {
 		on_exit_event(s, e, rank);
 	} else if (strcmp(what, "error") == 0) {
-		const char *text = json_string_value(json_object_get(e, "error"));
+		const char *why = json_string_value(json_object_get(e, "error"));
+		_cleanup_free_ char *text = text_cleaned(why ? why : "failed");
 		end_rank(s, rank);
 		rankset_add(&s->failed, rank);
 		char name[16];
 		snprintf(name, sizeof(name), "vm%u: ", rank);
-		bool named = text && strncmp(text, name, strlen(name)) == 0;
-		fprintf(stderr, "vse %s: %s%s\n", s->cmd->name, named ? "" : name,
-			text ? text : "failed");
+		bool named = strncmp(text, name, strlen(name)) == 0;
+		fprintf(stderr, "vse %s: %s%s\n", s->cmd->name, named ? "" : name, text);
 		s->code = MAX(s->code, EXIT_FAILED);
 	}
 }
@@ -141,7 +144,8 @@ static void on_interrupt(void *arg, int signo)
 	struct session *s = arg;
 	/* The first goes to the programs; who insists leaves at once. */
 	if (s->interrupts++ || signo != SIGINT) {
-		s->over = s->ended_by_user = true;
+		s->over = true;
+		s->ended_by = signo;
 		return;
 	}
 	client_message(s->client, s->id, json_pack("{s:s, s:i}", "verb", "signal", "signal", signo));
@@ -191,7 +195,8 @@ static json_t *request(const struct args *a, const char *ranks, bool tty, bool i
 	if (tty) {
 		ioctl(STDIN_FILENO, TIOCGWINSZ, &w);
 		const char *term = getenv("TERM");
-		json_array_append_new(env, json_sprintf("TERM=%s", term ? term : "dumb"));
+		bool good = term && text_is_utf8(term);
+		json_array_append_new(env, json_sprintf("TERM=%s", good ? term : "dumb"));
 	}
 	return json_pack("{s:s, s:s, s:o, s:o, s:s*, s:s*, s:i, s:i, s:i, s:i, s:i}", "verb", "exec",
 			 "ranks", ranks, "argv", list, "env", env, "user", arg_value(a, "user"),
@@ -218,18 +223,20 @@ static void print_codes(struct session *s)
 	}
 }
 
-static int check_texts(const struct command *cmd, const struct args *a, char *const *argv)
+int session_check(const struct command *cmd, const struct args *a, const char *ranks, uint32_t size)
 {
+	_cleanup_rankset_ struct rankset set = RANKSET_INIT;
+	struct err err = ERR_INIT;
 	const struct strvec *vars = arg_values(a, "env");
 	for (size_t i = 0; i < vars->n; i++)
 		if (!strchr(vars->v[i], '=') || vars->v[i][0] == '=')
 			return command_usage(cmd, "--env %s: not NAME=VALUE", vars->v[i]);
-	for (; *argv; argv++) {
-		json_t *j = json_string(*argv);
-		if (!j)
-			return command_usage(cmd, "an argument is not UTF-8 text");
-		json_decref(j);
-	}
+	if (rankset_parse(&set, ranks, size, &err) < 0)
+		return command_usage(cmd, "%s", err.text);
+	if (arg_flag(a, "tty") && rankset_count(&set) != 1)
+		return command_usage(cmd, "--tty goes with one VM: add --rank R");
+	if (arg_flag(a, "tty") && !isatty(STDIN_FILENO))
+		return command_usage(cmd, "--tty: stdin is no terminal");
 	return 0;
 }
 
@@ -247,7 +254,7 @@ static void drive(struct session *s, json_t *req, bool input)
 	s->id = client_call(s->client, req, &ops, s);
 	if (input && !s->over) {
 		s->credit = GUESTPROTO_STDIN_WINDOW;
-		s->input = watch_create(loop, STDIN_FILENO, on_input, s, NULL);
+		s->input = input_create(loop, STDIN_FILENO, on_input, s);
 		if (!s->input)
 			client_data(s->client, s->id, FRAME_ALL, NULL, 0, true);
 		update_input(s);
@@ -257,7 +264,7 @@ static void drive(struct session *s, json_t *req, bool input)
 		loop_run_once(loop);
 	terminal_restore(s);
 	client_forget(s->client, s->id);
-	watch_destroy(s->input);
+	input_destroy(s->input);
 	sigwatch_destroy(winch);
 	interrupts_destroy(in);
 }
@@ -267,24 +274,13 @@ int session_run(const struct command *cmd, const struct args *a, struct client *
 {
 	struct session s = {.cmd = cmd, .client = c};
 	struct err err = ERR_INIT;
-	int code = check_texts(cmd, a, argv);
+	int code = session_check(cmd, a, ranks, size);
 	if (code)
 		return code;
-	if (rankset_parse(&s.ranks, ranks, size, &err) < 0) {
-		rankset_finish(&s.ranks);
-		return command_usage(cmd, "%s", err.text);
-	}
+	rankset_parse(&s.ranks, ranks, size, &err);
 	uint32_t n = rankset_count(&s.ranks);
 	bool label = labels(a, n > 1);
 	s.tty = arg_flag(a, "tty");
-	if (s.tty && n != 1)
-		code = command_usage(cmd, "--tty goes with one VM: add --rank R");
-	if (!code && s.tty && !isatty(STDIN_FILENO))
-		code = command_usage(cmd, "--tty: stdin is no terminal");
-	if (code) {
-		rankset_finish(&s.ranks);
-		return code;
-	}
 	bool input = !arg_flag(a, "no-stdin") &&
 		     (s.tty || arg_flag(a, "interactive") || !isatty(STDIN_FILENO));
 	uint32_t window = MIN(MAX(WINDOW_TOTAL / n, 16u << 10), 256u << 10);
@@ -296,8 +292,8 @@ int session_run(const struct command *cmd, const struct args *a, struct client *
 	fold_flush(s.errs);
 	print_codes(&s);
 	code = s.code;
-	if (s.ended_by_user)
-		code = s.err.code == EPIPE ? 128 + SIGPIPE : EXIT_INTERRUPTED;
+	if (s.ended_by)
+		code = 128 + s.ended_by;
 	else if (s.err.code)
 		code = command_fail(cmd, &s.err);
 	fold_destroy(s.out);
