@@ -253,28 +253,45 @@ static int from_package(const char *root, const char *dir, const char *cache, co
 	return 0;
 }
 
-static int from_file(const char *root, const char *dir, const struct recipe *r, struct kernel *k,
-		     struct err *err)
+static int version_of(const char *path, const char *data, size_t len, char **ret, struct err *err)
 {
-	_cleanup_free_ char *data = NULL, *lib = NULL;
-	struct bzimage b;
-	size_t len;
-	if (path_read(r->v->kernel, KERNEL_BYTES_MAX, &data, &len, err) < 0)
-		return err_prefix(err, "kernel ");
 	const unsigned char *d = (const unsigned char *)data;
+	struct bzimage b;
+	*ret = NULL;
 	if (len > 4 && memcmp(d, ELFMAG, SELFMAG) == 0) {
 		const char *banner = memmem(d, len, "Linux version ", 14);
 		if (!elf_has_pvh(d, len))
 			return err_set(err, EINVAL,
-				       "kernel %s: an ELF file without a PVH entry (CONFIG_PVH)",
-				       r->v->kernel);
+				       "kernel %s: an ELF file without a PVH entry (CONFIG_PVH)", path);
 		if (banner && (size_t)(banner - data) + 80 < len)
-			k->version = xstrndup(banner + 14, strcspn(banner + 14, " /\n"));
+			*ret = xstrndup(banner + 14, strcspn(banner + 14, " /\n"));
 	} else if (bzimage_parse(d, len, &b, err) < 0) {
-		return err_prefix(err, "kernel %s: ", r->v->kernel);
+		return err_prefix(err, "kernel %s: ", path);
 	} else if (*b.version) {
-		k->version = xstrdup(b.version);
+		*ret = xstrdup(b.version);
 	}
+	return 0;
+}
+
+char *kernel_host_modules(const char *file)
+{
+	_cleanup_free_ char *data = NULL, *version = NULL;
+	size_t len;
+	if (path_read(file, KERNEL_BYTES_MAX, &data, &len, NULL) < 0 ||
+	    version_of(file, data, len, &version, NULL) < 0 || !version)
+		return NULL;
+	return modules_below("", version);
+}
+
+static int from_file(const char *root, const char *dir, const struct recipe *r, struct kernel *k,
+		     struct err *err)
+{
+	_cleanup_free_ char *data = NULL, *lib = NULL;
+	size_t len;
+	if (path_read(r->v->kernel, KERNEL_BYTES_MAX, &data, &len, err) < 0)
+		return err_prefix(err, "kernel ");
+	if (version_of(r->v->kernel, data, len, &k->version, err) < 0)
+		return -1;
 	k->file = path_join(dir, "bzImage");
 	k->package = xstrdup(strrchr(r->v->kernel, '/') + 1);
 	if (save(k->file, data, len, err) < 0)

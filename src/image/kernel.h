@@ -46,6 +46,8 @@ void kernel_finish(struct kernel *k);
 /* Finds the kernel the VSE wants; see struct vse. dir: work folder. */
 int kernel_find(const char *root, const char *dir, const char *cache, const struct recipe *r,
 		struct sandbox_self *self, struct kernel *ret, struct err *err);
+/* The folder of this host's modules for the kernel in this file, malloc'ed; NULL: none, or no kernel. */
+char *kernel_host_modules(const char *file);
 /* Writes the PVH ELF to `to`. *ret_made is false where the kernel has no PVH entry (or unpacks to
  * no ELF). */
 int kernel_vmlinux(const char *file, const char *to, bool *ret_made, struct err *err);

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/utsname.h>
@@ -10,6 +11,8 @@
 #include "base/alloc.h"
 #include "base/path.h"
 #include "base/size.h"
+#include "base/time.h"
+#include "image/kernel.h"
 #include "image/run.h"
 #include "image/sandbox.h"
 #include "image/sources.h"
@@ -113,7 +116,37 @@ static void add_sources(struct recipe *r, const char *distro, const char *suite)
 	r->sources = buf_take(&out);
 }
 
-static int add_dir(struct recipe *r, json_t *base, struct err *err)
+/* As root of the namespace nothing that a subordinate id owns is closed. */
+static int look_inside(void *arg, struct sandbox_self *self, const char *dir, struct err *err)
+{
+	struct recipe *r = arg;
+	struct tree_facts f;
+	char text[SANDBOX_RESULT_MAX];
+	(void)dir;
+	if (tree_fingerprint(r->v->base_path, 0, 0, &f, err) < 0)
+		return -1;
+	snprintf(text, sizeof(text), "%s %" PRIu64 " %d", f.hex, f.bytes, f.closed);
+	sandbox_result(self, text);
+	return 0;
+}
+
+static void fingerprint_inside(struct recipe *r, const char *store, struct tree_facts *f)
+{
+	_cleanup_free_ char *temp = store ? store_temp(store) : NULL;
+	char result[SANDBOX_RESULT_MAX];
+	struct sandbox *s = NULL;
+	struct tree_facts in = {0};
+	if (temp && sandbox_run(temp, look_inside, r, NULL, 0, NULL, NULL, &s, result, NULL) == 0) {
+		sandbox_end(s);
+		if (sscanf(result, "%64s %" SCNu64 " %d", in.hex, &in.bytes, &in.closed) == 3) {
+			memcpy(f->hex, in.hex, sizeof(f->hex));
+			f->bytes = in.bytes;
+			f->closed = in.closed;
+		}
+	}
+}
+
+static int add_dir(struct recipe *r, const char *store, json_t *base, struct err *err)
 {
 	struct tree_facts f;
 	struct subid_range u = {0}, g = {0};
@@ -126,7 +159,15 @@ static int add_dir(struct recipe *r, json_t *base, struct err *err)
 		subid_ranges(&u, &g, NULL); /* without a range nothing can be owned by it */
 	if (tree_fingerprint(r->v->base_path, u.first, u.count, &f, err) < 0)
 		return err_prefix(err, "base ");
+	if (f.closed && f.subordinate)
+		fingerprint_inside(r, store, &f);
 	json_object_set_new(base, "fingerprint", json_string(f.hex));
+	/* A change below a closed folder would not be seen: no two keys are the same. */
+	r->base_unknown = f.closed;
+	if (f.closed)
+		json_object_set_new(base, "fingerprint",
+				    json_sprintf("%d %llu", (int)getpid(),
+						 (unsigned long long)time_wall_ns()));
 	r->base_bytes = f.bytes;
 	r->base_inside = f.subordinate;
 	return 0;
@@ -157,15 +198,24 @@ static int add_tar(struct recipe *r, json_t *base, struct err *err)
 	return 0;
 }
 
-static int add_base(struct recipe *r, struct err *err)
+static bool kernel_is_file(const struct vse *v)
+{
+	return v->kernel && v->kernel[0] == '/';
+}
+
+static int add_base(struct recipe *r, const char *store, struct err *err)
 {
 	static const char *const kinds[] = {"distribution", "folder", "archive"};
 	json_t *base = json_pack("{s:s}", "kind", kinds[r->v->base]);
 	json_object_set_new(r->json, "base", base);
 	bool distro = r->v->base == VSE_BASE_DISTRO;
 	add_sources(r, distro ? r->v->distro : NULL, distro ? r->v->suite : NULL);
+	/* Where the kernel comes from, unless it is a file or the base has one, which only a build sees. */
+	if (!distro && r->sources && !kernel_is_file(r->v))
+		json_object_set_new(base, "repositories", json_string(r->sources));
 	if (!distro)
-		return r->v->base == VSE_BASE_DIR ? add_dir(r, base, err) : add_tar(r, base, err);
+		return r->v->base == VSE_BASE_DIR ? add_dir(r, store, base, err)
+						  : add_tar(r, base, err);
 	if (!r->sources)
 		return err_set(err, ENOENT, "%s", r->sources_problem);
 	json_object_set_new(base, "distribution", json_string(r->v->distro));
@@ -179,7 +229,7 @@ static int add_kernel(struct recipe *r, struct err *err)
 	const char *k = r->v->kernel ? r->v->kernel : "auto";
 	char hex[DIGEST_HEX];
 	json_object_set_new(r->json, "kernel", json_string(k));
-	if (k[0] != '/')
+	if (!kernel_is_file(r->v))
 		return 0;
 	struct stat st;
 	if (stat(k, &st) == 0 && !S_ISREG(st.st_mode))
@@ -187,6 +237,12 @@ static int add_kernel(struct recipe *r, struct err *err)
 	if (digest_path(k, hex, err) < 0)
 		return err_prefix(err, "kernel ");
 	json_object_set_new(r->json, "kernel", json_string(hex));
+	_cleanup_free_ char *modules = kernel_host_modules(k);
+	if (!modules)
+		return 0;
+	if (tree_outline(modules, hex, err) < 0)
+		return err_prefix(err, "kernel modules ");
+	json_object_set_new(r->json, "host_modules", json_string(hex));
 	return 0;
 }
 
@@ -198,9 +254,10 @@ static void make_key(struct recipe *r)
 	digest_hex(d, r->key);
 	/* What a host calls its inodes must not make two hosts' manifests differ. */
 	json_object_del(json_object_get(r->json, "base"), "fingerprint");
+	json_object_del(r->json, "host_modules");
 }
 
-int recipe_make(const struct vse *v, struct recipe **ret, struct err *err)
+int recipe_make(const struct vse *v, const char *store, struct recipe **ret, struct err *err)
 {
 	struct recipe *r = xcalloc(1, sizeof(*r));
 	*r = (struct recipe){.v = v,
@@ -220,7 +277,7 @@ int recipe_make(const struct vse *v, struct recipe **ret, struct err *err)
 			    strings(&packages), "environment", env, "build", strings(&v->build));
 	if (!r->json)
 		err_set(err, EINVAL, "VSE %s: text that is not UTF-8", v->name);
-	if (!r->json || add_base(r, err) < 0 || add_files(r, err) < 0 || add_kernel(r, err) < 0) {
+	if (!r->json || add_base(r, store, err) < 0 || add_files(r, err) < 0 || add_kernel(r, err) < 0) {
 		recipe_free(r);
 		return -1;
 	}

@@ -69,10 +69,11 @@ static int walk_entry(struct walk *w, int fd, const char *base, const char *pref
 	if (!S_ISDIR(st.st_mode) || (w->skip_volatile && !*prefix && is_volatile(base)))
 		return 0;
 	_cleanup_close_ int sub = openat(fd, base, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	/* A folder of a subordinate id is closed to its user outside the namespace: its own entry
-	 * must do. */
-	if (sub < 0 && errno == EACCES && w->skip_volatile)
+	/* A folder of a subordinate id is closed to its user outside the namespace. */
+	if (sub < 0 && errno == EACCES && w->skip_volatile) {
+		w->facts.closed = 1;
 		return 0;
+	}
 	if (sub < 0)
 		return err_errno(err, errno, "/%s", name);
 	return walk_dir(w, sub, name, depth + 1, err);
@@ -83,8 +84,15 @@ static int walk_dir(struct walk *w, int fd, const char *prefix, unsigned depth, 
 	_cleanup_strvec_ struct strvec names = STRVEC_INIT;
 	if (depth > TREE_DEPTH_MAX)
 		return err_set(err, ELOOP, "/%s: deeper than %d folders", prefix, TREE_DEPTH_MAX);
-	if (list_names(fd, &names, err) < 0)
+	struct err e = ERR_INIT;
+	if (list_names(fd, &names, &e) < 0) {
+		if (e.code == EACCES && w->skip_volatile) {
+			w->facts.closed = 1;
+			return 0;
+		}
+		err_copy(err, &e);
 		return err_prefix(err, "/%s: ", prefix);
+	}
 	for (size_t i = 0; i < names.n; i++)
 		if (walk_entry(w, fd, names.v[i], prefix, depth, err) < 0)
 			return -1;
@@ -143,6 +151,35 @@ int tree_fingerprint(const char *dir, uint32_t sub_first, uint32_t sub_count,
 		return -1;
 	digest_hex(d, w.facts.hex);
 	*ret = w.facts;
+	return 0;
+}
+
+static bool is_module(const char *name)
+{
+	const char *ko = strstr(name, ".ko");
+	return ko && (!ko[3] || ko[3] == '.');
+}
+
+static int visit_outline(struct walk *w, int dirfd, const char *base, const char *name,
+			 const struct stat *st, struct err *err)
+{
+	(void)dirfd;
+	(void)err;
+	bool regular = S_ISREG(st->st_mode);
+	digest_field(w->d, name);
+	digest_number(w->d, st->st_mode);
+	digest_number(w->d, regular ? (uint64_t)st->st_size : 0);
+	digest_number(w->d, regular && is_module(base) ? (uint64_t)st->st_mtime : 0);
+	return 0;
+}
+
+int tree_outline(const char *dir, char out[DIGEST_HEX], struct err *err)
+{
+	_cleanup_digest_ struct digest *d = digest_new();
+	struct walk w = {.visit = visit_outline, .d = d};
+	if (walk_root(&w, dir, err) < 0)
+		return -1;
+	digest_hex(d, out);
 	return 0;
 }
 

@@ -12,16 +12,21 @@
 /* A fingerprint by stat alone, for "has this folder changed?": paths, types, modes, owners, sizes,
  * mtime, ctime and inode of every entry. No content is read: a change that keeps size and ctime is
  * not seen, which needs a set-back clock or a raw disk. /dev, /proc, /sys, /run and /tmp below the
- * root are left out, as from an image. foreign is set when an owner lies in [sub_first,
- * sub_first+sub_count): ids of a user namespace. */
+ * root are left out, as from an image. An owner in [sub_first, sub_first+sub_count) is an id of a user
+ * namespace. */
 struct tree_facts {
 	char hex[DIGEST_HEX];
 	uint64_t bytes;
 	uint64_t entries;
 	int subordinate; /* 1: some owner is a subordinate id of ours */
+	int closed;	 /* 1: not all of it could be seen: folders that we may not read */
 };
 int tree_fingerprint(const char *dir, uint32_t sub_first, uint32_t sub_count,
 		     struct tree_facts *ret, struct err *err);
+
+/* An outline of a kernel's folder of modules, the same on every host that has the same package: paths, modes, sizes
+ * and the modules' own modification times; not those of what depmod makes. */
+int tree_outline(const char *dir, char out[DIGEST_HEX], struct err *err);
 
 /* The newest modification time (seconds since 1970, 0: none) of a file below `dir` that is before
  * `before`. What a build itself writes has a later time; packages and the user's files an earlier one:

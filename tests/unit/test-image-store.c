@@ -423,6 +423,50 @@ static void test_tree(void)
 	   "none before an earlier one");
 }
 
+/* What a folder that is closed to us holds is not known, and that is told. */
+static void test_closed(void)
+{
+	struct err e = ERR_INIT;
+	struct tree_facts f = {0};
+	_cleanup_free_ char *dir = path_join(top, "half"), *sub = path_join(dir, "sub"),
+			    *inner = path_join(sub, "inner");
+	path_mkdirs(inner, 0755, NULL);
+	ok(tree_fingerprint(dir, 0, 0, &f, &e) == 0 && !f.closed && f.entries == 3, "all is seen");
+	for (int mode = 0; mode <= 0444; mode += 0444) {
+		chmod(sub, (mode_t)mode);
+		int status = -1;
+		pid_t pid = fork();
+		if (pid == 0) {
+			bool fine = chdir(dir) == 0 && (geteuid() != 0 || setuid(54321) == 0) &&
+				    tree_fingerprint(".", 0, 0, &f, &e) == 0 && f.closed && f.entries == 2;
+			_exit(!fine);
+		}
+		ok(pid > 0 && waitpid(pid, &status, 0) == pid && status == 0, "mode %o: closed", mode);
+	}
+	chmod(sub, 0755);
+}
+
+static void test_outline(void)
+{
+	struct err e = ERR_INIT;
+	char a[DIGEST_HEX], b[DIGEST_HEX];
+	_cleanup_free_ char *dir = path_join(top, "mods"), *ko = path_join(dir, "kernel/x.ko.xz"),
+			    *dep = path_join(dir, "modules.dep"), *sub = path_join(dir, "kernel");
+	path_mkdirs(sub, 0755, NULL);
+	text_file(sub, "x.ko.xz", "x");
+	text_file(dir, "modules.dep", "d");
+	is_int(tree_outline(dir, a, &e), 0, "outline %s", e.text);
+	age(dep, 1000);
+	tree_outline(dir, b, &e);
+	is_str(a, b, "depmod ran again: the same");
+	age(ko, 1000);
+	tree_outline(dir, b, &e);
+	ok(strcmp(a, b) != 0, "another module: not");
+	text_file(dir, "modules.dep", "longer");
+	tree_outline(dir, a, &e);
+	ok(strcmp(a, b) != 0, "another list: not");
+}
+
 static int inside_fn(void *arg, struct sandbox_self *self, const char *dir, struct err *err)
 {
 	(void)err;
@@ -489,6 +533,8 @@ int main(void)
 	test_sweep();
 	test_lock();
 	test_tree();
+	test_closed();
+	test_outline();
 	test_sandbox();
 	path_remove(top, NULL);
 	free(store);
