@@ -3,6 +3,8 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include "base/alloc.h"
 #include "base/path.h"
@@ -17,6 +19,7 @@ struct pending {
 	uint32_t id;
 	const struct client_ops *ops;
 	void *arg;
+	struct err *why; /* it cannot go on: ended by on_later(), what still comes for it is dropped */
 };
 
 struct client {
@@ -25,6 +28,8 @@ struct client {
 	char *name;
 	uint32_t last_id;
 	struct pending *calls;
+	struct evtimer *later;
+	struct err lost; /* code 0: the connection stands */
 	/* A callback may destroy the client: while one runs (busy) the memory stays, and `dead` says so. */
 	int busy;
 	bool dead;
@@ -47,6 +52,17 @@ static void end(struct client *c, struct pending *p, const json_t *reply, const 
 	struct pending was = *p;
 	free(p);
 	was.ops->on_end(was.arg, reply, err);
+	free(was.why); /* err may be this */
+}
+
+/* From the loop: who has made the call does not know its id yet. */
+static void end_later(struct client *c, struct pending *p, const struct err *err)
+{
+	if (p->why)
+		return;
+	p->why = xcalloc(1, sizeof(*p->why));
+	err_copy(p->why, err);
+	evtimer_start(c->later, 0, 0);
 }
 
 static int one_message(struct client *c, struct pending *p, const struct frame *f, struct err *err)
@@ -69,7 +85,7 @@ static int one_message(struct client *c, struct pending *p, const struct frame *
 static int one_frame(struct client *c, const struct frame *f, struct err *err)
 {
 	struct pending *p = find(c, f->id);
-	if (!p)
+	if (!p || p->why)
 		return 0; /* of a call that has ended */
 	if (f->type == FRAME_MESSAGE)
 		return one_message(c, p, f, err);
@@ -97,15 +113,31 @@ static void end_all(struct client *c, const struct err *err)
 		end(c, c->calls, NULL, err);
 }
 
+static void on_later(void *arg)
+{
+	struct client *c = arg;
+	struct pending *p = c->calls;
+	c->busy++;
+	while (p) {
+		if (!p->why) {
+			p = p->next;
+			continue;
+		}
+		end(c, p, NULL, p->why);
+		p = c->calls; /* any of them may be gone now */
+	}
+	leave(c);
+}
+
 static void lost(struct client *c, const struct err *why)
 {
-	struct err err = ERR_INIT;
-	err_set(&err, ECONNRESET, "the agent of cluster '%s' is gone%s%s", c->name,
+	if (c->lost.code)
+		return;
+	err_set(&c->lost, ECONNRESET, "the agent of cluster '%s' is gone%s%s", c->name,
 		why->code ? ": " : "", why->code ? why->text : "");
-	c->busy++;
 	stream_pause(c->stream, true);
-	end_all(c, &err);
-	leave(c);
+	for (struct pending *p = c->calls; p; p = p->next)
+		end_later(c, p, &c->lost);
 }
 
 static void on_data(void *arg, struct buf *in)
@@ -136,21 +168,37 @@ static void on_close(void *arg, const struct err *err)
 
 static const struct stream_ops stream_ops = {.on_data = on_data, .on_close = on_close};
 
+/* What is asked may hold a private key: never told to another user's process. */
+static int check_peer(int fd, const char *path, struct err *err)
+{
+	struct ucred peer;
+	socklen_t len = sizeof(peer);
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) < 0)
+		return err_errno(err, errno, "socket %s", path);
+	if (peer.uid != geteuid())
+		return err_set(err, EPERM, "socket %s: user %u answers there, not an agent of yours", path,
+			       (unsigned)peer.uid);
+	return 0;
+}
+
 int client_connect(struct loop *l, const char *base, const char *name, struct client **ret,
 		   struct err *err)
 {
 	_cleanup_free_ char *path = xasprintf("%s/%s/sock", base, name);
 	struct err why = ERR_INIT;
-	int fd;
+	_cleanup_close_ int fd = -1;
 	if (unix_connect(path, &fd, &why) < 0) {
 		if (why.code == ENOENT || why.code == ECONNREFUSED)
 			return err_set(err, ENOENT, "no cluster '%s' runs (see 'vse ps')", name);
 		return err_copy(err, &why);
 	}
+	if (check_peer(fd, path, err) < 0)
+		return -1;
 	struct client *c = xcalloc(1, sizeof(*c));
 	c->loop = l;
 	c->name = xstrdup(name);
-	c->stream = stream_create(l, fd, &stream_ops, c, err);
+	c->later = evtimer_create(l, on_later, c);
+	c->stream = stream_create(l, TAKE_FD(fd), &stream_ops, c, err);
 	_cleanup_json_ json_t *reply = NULL;
 	if (!c->stream ||
 	    client_ask(c, json_pack("{s:s, s:i}", "verb", "hello", "version", MESSAGE_VERSION),
@@ -173,6 +221,7 @@ void client_destroy(struct client *c)
 	c->dead = true;
 	c->busy++;
 	end_all(c, &err);
+	evtimer_destroy(c->later);
 	stream_destroy(c->stream);
 	leave(c);
 }
@@ -180,31 +229,39 @@ void client_destroy(struct client *c)
 uint32_t client_call(struct client *c, json_t *req, const struct client_ops *ops, void *arg)
 {
 	struct pending *p = xcalloc(1, sizeof(*p));
-	*p = (struct pending){.next = c->calls, .id = ++c->last_id, .ops = ops, .arg = arg};
+	uint32_t id = ++c->last_id;
+	*p = (struct pending){.next = c->calls, .id = id, .ops = ops, .arg = arg};
 	c->calls = p;
-	client_message(c, p->id, req);
-	return p->id;
+	if (c->lost.code)
+		end_later(c, p, &c->lost);
+	client_message(c, id, req);
+	return id;
 }
 
 void client_message(struct client *c, uint32_t id, json_t *msg)
 {
 	struct err err = ERR_INIT;
-	int rc = message_write(stream_out(c->stream), id, 0, msg, &err);
-	json_decref(msg);
-	stream_flush(c->stream);
 	struct pending *p = find(c, id);
-	if (rc < 0 && p)
-		end(c, p, NULL, &err);
+	if (!c->lost.code) {
+		if (message_write(stream_out(c->stream), id, 0, msg, &err) < 0 && p)
+			end_later(c, p, &err);
+		stream_flush(c->stream);
+	}
+	json_decref(msg);
 }
 
 void client_data(struct client *c, uint32_t id, uint32_t rank, const char *p, size_t n, bool eof)
 {
+	if (c->lost.code)
+		return;
 	frame_write_data(stream_out(c->stream), id, rank, 0, p, n, eof);
 	stream_flush(c->stream);
 }
 
 void client_credit(struct client *c, uint32_t id, uint32_t rank, int fd, uint32_t bytes)
 {
+	if (c->lost.code)
+		return;
 	frame_write_credit(stream_out(c->stream), id, rank, fd, bytes);
 	stream_flush(c->stream);
 }

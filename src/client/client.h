@@ -14,16 +14,18 @@ struct client_ops {
 	void (*on_event)(void *arg, const json_t *event); /* borrowed */
 	void (*on_data)(void *arg, uint32_t rank, int fd, const char *p, size_t n, bool eof);
 	void (*on_credit)(void *arg, uint32_t rank, uint32_t bytes); /* of stdin */
-	/* Once, last: the {"ok": true} reply (borrowed), or NULL with the reason. The call's id is free after. */
+	/* Once, last: the {"ok": true} reply (borrowed), or NULL with the reason. The call's id is free after. From the
+	 * loop or client_destroy(), never while client_call() or client_message() runs. */
 	void (*on_end)(void *arg, const json_t *reply, const struct err *err);
 };
 
-/* Connects and shakes hands (bounded: 10 s). ENOENT: no such cluster runs. */
+/* Connects and shakes hands (bounded: 10 s). ENOENT: no such cluster runs. EPERM: another user answers. */
 int client_connect(struct loop *l, const char *base, const char *name, struct client **ret,
 		   struct err *err);
 void client_destroy(struct client *c); /* open calls end with ECANCELED; NULL is fine */
 
-/* req: taken. Gives the id for what follows. Any op may be NULL but on_end. */
+/* req: taken. Gives the id for what follows. Any op may be NULL but on_end. What cannot be sent ends the call:
+ * E2BIG, or ECONNRESET once the connection is lost. */
 uint32_t client_call(struct client *c, json_t *req, const struct client_ops *ops, void *arg);
 void client_message(struct client *c, uint32_t id, json_t *msg); /* taken */
 void client_data(struct client *c, uint32_t id, uint32_t rank, const char *p, size_t n, bool eof);
