@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "base/proc.h"
 #include "base/size.h"
+#include "io/child.h"
 
 static int usage(FILE *to, int code)
 {
@@ -58,5 +59,6 @@ int main(int argc, char **argv)
 	}
 	if (!o.base || !o.name)
 		return usage(stderr, 2);
+	child_raise_limit(); /* a VM takes several descriptors */
 	return agent_run(&o);
 }

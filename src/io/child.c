@@ -16,6 +16,9 @@
 
 #define POLL_MS 100 /* without pidfd (Linux before 5.3) a process is looked at this often */
 
+/* As it was before child_raise_limit(): programs that use select(2) break with more. rlim_max 0: not raised. */
+static struct rlimit own_limit;
+
 struct child {
 	struct loop *loop;
 	pid_t pid;
@@ -135,11 +138,13 @@ static _Noreturn void run(const struct child_spec *spec, const char *program, in
 	int code;
 	sigset_t none;
 	sigemptyset(&none);
-	sigprocmask(SIG_SETMASK, &none, NULL);
 	for (int s = 1; s < NSIG; s++)
 		signal(s, SIG_DFL); /* an ignored signal would stay ignored across exec */
+	sigprocmask(SIG_SETMASK, &none, NULL); /* only now: one may be pending, and the handlers are the parent's */
 	if (place_fds(spec, &report) < 0)
 		goto fail;
+	if (own_limit.rlim_max)
+		setrlimit(RLIMIT_NOFILE, &own_limit);
 	if (spec->new_session)
 		setsid();
 	if (spec->die_with_parent) {
@@ -163,6 +168,16 @@ fail:
 }
 
 /* ---- */
+
+void child_raise_limit(void)
+{
+	struct rlimit rl;
+	if (own_limit.rlim_max || getrlimit(RLIMIT_NOFILE, &rl) < 0 || rl.rlim_cur >= rl.rlim_max)
+		return;
+	struct rlimit all = {.rlim_cur = rl.rlim_max, .rlim_max = rl.rlim_max};
+	if (setrlimit(RLIMIT_NOFILE, &all) == 0)
+		own_limit = rl;
+}
 
 int child_spawn(const struct child_spec *spec, pid_t *ret_pid, struct err *err)
 {

@@ -25,6 +25,10 @@ struct child_spec {
 	int nice;             /* added to the nice value; 0 = unchanged */
 };
 
+/* Raises this process's limit of open descriptors (RLIMIT_NOFILE) to what it may have; children get the one it
+ * had. Once, at start; without effect where it cannot be raised. */
+void child_raise_limit(void);
+
 /* Starts. on_exit(arg, status as of waitpid(2)) runs once from the loop. A program that cannot be
  * executed is an error here (ENOENT, EACCES...), not an exit status. */
 struct child *child_start(struct loop *l, const struct child_spec *spec,

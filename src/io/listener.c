@@ -9,10 +9,13 @@
 
 #include "base/alloc.h"
 
+#define PAUSE_MS 100 /* without a descriptor left for a new connection */
+
 struct listener {
 	int fd;
 	char *path;
 	struct watch *watch;
+	struct evtimer *again;
 	void (*on_connect)(void *arg, int fd, uid_t uid);
 	void *arg;
 };
@@ -58,12 +61,23 @@ int unix_connect(const char *path, int *ret_fd, struct err *err)
 	return 0;
 }
 
+static void on_again(void *arg)
+{
+	struct listener *ln = arg;
+	watch_set(ln->watch, WATCH_READ);
+}
+
 static void on_ready(void *arg, int events _unused_)
 {
 	struct listener *ln = arg;
 	_cleanup_close_ int fd = accept4(ln->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	if (fd < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)) {
+		/* Who waits stays in the queue, and the socket ready: looking at once again would spin. */
+		watch_set(ln->watch, 0);
+		evtimer_start(ln->again, PAUSE_MS, 0);
+	}
 	if (fd < 0)
-		return; /* gone again, or out of descriptors: the next round tries anew */
+		return; /* gone again */
 	struct ucred cred;
 	socklen_t len = sizeof(cred);
 	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) < 0)
@@ -80,6 +94,7 @@ struct listener *listener_create(struct loop *l, const char *path,
 	if (unix_listen(path, &ln->fd, err) < 0)
 		goto fail;
 	ln->path = xstrdup(path);
+	ln->again = evtimer_create(l, on_again, ln);
 	ln->watch = watch_create(l, ln->fd, on_ready, ln, err);
 	if (!ln->watch)
 		goto fail;
@@ -95,6 +110,7 @@ void listener_destroy(struct listener *ln)
 	if (!ln)
 		return;
 	watch_destroy(ln->watch);
+	evtimer_destroy(ln->again);
 	if (ln->fd >= 0)
 		close(ln->fd);
 	if (ln->path)

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -86,6 +88,52 @@ static void test_child_fds(void)
 	child_destroy(c);
 	close(p[0]);
 	close(leak);
+}
+
+static bool raise_in_child;
+
+static void in_child(void)
+{
+	if (raise_in_child)
+		kill(getpid(), SIGUSR1); /* blocked by now: it stays pending */
+}
+
+static void on_usr1(void *arg, int signo _unused_)
+{
+	(*(int *)arg)++;
+}
+
+static void test_child_signal(void)
+{
+	/* A signal for the child, sent before it has shed the parent's handlers. */
+	struct seen s = {0};
+	char text[40];
+	int told = 0;
+	struct sigwatch *w = sigwatch_create(loop, SIGUSR1, on_usr1, &told);
+	pthread_atfork(NULL, NULL, in_child);
+	raise_in_child = true;
+	run_child(&s, (char *[]){(char *)"true", NULL}, true);
+	raise_in_child = false;
+	loop_run_once(loop);
+	is_str(child_status_text(s.status, text), "killed by SIGUSR1", "it ends the child");
+	is_int(told, 0, "and is not told to the parent");
+	sigwatch_destroy(w);
+}
+
+static void test_child_limit(void)
+{
+	struct rlimit was, rl;
+	getrlimit(RLIMIT_NOFILE, &was);
+	rl = (struct rlimit){.rlim_cur = MIN(200, was.rlim_max), .rlim_max = was.rlim_max};
+	ok(setrlimit(RLIMIT_NOFILE, &rl) == 0, "a low limit of descriptors");
+	child_raise_limit();
+	child_raise_limit(); /* a second time changes nothing */
+	ok(getrlimit(RLIMIT_NOFILE, &rl) == 0 && rl.rlim_cur == was.rlim_max, "is raised to the highest");
+	struct seen s = {0};
+	char text[40];
+	run_child(&s, (char *[]){(char *)"sh", (char *)"-c", (char *)"exit $(ulimit -S -n)", NULL}, true);
+	is_str(child_status_text(s.status, text), "exit 200", "a child has the low one");
+	setrlimit(RLIMIT_NOFILE, &was);
 }
 
 static void test_adopt(void)
@@ -202,16 +250,50 @@ static void test_listener(void)
 	path_remove(dir, NULL);
 }
 
+/* No descriptor is left for who connects: that costs no time, and he is served once there is one. */
+static void test_listener_full(void)
+{
+	char dir[] = "/tmp/vse-unit-XXXXXX";
+	struct err err = ERR_INIT;
+	struct seen s = {0};
+	struct rlimit was, none;
+	int fd = -1, rounds = 0;
+	ok(mkdtemp(dir) != NULL, "folder");
+	_cleanup_free_ char *path = path_join(dir, "s");
+	struct listener *ln = listener_create(loop, path, on_connect, &s, &err);
+	ok(ln && unix_connect(path, &fd, &err) == 0, "connect %s", err.text);
+	getrlimit(RLIMIT_NOFILE, &was);
+	none = (struct rlimit){.rlim_cur = 0, .rlim_max = was.rlim_max};
+	setrlimit(RLIMIT_NOFILE, &none);
+	struct seen ticks = {0};
+	ticks.t = evtimer_create(loop, on_timer, &ticks); /* ends at its third tick */
+	evtimer_start(ticks.t, 20, 20);
+	for (; ticks.fired < 3; rounds++)
+		loop_run_once(loop);
+	setrlimit(RLIMIT_NOFILE, &was);
+	is_int(s.fired, 0, "nobody is let in");
+	ok(rounds <= 10, "the loop sleeps meanwhile: %d rounds", rounds);
+	while (!s.fired)
+		loop_run_once(loop);
+	is_int(s.fired, 1, "then he is");
+	close(fd);
+	listener_destroy(ln);
+	path_remove(dir, NULL);
+}
+
 int main(void)
 {
 	signal(SIGPIPE, SIG_IGN);
 	loop = loop_create();
 	test_child();
 	test_child_fds();
+	test_child_signal();
+	test_child_limit();
 	test_adopt();
 	test_stream();
 	test_timer();
 	test_listener();
+	test_listener_full();
 	loop_destroy(loop);
 	return done();
 }
