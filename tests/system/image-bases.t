@@ -176,6 +176,40 @@ test_expect_success 'images are listed, shown, removed and collected' '
 	test_expect_code 1 vse image show nosuch && vse image rm twin daemon && vse images >list && ! grep twin list &&
 	vse image gc --keep 0 | grep "^freed " && store_is_clean
 '
+# Other modules and other repositories of the host, in a mount namespace of its own.
+[ "$(id -u)" = 0 ] && unshare -m true 2>/dev/null && test_set_prereq ROOT_MOUNTS
+with_modules() { # COMMAND...
+	mkdir -p real shadow/modules
+	for f in /usr/lib/*; do
+		[ "$f" = /usr/lib/modules ] || ln -sfn "$PWD/real/${f##*/}" "shadow/${f##*/}"
+	done
+	# shellcheck disable=SC2016
+	unshare -m sh -c 'mount --bind /usr/lib real && mount --bind shadow /usr/lib && exec "$@"' sh "$@"
+}
+make_modules() { # FOLDER
+	mkdir -p "$1" && : >"$1/modules.order" &&
+		printf 'kernel/%s.ko\n' virtio_console virtio_blk virtio_net squashfs overlay >"$1/modules.builtin"
+}
+test_expect_success ROOT_MOUNTS 'the modules of this host count for a kernel that is a file' '
+	cp kernel vkernel && poke vkernel 526 "\200\0" && poke vkernel 640 "9.9-own \0" &&
+	printf "vse: 1\nname: hostmods\nbase: dir:%s\nkernel: %s\n" "$PWD/root" "$PWD/vkernel" >hostmods.yaml &&
+	make_modules shadow/modules/9.9-own &&
+	with_modules vse build --json hostmods.yaml >json && grep "\"cached\": false" json &&
+	with_modules vse build --json hostmods.yaml >json && grep "\"cached\": true" json &&
+	echo more >shadow/modules/9.9-own/modules.order &&
+	with_modules vse build --json hostmods.yaml >json && grep "\"cached\": false" json
+'
+test_expect_success ROOT_MOUNTS 'the repositories of this host count where a kernel may come from them' '
+	cp -r root booted && mkdir -p booted/boot && make_modules booted/lib/modules/9.9-own && cp kernel booted/boot/vmlinuz-9.9-own &&
+	printf "vse: 1\nname: booted\nbase: dir:%s\n" "$PWD/booted" >booted.yaml &&
+	suite=$(. /etc/os-release && echo "$VERSION_CODENAME") &&
+	mkdir apt && echo "deb http://localhost:1/a $suite main" >apt/sources.list &&
+	in_apt="mount --bind apt /etc/apt && vse build --json booted.yaml" &&
+	unshare -m sh -c "$in_apt" >json && grep "\"cached\": false" json &&
+	unshare -m sh -c "$in_apt" >json && grep "\"cached\": true" json &&
+	echo "deb http://localhost:1/b $suite main" >apt/sources.list &&
+	unshare -m sh -c "$in_apt" >json && grep "\"cached\": false" json
+'
 test_expect_success 'a site image is found, shown and used without a home to write to' '
 	id=$(vse build -q dir.yaml) && : >nohome &&
 	(
