@@ -69,7 +69,9 @@ if [ "$(dpkg --print-architecture 2>/dev/null)" = amd64 ] && [ ! -e /proc/sys/fs
 fi
 if command -v mmdebstrap >/dev/null; then
 	test_expect_success 'a mirror that does not answer' '
-		fails "network: .*Could not connect to 127.0.0.1:9" vse build -q deb.yaml
+		printf "Dir::Etc::Main \"/dev/null\";\nDir::Etc::Parts \"/dev/null\";\n" >noproxy &&
+		fails "network: .*Could not connect to 127.0.0.1:9" env -u http_proxy -u HTTP_PROXY -u all_proxy \
+			APT_CONFIG="$PWD/noproxy" vse build -q deb.yaml
 	'
 fi
 if [ "$(id -u)" = 0 ] && setpriv --reuid=54321 --regid=54321 --clear-groups test -x "$VSE_BUILD/vse"; then
