@@ -8,6 +8,7 @@
 
 #include "base/alloc.h"
 #include "base/log.h"
+#include "base/text.h"
 
 #define COMMAND(x) extern const struct command command_##x;
 #include "commands/commands.def"
@@ -232,10 +233,21 @@ bool arg_flag(const struct args *a, const char *name)
 	return arg_value(a, name) != NULL;
 }
 
+/* Nearly every argument goes into a JSON message, which holds nothing else; a message would go without it. */
+static int check_text(const struct command *cmd, char *const *argv)
+{
+	for (; *argv; argv++)
+		if (!text_is_utf8(*argv))
+			return command_usage(cmd, "an argument is not UTF-8 text");
+	return 0;
+}
+
 static int run(const struct command *cmd, int argc, char **argv)
 {
 	struct args a = {.cmd = cmd};
-	int code = parse(&a, argc, argv);
+	int code = check_text(cmd, argv);
+	if (!code)
+		code = parse(&a, argc, argv);
 	if (code == -2)
 		code = print_help(cmd);
 	else if (code == 0)

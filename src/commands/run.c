@@ -3,10 +3,15 @@
 #include "commands/session.h"
 #include "commands/start.h"
 
+static int check(const struct command *cmd, const struct args *a, uint32_t size)
+{
+	return session_check(cmd, a, common_ranks(a, "all"), size);
+}
+
 static int run(const struct command *cmd, struct args *a)
 {
 	struct started s;
-	int code = start_cluster(cmd, a, a->operands[0], &s);
+	int code = start_cluster(cmd, a, a->operands[0], check, &s);
 	if (code)
 		return code < 0 ? EXIT_OK : code;
 	code = session_run(cmd, a, s.client, common_ranks(a, "all"), s.size, a->operands + 1);

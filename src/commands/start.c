@@ -11,14 +11,18 @@
 #include "base/path.h"
 #include "base/rundir.h"
 #include "base/size.h"
+#include "base/text.h"
 #include "base/time.h"
 #include "client/sshkey.h"
 #include "commands/common.h"
 #include "commands/progress.h"
 #include "image/image.h"
 #include "launcher/launcher.h"
+#include "spec/rules.h"
 
 #define BOOT_TIMEOUT_MS 120000
+#define COUNT_MAX 1500
+#define BOOT_TIMEOUT_MAX_MS 86400000 /* 24 h: as the agent's own bound */
 #define STOP_TIMEOUT_MS 20000
 #define DOWN_MS 10000
 #define MEMORY_MIN (64ull << 20) /* bytes; as the VSE's own bound */
@@ -27,6 +31,7 @@
 struct plan {
 	const struct command *cmd;
 	const struct args *args;
+	start_check *check; /* may be NULL */
 	struct vse *vse;
 	struct image *image;
 	const struct launcher *launcher;
@@ -70,6 +75,9 @@ static int size(const struct plan *p, const char *name, uint64_t min, uint64_t *
 	if (got && got < min)
 		return command_usage(p->cmd, "--%s %s: too small, at least %" PRIu64 "M", name,
 				     text, min >> 20);
+	if (got > RULE_MEMORY_MAX)
+		return command_usage(p->cmd, "--%s %s: too large, at most %" PRIu64 "T", name, text,
+				     RULE_MEMORY_MAX >> 40);
 	*v = got;
 	return 0;
 }
@@ -91,11 +99,13 @@ static int overrides(struct plan *p)
 {
 	int64_t cpus = p->vse->cpus;
 	uint64_t memory = p->vse->memory;
-	int code = number(p, "count", 1, 1500, &p->size);
+	int code = number(p, "count", 1, COUNT_MAX, &p->size);
+	if (!code && p->check)
+		code = p->check(p->cmd, p->args, (uint32_t)p->size);
 	if (!code)
 		code = number(p, "cpus", 1, 1024, &cpus);
 	if (!code)
-		code = number(p, "parallel", 1, 1500, &p->parallel);
+		code = number(p, "parallel", 1, COUNT_MAX, &p->parallel);
 	if (!code)
 		code = size(p, "memory", MEMORY_MIN, &memory);
 	if (!code && !memory)
@@ -106,6 +116,14 @@ static int overrides(struct plan *p)
 	p->vse->cpus = (unsigned)cpus;
 	p->vse->memory = memory;
 	return code;
+}
+
+static const char *scratch_dir(void)
+{
+	const char *asked = getenv("VSE_SCRATCH"), *tmp = getenv("TMPDIR");
+	if (asked && asked[0]) /* never another than the one that was asked for */
+		return asked;
+	return tmp && tmp[0] == '/' && access(tmp, W_OK) == 0 ? tmp : "/tmp";
 }
 
 static int choices(struct plan *p)
@@ -120,6 +138,11 @@ static int choices(struct plan *p)
 		return command_usage(p->cmd, "--timeout: %s", err.text);
 	if (!p->timeout_ms)
 		return command_usage(p->cmd, "--timeout 0: a VM needs some time to boot");
+	if (p->timeout_ms > BOOT_TIMEOUT_MAX_MS)
+		return command_usage(p->cmd, "--timeout %s: too long, at most 24h", timeout);
+	if (!text_is_utf8(scratch_dir()))
+		return command_usage(
+			p->cmd, "the scratch folder is not UTF-8 text: set VSE_SCRATCH to another");
 	p->launcher = launcher_find(launcher ? launcher : "local");
 	if (!p->launcher)
 		return command_usage(p->cmd, "--launcher %s: there is none of that name", launcher);
@@ -221,20 +244,15 @@ static json_t *env_list(const struct vse *v)
 	return list;
 }
 
-static const char *scratch_dir(void)
+/* A path of this host may be no text: that is an error, never a message without it. */
+static void set_text(json_t *j, const char *key, const char *text, struct err *err)
 {
-	const char *asked = getenv("VSE_SCRATCH"), *tmp = getenv("TMPDIR");
-	if (asked && asked[0]) /* never another than the one that was asked for */
-		return asked;
-	return tmp && tmp[0] == '/' && access(tmp, W_OK) == 0 ? tmp : "/tmp";
+	_cleanup_free_ char *shown = text_cleaned(text);
+	if (text && json_object_set_new(j, key, json_string(text)) < 0)
+		err_set(err, EILSEQ, "%s %s: not UTF-8 text", key, shown);
 }
 
-static void set_text(json_t *j, const char *key, const char *text)
-{
-	if (text)
-		json_object_set_new(j, key, json_string(text));
-}
-
+/* NULL with *err, which is clear before. */
 static json_t *create_message(struct plan *p, struct err *err)
 {
 	const struct vse *v = p->vse;
@@ -245,20 +263,20 @@ static json_t *create_message(struct plan *p, struct err *err)
 			      (json_int_t)p->parallel, "boot_timeout_ms", (json_int_t)p->timeout_ms,
 			      "stop_timeout_ms", (json_int_t)STOP_TIMEOUT_MS, "systemd",
 			      i && i->init == VSE_INIT_SYSTEMD, "outbound", v->net_outbound);
-	set_text(j, "name", p->name);
-	set_text(j, "vse", v->name);
-	set_text(j, "image", i ? i->id : "");
-	set_text(j, "kernel", i ? i->kernel : "");
-	set_text(j, "vmlinux", i ? i->vmlinux : NULL);
-	set_text(j, "initrd", i ? i->initrd : "");
-	set_text(j, "root", i ? i->root : "");
-	set_text(j, "root_type", i ? i->root_type : "");
-	set_text(j, "modules", i ? i->modules : "");
-	set_text(j, "scratch_dir", scratch_dir());
-	set_text(j, "subnet", v->net_subnet);
-	set_text(j, "hypervisor", choice(p, "hypervisor", "qemu"));
-	set_text(j, "accel", choice(p, "accel", "auto"));
-	set_text(j, "machine", choice(p, "machine", "auto"));
+	set_text(j, "name", p->name, err);
+	set_text(j, "vse", v->name, err);
+	set_text(j, "image", i ? i->id : "", err);
+	set_text(j, "kernel", i ? i->kernel : "", err);
+	set_text(j, "vmlinux", i ? i->vmlinux : NULL, err);
+	set_text(j, "initrd", i ? i->initrd : "", err);
+	set_text(j, "root", i ? i->root : "", err);
+	set_text(j, "root_type", i ? i->root_type : "", err);
+	set_text(j, "modules", i ? i->modules : "", err);
+	set_text(j, "scratch_dir", scratch_dir(), err);
+	set_text(j, "subnet", v->net_subnet, err);
+	set_text(j, "hypervisor", choice(p, "hypervisor", "qemu"), err);
+	set_text(j, "accel", choice(p, "accel", "auto"), err);
+	set_text(j, "machine", choice(p, "machine", "auto"), err);
 	json_object_set_new(j, "extra_args", text_list(arg_values(p->args, "hypervisor-arg")));
 	json_object_set_new(j, "env", env_list(v));
 	if (i && i->has_sshd) {
@@ -267,10 +285,13 @@ static json_t *create_message(struct plan *p, struct err *err)
 			json_decref(j);
 			return NULL;
 		}
-		set_text(j, "ssh_private", secret);
-		set_text(j, "ssh_public", open);
+		set_text(j, "ssh_private", secret, err);
+		set_text(j, "ssh_public", open, err);
 	}
-	return j;
+	if (!err->code)
+		return j;
+	json_decref(j);
+	return NULL;
 }
 
 static void on_event(void *arg, const json_t *e)
@@ -282,10 +303,11 @@ static void on_event(void *arg, const json_t *e)
 		unsigned all = (unsigned)json_integer_value(json_object_get(e, "size"));
 		progress_step(&p->progress, "starting VMs", ready, all, "");
 	} else if (what && strcmp(what, "note") == 0) {
-		const char *text = json_string_value(json_object_get(e, "text"));
+		_cleanup_free_ char *text = text_cleaned(
+			json_string_value(json_object_get(e, "text")));
 		progress_clear(&p->progress);
 		if (!p->progress.quiet)
-			fprintf(stderr, "vse %s: note: %s\n", p->cmd->name, text ? text : "");
+			fprintf(stderr, "vse %s: note: %s\n", p->cmd->name, text);
 	}
 }
 
@@ -383,11 +405,13 @@ static int start(struct plan *p, const char *file)
 	return create(p);
 }
 
-int start_cluster(const struct command *cmd, const struct args *a, const char *file, struct started *ret)
+int start_cluster(const struct command *cmd, const struct args *a, const char *file,
+		  start_check *check, struct started *ret)
 {
 	struct started s = {0};
 	struct plan p = {.cmd = cmd,
 			 .args = a,
+			 .check = check,
 			 .size = 1,
 			 .parallel = cpus_of_node(),
 			 .timeout_ms = BOOT_TIMEOUT_MS,

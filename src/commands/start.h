@@ -38,9 +38,11 @@ struct started {
 	double build_s; /* time spent on the image */
 };
 
-/* 0 with *ret, or an exit code with the reason printed; EXIT_OK - 1 (that is -1) after a --dry-run. */
+/* Looks at the rest of the command line when the size is known, before anything is built or started: 0 or an exit code. */
+typedef int start_check(const struct command *cmd, const struct args *a, uint32_t size);
+/* check: may be NULL. 0 with *ret, or an exit code with the reason printed; EXIT_OK - 1 (that is -1) after a --dry-run. */
 int start_cluster(const struct command *cmd, const struct args *a, const char *file,
-		  struct started *ret);
+		  start_check *check, struct started *ret);
 void started_finish(struct started *s);
 /* Ends the cluster and waits for it (bounded). */
 void start_undo(struct started *s);

@@ -10,7 +10,7 @@ static int run(const struct command *cmd, struct args *a)
 	struct started s;
 	struct err err = ERR_INIT;
 	char took[24];
-	int code = start_cluster(cmd, a, a->operands[0], &s);
+	int code = start_cluster(cmd, a, a->operands[0], NULL, &s);
 	if (code)
 		return code < 0 ? EXIT_OK : code;
 	if (client_ask(s.client, json_pack("{s:s}", "verb", "keep"), 10000, NULL, &err) < 0) {

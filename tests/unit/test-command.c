@@ -70,6 +70,9 @@ static void test_lines(void)
 	is_int(CALL(W("up"), W("--accel=kv"), W("x")), EXIT_USAGE, "nor is the beginning of one");
 	is_int(CALL(W("exec"), W("-l"), W("")), EXIT_USAGE, "nor is nothing");
 	is_int(CALL(W("ps"), W("-ZZ")), EXIT_USAGE, "an unknown letter");
+	is_int(CALL(W("exec"), W("-e"), W("X=\xff"), W("true")), EXIT_USAGE,
+	       "a variable that is not UTF-8");
+	is_int(CALL(W("cp"), W("\xc3"), W("vm0:/")), EXIT_USAGE, "nor is a path");
 }
 
 int main(void)
