@@ -210,6 +210,37 @@ test_expect_success ROOT_MOUNTS 'the repositories of this host count where a ker
 	echo "deb http://localhost:1/b $suite main" >apt/sources.list &&
 	unshare -m sh -c "$in_apt" >json && grep "\"cached\": false" json
 '
+# An ordinary user with subordinate ids, in a folder of his own that is /mnt to him.
+[ "$(id -u)" = 0 ] && unshare -m true 2>/dev/null && command -v setpriv >/dev/null &&
+	command -v newuidmap >/dev/null &&
+	test -e /etc/subuid && test -e /etc/subgid && test -d /mnt && test_set_prereq USER
+as_user() { # SCRIPT
+	cat >user/script
+	# shellcheck disable=SC2016
+	unshare -m sh -c '
+		for f in passwd group subuid subgid; do mount --bind "user/etc/$f" "/etc/$f" || exit 1; done
+		mount --bind user /mnt && cd /mnt && exec setpriv --reuid 54321 --regid 54321 --clear-groups env -i \
+			PATH="/mnt:$PATH" HOME=/mnt XDG_DATA_HOME=/mnt/data XDG_RUNTIME_DIR=/mnt/run sh -e ./script'
+}
+test_expect_success USER 'a change where only subordinate ids may look is seen' '
+	mkdir -p user/etc user/run && cp -r root user/root && cp kernel user/ &&
+	cp "$(command -v vse)" "$(command -v vse-guest)" user/ &&
+	for f in passwd group; do cp /etc/$f user/etc/ || return 1; done &&
+	echo "tester:x:54321:54321::/nonexistent:/bin/sh" >>user/etc/passwd && echo "tester:x:54321:" >>user/etc/group &&
+	echo "tester:700000:65536" | tee user/etc/subuid >user/etc/subgid &&
+	printf "vse: 1\nname: closed\nbase: dir:%s\nkernel: %s\n" /mnt/root /mnt/kernel >user/closed.yaml &&
+	chown -R 54321:54321 user && chmod 700 user/run &&
+	mkdir user/root/secret && echo one >user/root/secret/file && chown -R 700041:700041 user/root/secret &&
+	chmod 700 user/root/secret && as_user <<-\EOF &&
+	! ls root/secret
+	vse build --json closed.yaml >json && grep "\"cached\": false" json
+	vse build --json closed.yaml >json && grep "\"cached\": true" json
+	EOF
+	echo two >user/root/secret/file && as_user <<-\EOF
+	vse build --json closed.yaml >json && grep "\"cached\": false" json
+	test -z "$(ls data/vse/tmp)"
+	EOF
+'
 test_expect_success 'a site image is found, shown and used without a home to write to' '
 	id=$(vse build -q dir.yaml) && : >nohome &&
 	(
