@@ -104,7 +104,7 @@ static int run(const struct command *cmd, struct args *args)
 }
 
 static const struct option_spec options[] = {
-	{.name = "keep", .argument = "DAYS", .help = "gc: keep downloads younger than this (default 30)"},
+	{.name = "keep", .argument = "DAYS", .help = "gc: keep what was used within so many days (default 30)"},
 	{.name = "json", .help = "print JSON"},
 	{0},
 };
@@ -115,8 +115,8 @@ const struct command command_image = {
 	.usage = "show IMAGE | rm IMAGE... | gc",
 	.details = "IMAGE is a name (the newest of that name), an id, or the first digits of one "
 		   "(4 at least).\n"
-		   "gc removes images that no VSE was last built into, what dead builds left, and "
-		   "old downloads.\n"
+		   "gc removes images that an edited VSE left behind, damaged ones, what dead builds "
+		   "left, and old\ndownloads. The image last used of each VSE name stays.\n"
 		   "An image that a running cluster uses is never removed.",
 	.options = options,
 	.min_args = 1,
