@@ -23,7 +23,7 @@ import harness  # noqa: E402
 from harness import CLEAN_S, NIGHTLY, Tap, World, real_world, shared_data  # noqa: E402
 
 FAKE = ["--hypervisor", "fake", "--hypervisor-arg", "boot=40ms", "--hypervisor-arg", "ready=20ms"]
-ENDS_S = 15  # a command whose other side was killed has ended by then
+ENDS_S = 6  # a command whose other side was killed has ended by then
 VICTIMS = {
     "up": ["front end", "agent", "vmm", "reaper", "agent and reaper"],
     "exec": ["front end", "agent", "vmm", "reaper"],
