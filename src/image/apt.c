@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 
 #include "base/alloc.h"
@@ -162,6 +163,39 @@ static void copy_debs(const char *from, const char *to, const char *unless, cons
 		closedir(d);
 }
 
+/* The cache below the root and links to it where apt looks: a cache may hold gigabytes, of which a build needs some
+ * and the memory that the root lies in none. Relative links lead there from outside the root and from inside. */
+static bool lend_debs(const char *root, const char *cache, const char *archives)
+{
+	_cleanup_free_ char *lent = path_join(root, "var/cache/apt/lent");
+	if (path_mkdirs(lent, 0755, NULL) < 0)
+		return false;
+	if (mount(cache, lent, NULL, MS_BIND, NULL) < 0) {
+		rmdir(lent);
+		return false;
+	}
+	DIR *d = opendir(cache);
+	struct dirent *e;
+	while (d && (e = readdir(d))) {
+		_cleanup_free_ char *to = xasprintf("../lent/%s", e->d_name),
+				    *link = path_join(archives, e->d_name);
+		if (is_deb(e->d_name))
+			(void)!symlink(to, link);
+	}
+	if (d)
+		closedir(d);
+	return true;
+}
+
+/* The cache is the user's: nothing may be removed from the root while it is there. */
+static int take_back(const char *root, struct err *err)
+{
+	_cleanup_free_ char *lent = path_join(root, "var/cache/apt/lent");
+	if (umount2(lent, MNT_DETACH) < 0 || rmdir(lent) < 0)
+		return err_errno(err, errno, "root: unmount the package cache");
+	return 0;
+}
+
 /* --- mmdebstrap --- */
 
 struct watch {
@@ -211,15 +245,19 @@ int apt_base(const char *root, const char *dir, const char *cache, const struct 
 	    chmod(tmp, 01777) < 0 || path_mkdirs(debs, 0700, err) < 0 ||
 	    path_write(list, r->sources, strlen(r->sources), 0644, err) < 0)
 		return -1;
-	copy_debs(cache, archives, NULL, "");
+	bool lent = lend_debs(root, cache, archives);
+	if (!lent)
+		copy_debs(cache, archives, NULL, "");
 	struct watch w = {.self = self};
 	_cleanup_run_ struct run p = {.on_line = on_line, .arg = &w};
 	recipe_mmdebstrap(r, root, list, &p.argv);
 	strvec_addf(&p.env, "TMPDIR=%s", tmp);
-	if (run_blame(&p, r, err) < 0)
+	int code = run_blame(&p, r, err);
+	if (lent && take_back(root, code < 0 ? NULL : err) < 0)
 		return -1;
-	copy_debs(archives, debs, cache, "");
-	return 0;
+	if (code == 0)
+		copy_debs(archives, debs, cache, "");
+	return code;
 }
 
 /* --- the kernel --- */
