@@ -121,6 +121,55 @@ test_expect_success 'a file that the guest does not have is an error of that VM'
 	test_expect_code 1 vse cp vm1:/tmp/in . 2>err && grep "^vse cp: vm1: " err && test $(wc -l <err) = 1
 '
 
+test_expect_success 'a source of cp is a name' '
+	for path in / "" // . .. /tmp/. /tmp/.. /tmp/../; do
+		test_expect_code 2 vse cp "vm0:$path" . 2>err && grep "vm0:$path: end the path in the name" err || return 1
+	done &&
+	test_expect_code 1 vse cp vm0:/tmp/in/ . 2>err && grep "^vse cp: vm0: " err
+'
+
+test_expect_success 'text that is not UTF-8 is a usage error, never left out' '
+	bad=$(printf "\\377") &&
+	for option in -e=X= -u= -w= -r= -c=; do
+		test_expect_code 2 vse exec ${option%%=*} "${option#*=}$bad" true 2>err && grep "not UTF-8" err || return 1
+	done &&
+	test_expect_code 2 vse cp "$bad" vm0:/tmp/ 2>err && grep "not UTF-8" err &&
+	test_expect_code 2 vse cp "vm0:/$bad" . 2>err && grep "not UTF-8" err &&
+	VSE_SCRATCH=/tmp/$bad test_expect_code 2 vse up $fake --name other f.yaml 2>err && grep "not UTF-8" err
+'
+
+test_expect_success 'a pipe that does not block loses nothing, and stays as it was' '
+	cat >pipe.py <<-\EOF &&
+	import fcntl, os, subprocess, time
+	r, w = os.pipe()
+	fcntl.fcntl(w, fcntl.F_SETFL, os.O_NONBLOCK)
+	p = subprocess.Popen(["vse", "exec", "-r", "0", "yes", "3M"], stdin=subprocess.DEVNULL, stdout=w)
+	os.close(w)
+	time.sleep(0.3)
+	n = 0
+	while True:
+	    b = os.read(r, 65536)
+	    if not b:
+	        break
+	    n += len(b)
+	assert (p.wait(), n) == (0, 3 << 20), (p.returncode, n)
+	import pty
+	for argv in (["exec", "-r", "0", "-i", "cat"], ["console", "vm0"]):
+	    master, slave = pty.openpty()
+	    before = fcntl.fcntl(slave, fcntl.F_GETFL)
+	    p = subprocess.Popen(["vse"] + argv, stdin=slave, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+	    os.write(master, b"typed here\n")
+	    said = b""
+	    while b"typed here" not in said:
+	        said += os.read(p.stdout.fileno(), 4096) or exit("%s ended" % argv)
+	    during = fcntl.fcntl(slave, fcntl.F_GETFL)
+	    p.terminate()
+	    code = p.wait()
+	    assert (during, fcntl.fcntl(slave, fcntl.F_GETFL), code) == (before, before, 143), (argv, before, during, code)
+	EOF
+	python3 pipe.py
+'
+
 test_expect_success 'pause and resume' '
 	vse pause 1-2 && state_is ready,paused,paused$(printf ",ready%.0s" $(seq 13)) &&
 	test_expect_code 1 vse exec -r 0-3 echo hi >out 2>err && grep "vm1: is paused, not ready" err && grep "vm\[0,3\]: hi" out &&
@@ -135,7 +184,8 @@ test_expect_success 'stop, kill and restart' '
 
 test_expect_success 'logs and console' '
 	vse logs vm7 >out && grep "vm7: a fake guest boots" out &&
-	echo typed | vse console vm7 >out && grep typed out && vse logs 7 | grep typed
+	echo typed | vse console vm7 >out && grep typed out && vse logs 7 | grep typed &&
+	test_expect_code 1 vse console vm7 </dev/null >/dev/full 2>err && grep "write output: No space" err
 '
 
 test_expect_success 'events, from the start and as they happen' '
@@ -156,7 +206,8 @@ test_expect_success 'two clusters side by side' '
 
 test_expect_success 'an exec that is interrupted ends its programs, one that is killed too' '
 	{ $fg vse exec sleep 30 & } && pid=$! && sleep 0.3 && kill -INT $pid && test_expect_code 130 wait $pid &&
-	vse exec echo alive | grep alive
+	vse exec echo alive | grep alive &&
+	{ vse exec sleep 30 & } && pid=$! && sleep 0.3 && kill -TERM $pid && test_expect_code 143 wait $pid
 '
 
 test_expect_success 'down: nothing is left' '
@@ -169,6 +220,33 @@ test_expect_success 'run: exit code, output, and it is gone' '
 	test_expect_code 130 vse run -q $fake f.yaml kill 2 &&
 	test_expect_code 127 vse run -q $fake -n 2 -r 1 f.yaml nothing &&
 	no_clusters
+'
+
+test_expect_success 'what the command line alone tells is wrong is told before anything starts' '
+	for args in "-r 9 -n 4" "-r x" "-e X" "-t" "-t -n 2" "--timeout 2d" "--timeout 25h" "--memory 100T" "--scratch 65T"; do
+		test_expect_code 2 vse run $fake --hypervisor-arg boot=60s $args f.yaml true 2>err </dev/null &&
+		! grep "starting VMs" err && test $(wc -l <err) = 1 || return 1
+	done &&
+	test_expect_code 2 vse up --memory 100T f.yaml 2>err && grep "^vse up: --memory 100T: too large, at most 64T" err &&
+	test_expect_code 2 vse up --timeout 2d f.yaml 2>err && grep "^vse up: --timeout 2d: too long, at most 24h" err &&
+	nothing_left
+'
+
+test_expect_success 'any number of interrupted downs, then a hard one' '
+	test_when_finished "vse down --all" &&
+	vse up -q $fake --hypervisor-arg ignore-shutdown f.yaml &&
+	for i in 1 2 3 4 5 6 7 8 9 10; do
+		{ $fg vse down -g f 2>err & } && pid=$! && sleep 0.2 && kill -INT $pid && ! wait $pid || return 1
+	done &&
+	vse ps | grep "^f\\|vm0" && vse down f && wait_for 5 nothing_left
+'
+
+test_expect_success 'words of a guest: no escape sequence, no lost event' '
+	test_when_finished "vse down --all" &&
+	test_expect_code 1 vse up -q $fake --hypervisor-arg "console=$(printf "last \\033[2J\\302\\233 words")" --hypervisor-arg never-hello \
+		--timeout 1s --keep-failed f.yaml 2>err && ! grep "$(printf "\\033")" err &&
+	vse events >out && grep "vm0 .*failed: " out && ! grep "$(printf "\\033")" out && vse events --json | tail -n 1 | json "d[\"text\"]" &&
+	vse ps >out && ! grep "$(printf "\\033")" out && grep "vm0 .*failed" out
 '
 
 test_expect_success 'an interrupt at each phase ends the cluster: 130' '
