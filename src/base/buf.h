@@ -20,9 +20,9 @@ static inline size_t buf_len(const struct buf *b)
 {
 	return b->end - b->start;
 }
-static inline char *buf_head(const struct buf *b) /* valid until the next change */
+static inline char *buf_head(const struct buf *b) /* valid until the next change; NULL: nothing was ever added */
 {
-	return b->data + b->start;
+	return b->data ? b->data + b->start : NULL; /* no arithmetic on NULL, not even of 0 */
 }
 void buf_clear(struct buf *b);             /* keeps the memory */
 void buf_reserve(struct buf *b, size_t n); /* room for n more bytes at data+end */
