@@ -176,8 +176,8 @@ static int check_peer(int fd, const char *path, struct err *err)
 	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) < 0)
 		return err_errno(err, errno, "socket %s", path);
 	if (peer.uid != geteuid())
-		return err_set(err, EPERM, "socket %s: user %u answers there, not an agent of yours", path,
-			       (unsigned)peer.uid);
+		return err_set(err, EPERM, "socket %s: user %u answers there, not an agent of yours",
+			       path, (unsigned)peer.uid);
 	return 0;
 }
 

@@ -113,11 +113,12 @@ const struct command command_image = {
 	.name = "image",
 	.summary = "show or remove an image, or free space in the store",
 	.usage = "show IMAGE | rm IMAGE... | gc",
-	.details = "IMAGE is a name (the newest of that name), an id, or the first digits of one "
-		   "(4 at least).\n"
-		   "gc removes images that an edited VSE left behind, damaged ones, what dead builds "
-		   "left, and old\ndownloads. The image last used of each VSE name stays.\n"
-		   "An image that a running cluster uses is never removed.",
+	.details =
+		"IMAGE is a name (the newest of that name), an id, or the first digits of one "
+		"(4 at least).\n"
+		"gc removes images that an edited VSE left behind, damaged ones, what dead builds "
+		"left, and old\ndownloads. The image last used of each VSE name stays.\n"
+		"An image that a running cluster uses is never removed.",
 	.options = options,
 	.min_args = 1,
 	.max_args = -1,

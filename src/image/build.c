@@ -410,8 +410,8 @@ int image_find(const struct vse *v, const struct image_build_options *o, struct 
 	_cleanup_free_ char *store = NULL;
 	_cleanup_(cleanup_recipe) struct recipe *r = NULL;
 	struct image *i = NULL;
-	if (store_look(o ? o->store : NULL, &store, err) < 0 || recipe_make(v, store, &r, err) < 0 ||
-	    find_input(store, r->key, &i, err) < 0)
+	if (store_look(o ? o->store : NULL, &store, err) < 0 ||
+	    recipe_make(v, store, &r, err) < 0 || find_input(store, r->key, &i, err) < 0)
 		return -1;
 	return with_initrd(store, i, o, ret, err);
 }

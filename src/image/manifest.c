@@ -235,8 +235,8 @@ static int check_sizes(const struct image *i, struct err *err)
 			continue;
 		_cleanup_free_ char *path = file_of(i, parts[p].name, &size);
 		if (!path)
-			return err_set(err, EINVAL, "image %s: damaged manifest.json: no %s", i->dir,
-				       parts[p].name);
+			return err_set(err, EINVAL, "image %s: damaged manifest.json: no %s",
+				       i->dir, parts[p].name);
 		if (stat(path, &st) < 0)
 			return err_errno(err, errno, "image %.12s: damaged: %s", i->id, path);
 		if (!S_ISREG(st.st_mode) || (uint64_t)st.st_size != size)

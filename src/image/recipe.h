@@ -32,8 +32,8 @@ struct recipe {
 	struct strvec proxy; /* NAME=value of the proxy variables: part of no image */
 	uint64_t base_bytes; /* an estimate of how much there is to unpack */
 	bool base_inside; /* the folder has files of our subordinate ids: read it in the namespace */
-	bool base_unknown; /* not all of the folder could be seen: its key is like no other */
-	const char *compressor;    /* of the archive: program, or "" */
+	bool base_unknown;      /* not all of the folder could be seen: its key is like no other */
+	const char *compressor; /* of the archive: program, or "" */
 	uint32_t own_uid, own_gid; /* who builds, as seen outside */
 	int base_fd; /* where an archive of the folder comes from, made outside the namespace; or -1 */
 };

@@ -372,7 +372,8 @@ static int hold_file(const struct image *i, const char *path, int *ret_fd, struc
 	if (fd >= 0 && lock_file(fd, LOCK_SH) < 0)
 		return err_errno(err, errno, "image %.12s: hold", i->id);
 	if (fd < 0 || !still_there(fd, path))
-		return err_set(err, ENOENT, "image %.12s: %s: removed meanwhile: try again", i->id, path);
+		return err_set(err, ENOENT, "image %.12s: %s: removed meanwhile: try again", i->id,
+			       path);
 	*ret_fd = TAKE_FD(fd);
 	return 0;
 }

@@ -19,7 +19,7 @@ struct tree_facts {
 	uint64_t bytes;
 	uint64_t entries;
 	int subordinate; /* 1: some owner is a subordinate id of ours */
-	int closed;	 /* 1: not all of it could be seen: folders that we may not read */
+	int closed;      /* 1: not all of it could be seen: folders that we may not read */
 };
 int tree_fingerprint(const char *dir, uint32_t sub_first, uint32_t sub_count,
 		     struct tree_facts *ret, struct err *err);

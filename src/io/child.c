@@ -140,7 +140,8 @@ static _Noreturn void run(const struct child_spec *spec, const char *program, in
 	sigemptyset(&none);
 	for (int s = 1; s < NSIG; s++)
 		signal(s, SIG_DFL); /* an ignored signal would stay ignored across exec */
-	sigprocmask(SIG_SETMASK, &none, NULL); /* only now: one may be pending, and the handlers are the parent's */
+	sigprocmask(SIG_SETMASK, &none,
+		    NULL); /* only now: one may be pending, and the handlers are the parent's */
 	if (place_fds(spec, &report) < 0)
 		goto fail;
 	if (own_limit.rlim_max)

@@ -180,7 +180,8 @@ int main(void)
 	test_too_large(l, c);
 	test_lost(l, c);
 	waitpid(pid, NULL, 0);
-	ok(client_connect(l, home, "a", &c, &err) < 0 && err.code == ENOENT, "nobody is there any more");
+	ok(client_connect(l, home, "a", &c, &err) < 0 && err.code == ENOENT,
+	   "nobody is there any more");
 	test_stranger(l);
 	loop_destroy(l);
 	path_remove(home, NULL);

@@ -42,15 +42,15 @@ static char *fake_build(char digit, const char *name)
 	text_file(image, "kernel", "k");
 	text_file(image, "modules.cpio", "m");
 	text_file(image, "root.squashfs", "r");
-	_cleanup_free_ char *m =
-		xasprintf("{\"id\":\"%s\",\"name\":\"%s\",\"architecture\":\"amd64\",\"init\":"
-			  "\"vse\",\"sshd\":true,"
-			  "\"kernel\":{\"file\":\"kernel\",\"size\":1},\"vmlinux\":null,"
-			  "\"modules\":{\"file\":\"modules.cpio\",\"size\":1,\"order\":[\"a\",\"b\"]},"
-			  "\"root\":{\"file\":\"root.squashfs\",\"size\":1,\"type\":\"squashfs\","
-			  /* of "r" */
-			  "\"sha256\":\"454349e422f05297191ead13e21d3db520e5abef52055e4964b82fb213f593a1\"}}",
-			  id, name);
+	_cleanup_free_ char *m = xasprintf(
+		"{\"id\":\"%s\",\"name\":\"%s\",\"architecture\":\"amd64\",\"init\":"
+		"\"vse\",\"sshd\":true,"
+		"\"kernel\":{\"file\":\"kernel\",\"size\":1},\"vmlinux\":null,"
+		"\"modules\":{\"file\":\"modules.cpio\",\"size\":1,\"order\":[\"a\",\"b\"]},"
+		"\"root\":{\"file\":\"root.squashfs\",\"size\":1,\"type\":\"squashfs\","
+		/* of "r" */
+		"\"sha256\":\"454349e422f05297191ead13e21d3db520e5abef52055e4964b82fb213f593a1\"}}",
+		id, name);
 	text_file(image, "manifest.json", m);
 	return temp;
 }
@@ -151,28 +151,34 @@ static void test_hold_initrd(void)
 	struct err e = ERR_INIT;
 	int fd = -1;
 	uint64_t freed = 0;
-	_cleanup_free_ char *guest = path_join(top, "guest"), *site = path_join(top, "site"), *own = NULL;
+	_cleanup_free_ char *guest = path_join(top, "guest"), *site = path_join(top, "site"),
+			    *own = NULL;
 	text_file(top, "guest", "agent");
 	publish('f', "held", "k8");
 	if (!ok(image_open(store, "held", &i, &e) == 0 && image_initrd(store, i, guest, &e) == 0,
 		"an image with its initramfs %s", e.text))
 		return;
 	is_int(image_hold(i, &fd, &e), 0, "hold");
-	ok(image_gc(store, 0, &freed, &e) == 0 && path_exists(i->initrd), "gc leaves it, however old");
+	ok(image_gc(store, 0, &freed, &e) == 0 && path_exists(i->initrd),
+	   "gc leaves it, however old");
 	int copy = dup(fd);
 	close(fd);
-	ok(image_gc(store, 0, &freed, &e) == 0 && path_exists(i->initrd), "a copy of the hold holds it");
+	ok(image_gc(store, 0, &freed, &e) == 0 && path_exists(i->initrd),
+	   "a copy of the hold holds it");
 	close(copy);
 	ok(image_gc(store, 0, &freed, &e) == 0 && !path_exists(i->initrd), "let go: collected");
 	ok(image_hold(i, &fd, &e) < 0 && e.code == ENOENT, "no hold on what is gone: %s", e.text);
 
 	/* The same image out of a site's store, its initramfs in the user's own. */
-	ok(store_open(site, &own, &e) == 0 && image_initrd(own, i, guest, &e) == 0, "another store");
+	ok(store_open(site, &own, &e) == 0 && image_initrd(own, i, guest, &e) == 0,
+	   "another store");
 	is_int(image_hold(i, &fd, &e), 0, "hold");
 	setenv("VSE_SITE_STORE", store, 1);
-	ok(image_gc(own, 0, &freed, &e) == 0 && path_exists(i->initrd), "gc leaves that of a site image");
+	ok(image_gc(own, 0, &freed, &e) == 0 && path_exists(i->initrd),
+	   "gc leaves that of a site image");
 	setenv("VSE_SITE_STORE", "", 1);
-	ok(image_gc(own, 0, &freed, &e) == 0 && path_exists(i->initrd), "also when the site's store is away");
+	ok(image_gc(own, 0, &freed, &e) == 0 && path_exists(i->initrd),
+	   "also when the site's store is away");
 	close(fd);
 	setenv("VSE_SITE_STORE", store, 1);
 	ok(image_gc(own, 1, &freed, &e) == 0 && path_exists(i->initrd), "not held, young: stays");
@@ -209,7 +215,8 @@ static void damage(const char *name, const char *text, bool loads)
 	image_destroy(i);
 	if (strcmp(name, "manifest.json") != 0) {
 		_cleanup_free_ char *temp = fake_build('9', "nine");
-		ok(store_publish(store, temp, id, "k-nine", &e) < 0 && e.code == EBUSY, "held: %s", e.text);
+		ok(store_publish(store, temp, id, "k-nine", &e) < 0 && e.code == EBUSY, "held: %s",
+		   e.text);
 		path_remove(temp, NULL);
 	}
 	close(fd);
@@ -291,8 +298,9 @@ static void test_no_home(void)
 	struct err e = ERR_INIT;
 	size_t n = 0;
 	int fd = -1;
-	_cleanup_free_ char *none = path_join(top, "guest/home/vse"), *guest = path_join(top, "guest"),
-			    *run = path_join(top, "run"), *other = path_join(top, "run/vse/.initrd/old");
+	_cleanup_free_ char *none = path_join(top, "guest/home/vse"),
+			    *guest = path_join(top, "guest"), *run = path_join(top, "run"),
+			    *other = path_join(top, "run/vse/.initrd/old");
 	ok(image_list(none, &v, &n, &e) < 0 && e.code == ENOTDIR, "no store at all: %s", e.text);
 	setenv("VSE_SITE_STORE", store, 1);
 	setenv("XDG_RUNTIME_DIR", run, 1);
@@ -438,7 +446,8 @@ static void test_closed(void)
 		pid_t pid = fork();
 		if (pid == 0) {
 			bool fine = chdir(dir) == 0 && (geteuid() != 0 || setuid(54321) == 0) &&
-				    tree_fingerprint(".", 0, 0, &f, &e) == 0 && f.closed && f.entries == 2;
+				    tree_fingerprint(".", 0, 0, &f, &e) == 0 && f.closed &&
+				    f.entries == 2;
 			_exit(!fine);
 		}
 		ok(pid > 0 && waitpid(pid, &status, 0) == pid && status == 0, "mode %o: closed", mode);

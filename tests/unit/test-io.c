@@ -128,10 +128,12 @@ static void test_child_limit(void)
 	ok(setrlimit(RLIMIT_NOFILE, &rl) == 0, "a low limit of descriptors");
 	child_raise_limit();
 	child_raise_limit(); /* a second time changes nothing */
-	ok(getrlimit(RLIMIT_NOFILE, &rl) == 0 && rl.rlim_cur == was.rlim_max, "is raised to the highest");
+	ok(getrlimit(RLIMIT_NOFILE, &rl) == 0 && rl.rlim_cur == was.rlim_max,
+	   "is raised to the highest");
 	struct seen s = {0};
 	char text[40];
-	run_child(&s, (char *[]){(char *)"sh", (char *)"-c", (char *)"exit $(ulimit -S -n)", NULL}, true);
+	run_child(&s, (char *[]){(char *)"sh", (char *)"-c", (char *)"exit $(ulimit -S -n)", NULL},
+		  true);
 	is_str(child_status_text(s.status, text), "exit 200", "a child has the low one");
 	setrlimit(RLIMIT_NOFILE, &was);
 }

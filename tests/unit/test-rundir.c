@@ -147,13 +147,15 @@ static void test_foreign(const char *base)
 	struct err err = ERR_INIT;
 	_cleanup_free_ char *dir = NULL, *in = path_join(base, "a");
 	int lock = -1;
-	ok(mkdir(base, 0700) == 0 && chmod(base, 0720) == 0, "others may write to the run directory");
+	ok(mkdir(base, 0700) == 0 && chmod(base, 0720) == 0,
+	   "others may write to the run directory");
 	ok(rundir_claim(base, "a", &dir, &lock, &err) < 0 && err.code == EPERM && !path_exists(in),
 	   "nothing is claimed in it");
 	chmod(base, 0700);
 	if (geteuid() == 0) {
 		ok(chown(base, 65534, -1) == 0, "it is given to somebody else");
-		ok(rundir_claim(base, "a", &dir, &lock, &err) < 0 && err.code == EPERM && !path_exists(in),
+		ok(rundir_claim(base, "a", &dir, &lock, &err) < 0 && err.code == EPERM &&
+			   !path_exists(in),
 		   "nothing is claimed in it");
 	} else {
 		tap_skip("a folder can be given away by root only");
@@ -187,7 +189,8 @@ static void test_unsure(const char *base)
 	bool alive = rundir_alive(base, "a");
 	rundir_sweep(base, "a");
 	setrlimit(RLIMIT_NOFILE, &was);
-	ok(alive && path_exists(file), "who has no descriptor left to look with takes it for alive");
+	ok(alive && path_exists(file),
+	   "who has no descriptor left to look with takes it for alive");
 	rundir_leave(base, "a");
 	close(lock);
 }
