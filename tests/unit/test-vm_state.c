@@ -17,7 +17,7 @@ static const struct {
 	{VM_IN_HELLO, "hello", ".b.b...."},     {VM_IN_READY, "ready", ".rr....."},
 	{VM_IN_PAUSED, "paused", "...P...."},   {VM_IN_RESUMED, "resumed", "....r..."},
 	{VM_IN_STOP, "stop", "x>>>>..."},       {VM_IN_GONE, "gone", ".!!xxx.."},
-	{VM_IN_CRASHED, "crashed", ".!!!!x.."}, {VM_IN_FAILED, "failed", "!!!!!..."},
+	{VM_IN_CRASHED, "crashed", ".!!!!x.."}, {VM_IN_FAILED, "failed", "!!!!!x.."},
 };
 
 static void test_picture(void)
