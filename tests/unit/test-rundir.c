@@ -67,12 +67,19 @@ static pid_t sleeper(const char *dir, int lock, bool right_time)
 	_cleanup_free_ char *vm = path_join(dir, "vm0"), *path = path_join(vm, "pid");
 	char text[64];
 	uint64_t start = 0;
+	char c;
+	int ready[2];
+	ok(pipe(ready) == 0, "a pipe");
 	pid_t pid = fork();
 	if (pid == 0) {
-		close(lock);
-		pause();
+		close(lock); /* its copy holds the lock, too */
+		if (write(ready[1], "", 1) == 1)
+			pause();
 		_exit(0);
 	}
+	close(ready[1]);
+	ok(read(ready[0], &c, 1) == 1, "a process without the lock");
+	close(ready[0]);
 	proc_start_time(pid, &start, NULL);
 	snprintf(text, sizeof(text), "%d %llu\n", (int)pid, (unsigned long long)start + !right_time);
 	ok(mkdir(vm, 0700) == 0 && path_write(path, text, strlen(text), 0600, NULL) == 0,
