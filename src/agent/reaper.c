@@ -87,11 +87,16 @@ static int start(struct reaper *r, struct err *err)
 	int p[2];
 	if (pipe2(p, O_CLOEXEC) < 0)
 		return err_errno(err, errno, "start the reaper");
+	/* As in io/child.c: the child must not run the agent's signal handlers. */
+	sigset_t all, old;
+	sigfillset(&all);
+	sigprocmask(SIG_SETMASK, &all, &old);
 	pid_t pid = fork();
 	if (pid == 0) {
 		close(p[1]);
 		run(p[0], r->base, r->name);
 	}
+	sigprocmask(SIG_SETMASK, &old, NULL);
 	close(p[0]);
 	if (pid < 0) {
 		close(p[1]);
