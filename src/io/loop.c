@@ -11,6 +11,7 @@
 
 struct loop {
 	uv_loop_t uv;
+	bool once; /* within loop_run_once() */
 };
 
 struct evtimer {
@@ -66,7 +67,10 @@ void loop_run(struct loop *l)
 
 bool loop_run_once(struct loop *l)
 {
-	return uv_run(&l->uv, UV_RUN_ONCE) != 0;
+	l->once = true;
+	bool more = uv_run(&l->uv, UV_RUN_ONCE) != 0;
+	l->once = false;
+	return more;
 }
 
 void loop_stop(struct loop *l)
@@ -87,6 +91,9 @@ static void free_handle(uv_handle_t *h)
 static void on_timer(uv_timer_t *h)
 {
 	struct evtimer *t = h->data;
+	/* libuv runs timers before it waits: without this a round whose timer was due would then wait for ever. */
+	if (CONTAINER_OF(h->loop, struct loop, uv)->once)
+		uv_stop(h->loop);
 	t->fn(t->arg);
 }
 
