@@ -70,10 +70,13 @@ int rundir_base(char **ret, struct err *err)
 	_cleanup_free_ char *base = xdg && xdg[0] == '/' && is_ours(xdg) && access(xdg, W_OK) == 0
 					    ? path_join(xdg, "vse")
 					    : xasprintf("/tmp/vse-%u", (unsigned)geteuid());
-	_cleanup_close_ int fd = open_base(base, true, err);
-	if (fd < 0)
+	struct err why = ERR_INIT;
+	_cleanup_close_ int fd = open_base(base, false, &why);
+	if (fd < 0 && why.code != ENOENT) {
+		if (err)
+			*err = why;
 		return -1;
-	fchmod(fd, 0700);
+	}
 	*ret = TAKE_PTR(base);
 	return 0;
 }
@@ -164,13 +167,6 @@ void rundir_sweep(const char *base, const char *name)
 	rmdir(base);
 }
 
-void rundir_forget_base(const char *base)
-{
-	_cleanup_close_ int lock = lock_base(base, false, NULL);
-	if (lock >= 0)
-		rmdir(base);
-}
-
 void rundir_leave(const char *base, const char *name)
 {
 	_cleanup_close_ int lock = lock_base(base, false, NULL);
@@ -213,6 +209,14 @@ bool rundir_alive(const char *base, const char *name)
 	return held(dir);
 }
 
+/* A command that was killed between making BASE and what belongs into it leaves it empty. */
+static void remove_empty(const char *base)
+{
+	_cleanup_close_ int lock = lock_base(base, false, NULL);
+	if (lock >= 0)
+		rmdir(base);
+}
+
 int rundir_list(const char *base, struct strvec *names, struct err *err)
 {
 	DIR *d = opendir(base);
@@ -231,5 +235,7 @@ int rundir_list(const char *base, struct strvec *names, struct err *err)
 		else
 			rundir_sweep(base, all.v[i]);
 	}
+	if (!names->n)
+		remove_empty(base);
 	return 0;
 }

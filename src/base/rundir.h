@@ -19,7 +19,7 @@
 /* [a-z][a-z0-9-]*, at most CLUSTER_NAME_MAX bytes. EINVAL says what is allowed. */
 int cluster_name_check(const char *name, struct err *err);
 
-/* Makes BASE. EPERM when it is there and is not ours. *ret is malloc'ed. */
+/* The path of BASE, which rundir_claim() makes. EPERM when it is there and is not ours. *ret is malloc'ed. */
 int rundir_base(char **ret, struct err *err);
 /* Makes BASE/name and takes its lock; a dead one in the way is swept first. EEXIST: such a cluster runs. EPERM:
  * BASE is somebody else's, or others may write to it.
@@ -27,14 +27,13 @@ int rundir_base(char **ret, struct err *err);
 int rundir_claim(const char *base, const char *name, char **ret_dir, int *ret_lock, struct err *err);
 /* The agent of this cluster lives, or nobody can tell (out of descriptors, no permission). */
 bool rundir_alive(const char *base, const char *name);
-/* Names of the clusters whose agents live, sorted; dead ones are swept on the way (best effort). */
+/* Names of the clusters whose agents live, sorted; dead ones are swept on the way (best effort), and an empty BASE
+ * is removed. */
 int rundir_list(const char *base, struct strvec *names, struct err *err);
 /* Kills what a dead agent left and removes its folder, then BASE if it is empty. Does nothing while the lock is
  * held. */
 void rundir_sweep(const char *base, const char *name);
 /* What the agent itself does last: removes its own folder (its lock still held), and BASE if it is empty. */
 void rundir_leave(const char *base, const char *name);
-/* Removes BASE if it is empty: what a command does that has made it for nothing. */
-void rundir_forget_base(const char *base);
 
 #endif

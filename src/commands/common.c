@@ -54,10 +54,8 @@ int common_connect(const char *named, struct loop **ret_loop, struct client **re
 	if (rundir_base(&base, err) < 0)
 		return -1;
 	name = common_cluster(base, named, err);
-	if (!name) {
-		rundir_forget_base(base); /* made for nothing */
+	if (!name)
 		return -1;
-	}
 	struct loop *loop = loop_create();
 	if (client_connect(loop, base, name, ret, err) < 0) {
 		loop_destroy(loop);

@@ -33,7 +33,6 @@ static void offer_clusters(const char *before, const char *typed)
 		return;
 	for (size_t i = 0; i < names.n; i++)
 		offer(before, names.v[i], typed, "cluster");
-	rundir_forget_base(base);
 }
 
 static void offer_images(const char *before, const char *typed)

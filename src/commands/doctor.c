@@ -151,7 +151,11 @@ static void place(struct check *c, const char *what, const char *path, uint64_t 
 {
 	struct statvfs v;
 	char room[24];
-	if (statvfs(path, &v) < 0) {
+	_cleanup_free_ char *at = xstrdup(path); /* or where it would be made */
+	int rc;
+	while ((rc = statvfs(at, &v)) < 0 && errno == ENOENT && strrchr(at, '/') > at)
+		*strrchr(at, '/') = '\0';
+	if (rc < 0) {
 		_cleanup_free_ char *text = xasprintf("%s: %s", path, strerror(errno));
 		say(c, what, false, true, text);
 		return;
@@ -160,7 +164,7 @@ static void place(struct check *c, const char *what, const char *path, uint64_t 
 	size_format(bytes, room);
 	_cleanup_free_ char *text = xasprintf("%s, %s free%s", path, room,
 					      bytes < want ? ": that is little" : "");
-	say(c, what, bytes >= want && access(path, W_OK) == 0, true, text);
+	say(c, what, bytes >= want && access(at, W_OK) == 0, true, text);
 }
 
 static void places(struct check *c)
@@ -171,7 +175,6 @@ static void places(struct check *c)
 		say(c, "run directory", false, true, err.text);
 	} else {
 		place(c, "run directory", base, 16 << 20);
-		rundir_forget_base(base);
 	}
 	if (image_store_path(&store, &err) < 0)
 		say(c, "image store", false, true, err.text);

@@ -36,7 +36,6 @@ static int down_all(const struct command *cmd, const struct args *a)
 	for (size_t i = 0; i < names.n; i++)
 		if (down(cmd, a, names.v[i]) != EXIT_OK)
 			code = EXIT_FAILED;
-	rundir_forget_base(base);
 	return code;
 }
 

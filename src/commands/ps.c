@@ -100,10 +100,8 @@ static int run(const struct command *cmd, struct args *a)
 		return EXIT_FAILED;
 	if (named) {
 		one = common_cluster(base, named, &err);
-		if (!one) {
-			rundir_forget_base(base);
+		if (!one)
 			return command_fail(cmd, &err);
-		}
 		strvec_add(&names, one);
 	} else if (rundir_list(base, &names, &err) < 0) {
 		return command_fail(cmd, &err);
@@ -113,8 +111,6 @@ static int run(const struct command *cmd, struct args *a)
 		if (ask(base, names.v[i], clusters, &err) < 0 &&
 		    (named || !is_none(base, names.v[i], &err)))
 			code = command_fail(cmd, &err);
-	if (!names.n)
-		rundir_forget_base(base);
 	if (arg_flag(a, "json")) {
 		json_t *j = json_pack("{s:O}", "clusters", clusters);
 		common_print_json(j);

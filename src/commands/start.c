@@ -393,15 +393,11 @@ static int start(struct plan *p, const char *file)
 	}
 	if (needs_image(p))
 		code = build(p);
-	if (code) {
-		rundir_forget_base(base); /* made for nothing */
+	if (code)
 		return code;
-	}
 	p->started->loop = loop_create();
-	if (launch(p, base, &err) < 0) {
-		rundir_forget_base(base); /* made for nothing */
+	if (launch(p, base, &err) < 0)
 		return command_fail(p->cmd, &err);
-	}
 	return create(p);
 }
 
