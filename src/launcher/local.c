@@ -13,16 +13,6 @@
 
 #define READY_MS 15000 /* a dead cluster of the same name may have to be swept first */
 
-static int nodes(struct strvec *ret, struct err *err)
-{
-	char host[256];
-	if (gethostname(host, sizeof(host)) < 0)
-		return err_errno(err, errno, "name of this host");
-	host[sizeof(host) - 1] = '\0';
-	strvec_add(ret, host);
-	return 0;
-}
-
 /* One line from the agent: "ready", or "error TEXT"; its end without one is its death. */
 static int await(int fd, struct err *err)
 {
@@ -84,6 +74,5 @@ static int launch(const struct launch *l, struct err *err)
 const struct launcher launcher_local = {
 	.name = "local",
 	.summary = "one node: this one",
-	.nodes = nodes,
 	.launch = launch,
 };
