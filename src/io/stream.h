@@ -17,6 +17,8 @@ struct stream_ops {
 	void (*on_close)(void *arg, const struct err *err);
 	/* The queue went from not empty to empty. May be NULL. */
 	void (*on_drain)(void *arg);
+	/* The peer is authenticated (io/tls.h); never called on a plain stream. May be NULL. */
+	void (*on_open)(void *arg);
 };
 
 /* fd: taken, made non-blocking; read and written both unless it is one-way. Reading starts at once. */
@@ -24,6 +26,9 @@ struct stream *stream_create(struct loop *l, int fd, const struct stream_ops *op
 			     struct err *err);
 void stream_destroy(struct stream *s); /* closes at once, drops what is queued; NULL is fine */
 void stream_pause(struct stream *s, bool pause); /* stop or go on reading */
+/* Gives the stream another owner. Unread bytes stay: the new owner's on_data() gets them when the running one returns,
+ * else in the loop's next round (not while paused). */
+void stream_set_ops(struct stream *s, const struct stream_ops *ops, void *arg);
 /* Appends to the queue and tries to write. Never blocks, never fails: a broken stream reports itself. */
 void stream_write(struct stream *s, const void *p, size_t n);
 /* The queue itself, to append frames to; call stream_flush() after. */
