@@ -39,13 +39,19 @@ static struct call *find(struct conn *c, uint32_t id)
 	return NULL;
 }
 
-static void end(struct call *call)
+static void unlink_call(struct call *call)
 {
 	struct call **p = &call->conn->calls;
 	while (*p != call)
 		p = &(*p)->next;
 	*p = call->next;
 	call->conn->n_calls--;
+}
+
+static void end(struct call *call)
+{
+	if (call->conn)
+		unlink_call(call);
 	if (call->ops && call->ops->on_end)
 		call->ops->on_end(call);
 	free(call);
@@ -62,9 +68,50 @@ static void send_json(struct conn *c, uint32_t id, json_t *j)
 	json_decref(j);
 }
 
-void call_reply(struct call *call, json_t *j)
+static void conn_json(struct call *call, json_t *j, bool last _unused_)
 {
 	send_json(call->conn, call->id, j);
+}
+
+static void conn_data(struct call *call, uint32_t rank, int fd, const char *p, size_t n, bool eof)
+{
+	frame_write_data(stream_out(call->conn->stream), call->id, rank, fd, p, n, eof);
+	stream_flush(call->conn->stream);
+}
+
+static void conn_credit(struct call *call, uint32_t rank, int fd, uint32_t bytes)
+{
+	frame_write_credit(stream_out(call->conn->stream), call->id, rank, fd, bytes);
+	stream_flush(call->conn->stream);
+}
+
+static size_t conn_backlog(const struct call *call)
+{
+	return stream_queued(call->conn->stream);
+}
+
+static const struct call_out conn_out = {
+	.json = conn_json,
+	.data = conn_data,
+	.credit = conn_credit,
+	.backlog = conn_backlog,
+};
+
+struct call *call_create(struct agent *a, const struct call_out *out, void *out_arg)
+{
+	struct call *call = xcalloc(1, sizeof(*call));
+	*call = (struct call){.agent = a, .out = out, .out_arg = out_arg};
+	return call;
+}
+
+void call_drop(struct call *call)
+{
+	end(call);
+}
+
+void call_reply(struct call *call, json_t *j)
+{
+	call->out->json(call, j, true);
 	end(call);
 }
 
@@ -81,48 +128,53 @@ void call_fail(struct call *call, const struct err *err)
 void call_event(struct call *call, json_t *j)
 {
 	if (j) /* an event that cannot be told is no reason to end the call */
-		send_json(call->conn, call->id, j);
+		call->out->json(call, j, false);
 }
 
 void call_data(struct call *call, uint32_t rank, int fd, const char *p, size_t n, bool eof)
 {
-	frame_write_data(stream_out(call->conn->stream), call->id, rank, fd, p, n, eof);
-	stream_flush(call->conn->stream);
+	call->out->data(call, rank, fd, p, n, eof);
 }
 
 void call_credit(struct call *call, uint32_t rank, int fd, uint32_t bytes)
 {
-	frame_write_credit(stream_out(call->conn->stream), call->id, rank, fd, bytes);
-	stream_flush(call->conn->stream);
+	call->out->credit(call, rank, fd, bytes);
 }
 
 size_t call_backlog(const struct call *call)
 {
-	return stream_queued(call->conn->stream);
+	return call->out->backlog(call);
 }
 
 /* ---- frames ---- */
 
-static int begin(struct conn *c, uint32_t id, const json_t *msg, const char *name)
+void call_begin(struct call *call, const char *name, const json_t *msg)
 {
 	struct err err = ERR_INIT;
 	enum verb v = verb_find(name);
 	service_fn *fn = v < VERB_COUNT ? service_find(v) : NULL;
-	struct call *call = xcalloc(1, sizeof(*call));
-	*call = (struct call){.conn = c, .agent = c->agent, .id = id, .next = c->calls};
-	c->calls = call;
-	c->n_calls++;
 	int rc = -1;
 	if (!fn)
 		err_set(&err, ENOSYS, "this agent knows no '%.40s'", name);
-	else if (c->n_calls > CALLS_MAX)
+	else if (call->conn && call->conn->n_calls > CALLS_MAX)
 		err_set(&err, EAGAIN, "too many requests at once on one connection");
-	else if (verb_needs_cluster(v) && !c->agent->cluster)
+	else if (verb_needs_cluster(v) && !call->agent->cluster)
 		err_set(&err, ENOENT, "the agent runs no cluster yet");
 	else
 		rc = fn(call, msg, &err);
 	if (rc < 0)
 		call_fail(call, &err);
+}
+
+static int begin(struct conn *c, uint32_t id, const json_t *msg, const char *name)
+{
+	struct call *call = call_create(c->agent, &conn_out, NULL);
+	call->conn = c;
+	call->id = id;
+	call->next = c->calls;
+	c->calls = call;
+	c->n_calls++;
+	call_begin(call, name, msg);
 	return 0;
 }
 

@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Inside the agent: connections of front ends, and the calls (requests) they make.
+/* Inside the agent: connections of those who ask (front ends, the parent agent), and the calls (requests) they make.
  *
  * A service is a function per verb (agent/services.h). It either replies at once, or keeps the call and replies
- * later; what follows under the call's id, and the loss of the connection, comes through call_ops. */
+ * later; what follows under the call's id, and the loss of the connection, comes through call_ops. A call may also
+ * be a part of another call of this agent (agent/spread.h): where its answers go is behind call_out. */
 #ifndef VSE_AGENT_CALL_H
 #define VSE_AGENT_CALL_H
 
 #include <jansson.h>
+
+#include <stdbool.h>
 
 #include "base/err.h"
 #include "base/rankset.h"
@@ -27,10 +30,21 @@ struct call_ops {
 	void (*on_end)(struct call *call);
 };
 
+/* Where the answers of a call go. */
+struct call_out {
+	/* j: taken. `last`: the call is gone after. */
+	void (*json)(struct call *call, json_t *j, bool last);
+	void (*data)(struct call *call, uint32_t rank, int fd, const char *p, size_t n, bool eof);
+	void (*credit)(struct call *call, uint32_t rank, int fd, uint32_t bytes);
+	size_t (*backlog)(const struct call *call);
+};
+
 struct call {
-	struct conn *conn;
 	struct agent *agent;
+	struct conn *conn; /* NULL: a part of another call */
 	uint32_t id;
+	const struct call_out *out;
+	void *out_arg;
 	const struct call_ops *ops; /* set by the service that keeps the call */
 	void *state;
 	struct call *next;
@@ -46,6 +60,13 @@ void call_data(struct call *call, uint32_t rank, int fd, const char *p, size_t n
 void call_credit(struct call *call, uint32_t rank, int fd, uint32_t bytes);
 /* Bytes the front end has not taken yet: what it may not fall behind on is checked against this. */
 size_t call_backlog(const struct call *call);
+
+/* A call of this agent itself, or a part of one. The caller hands it to call_begin(). */
+struct call *call_create(struct agent *a, const struct call_out *out, void *out_arg);
+/* Runs the service of `verb`: on failure the call is answered. The call may be gone after. */
+void call_begin(struct call *call, const char *verb, const json_t *msg);
+/* Ends it without an answer. Not for the calls of a connection. */
+void call_drop(struct call *call);
 
 /* A front end that connected. fd: taken. */
 void conn_create(struct agent *a, int fd);

@@ -46,7 +46,7 @@ int service_create(struct call *call, const json_t *req, struct err *err)
 		cluster_spec_finish(&spec);
 		return err_set(err, EINVAL, "this is the agent of cluster '%s'", a->name);
 	}
-	a->cluster = cluster_create(a->loop, &spec, a->dir, &agent_cluster_ops, a, err);
+	a->cluster = cluster_create(a->loop, &spec, a->self, a->dir, &agent_cluster_ops, a, err);
 	if (!a->cluster)
 		return -1;
 	cluster_events(a->cluster)->on_event = agent_on_event;

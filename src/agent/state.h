@@ -18,6 +18,7 @@ struct waiter {
 struct agent {
 	struct loop *loop;
 	char *base, *name, *dir;
+	uint32_t self; /* index of this node; 0: the root agent */
 	int lock;
 	struct listener *listener;
 	struct conn *conns;

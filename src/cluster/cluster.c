@@ -25,9 +25,11 @@ struct cluster {
 	struct vm_profile profile;
 	struct setup_texts texts;
 	struct netswitch *net;
-	struct vm **vms;
-	uint32_t next; /* the first rank that was not started yet */
-	bool probed;   /* the hypervisor is known to be usable */
+	struct vm **vms;  /* by rank; NULL: it is on another node */
+	uint32_t n_local; /* VMs of this node */
+	uint32_t next;    /* the first rank that was not started yet */
+	bool elsewhere;   /* the VMs run on other nodes, and not all of that is over */
+	bool probed;      /* the hypervisor is known to be usable */
 	uint32_t told_ready, told_lost;
 	struct cluster **probe; /* the cell that a probe under way reports to; NULL: none */
 	struct evtimer *soon;   /* does what must not happen inside a VM's callback */
@@ -38,12 +40,10 @@ static const char *const phase_names[] = {"starting", "up", "failed", "ending", 
 
 static bool all_over(struct cluster *c)
 {
-	for (uint32_t r = 0; r < c->spec.size; r++) {
-		enum vm_state s = vm_get_state(c->vms[r]);
-		if (vm_state_is_live(s))
+	for (uint32_t r = 0; r < c->spec.size; r++)
+		if (c->vms[r] && vm_state_is_live(vm_get_state(c->vms[r])))
 			return false;
-	}
-	return true;
+	return !c->elsewhere;
 }
 
 /* ---- starting ---- */
@@ -57,7 +57,8 @@ static void started(struct cluster *c, const struct err *err)
 		events_add(&c->events, EVENT_NO_RANK, "cluster", "start failed: %s", err->text);
 	} else {
 		c->ready_after = MAX(loop_now(c->loop) - c->begun, (uint64_t)1);
-		events_add(&c->events, EVENT_NO_RANK, "cluster", "all %u VMs ready", c->spec.size);
+		events_add(&c->events, EVENT_NO_RANK, "cluster", "all %u VMs ready",
+			   c->elsewhere ? c->spec.size : c->n_local);
 	}
 	c->ops->on_started(c->arg, err);
 }
@@ -72,6 +73,8 @@ static void tally(struct cluster *c, struct tally *t)
 {
 	*t = (struct tally){0};
 	for (uint32_t r = 0; r < c->next; r++) {
+		if (!c->vms[r])
+			continue;
 		enum vm_state s = vm_get_state(c->vms[r]);
 		if (s == VM_READY || s == VM_PAUSED)
 			t->ready++;
@@ -104,6 +107,8 @@ static void start_more(struct cluster *c)
 	struct tally t;
 	for (;;) {
 		tally(c, &t);
+		while (c->next < c->spec.size && !c->vms[c->next])
+			c->next++;
 		if (c->phase != CLUSTER_STARTING || !c->probed || rankset_count(&t.lost) ||
 		    c->next == c->spec.size || t.starting >= c->spec.parallel)
 			break;
@@ -117,7 +122,7 @@ static void start_more(struct cluster *c)
 	}
 	if (c->phase == CLUSTER_STARTING && lost)
 		start_failed(c, &t.lost);
-	else if (c->phase == CLUSTER_STARTING && t.ready == c->spec.size)
+	else if (c->phase == CLUSTER_STARTING && t.ready == c->n_local)
 		started(c, NULL);
 	rankset_finish(&t.lost);
 }
@@ -125,7 +130,7 @@ static void start_more(struct cluster *c)
 static void on_soon(void *arg)
 {
 	struct cluster *c = arg;
-	if (c->phase == CLUSTER_STARTING)
+	if (c->phase == CLUSTER_STARTING && !c->elsewhere)
 		start_more(c);
 	if (c->phase == CLUSTER_ENDING && all_over(c) && !c->down_told) {
 		c->down_told = true;
@@ -227,7 +232,22 @@ static int check_setup(struct cluster *c, struct err *err)
 		c->spec.size, buf_len(&kv), FRAME_MAX_GUEST);
 }
 
-struct cluster *cluster_create(struct loop *l, struct cluster_spec *spec, const char *dir,
+static int make_vms(struct cluster *c, uint32_t self, struct err *err)
+{
+	c->vms = xcalloc(c->spec.size, sizeof(*c->vms));
+	for (uint32_t r = 0; r < c->spec.size; r++) {
+		if (c->spec.node_of && c->spec.node_of[r] != self)
+			continue;
+		_cleanup_free_ char *dir = xasprintf("%s/vm%u", c->dir, r);
+		c->vms[r] = vm_create(c->loop, r, dir, &c->profile, &vm_ops, c, err);
+		if (!c->vms[r])
+			return -1;
+		c->n_local++;
+	}
+	return 0;
+}
+
+struct cluster *cluster_create(struct loop *l, struct cluster_spec *spec, uint32_t self, const char *dir,
 			       const struct cluster_ops *ops, void *arg, struct err *err)
 {
 	const struct hypervisor *h = hypervisor_find(spec->hypervisor);
@@ -244,22 +264,12 @@ struct cluster *cluster_create(struct loop *l, struct cluster_spec *spec, const 
 	c->soon = evtimer_create(l, on_soon, c);
 	setup_texts_init(&c->texts, &c->spec);
 	profile_init(c, h);
-	if (check_setup(c, err) < 0) {
-		cluster_destroy(c);
-		return NULL;
-	}
 	if (c->profile.nic)
 		c->net = netswitch_create(l, &c->spec.subnet, c->spec.size);
-	c->vms = xcalloc(c->spec.size, sizeof(*c->vms));
-	for (uint32_t r = 0; r < c->spec.size; r++) {
-		_cleanup_free_ char *vm_dir = xasprintf("%s/vm%u", dir, r);
-		c->vms[r] = vm_create(l, r, vm_dir, &c->profile, &vm_ops, c, err);
-		if (!c->vms[r]) {
-			cluster_destroy(c);
-			return NULL;
-		}
-	}
-	return c;
+	if (check_setup(c, err) == 0 && make_vms(c, self, err) == 0)
+		return c;
+	cluster_destroy(c);
+	return NULL;
 }
 
 void cluster_destroy(struct cluster *c)
@@ -334,7 +344,36 @@ void cluster_down(struct cluster *c, bool graceful)
 		events_add(&c->events, EVENT_NO_RANK, "cluster", "ending");
 	c->phase = CLUSTER_ENDING;
 	for (uint32_t r = 0; r < c->spec.size; r++)
-		vm_stop(c->vms[r], graceful ? HV_STOP_GRACEFUL : HV_STOP_HARD, NULL);
+		if (c->vms[r])
+			vm_stop(c->vms[r], graceful ? HV_STOP_GRACEFUL : HV_STOP_HARD, NULL);
+	soon(c);
+}
+
+/* ---- VMs on other nodes ---- */
+
+void cluster_start_elsewhere(struct cluster *c)
+{
+	c->elsewhere = true;
+	c->begun = loop_now(c->loop);
+	events_add(&c->events, EVENT_NO_RANK, "cluster", "starting %u VM%s of %s on %zu node%s",
+		   c->spec.size, c->spec.size == 1 ? "" : "s", c->spec.vse, c->spec.nodes.n,
+		   c->spec.nodes.n == 1 ? "" : "s");
+}
+
+void cluster_elsewhere_progress(struct cluster *c, uint32_t ready, uint32_t failed)
+{
+	if (c->phase == CLUSTER_STARTING)
+		c->ops->on_progress(c->arg, ready, failed);
+}
+
+void cluster_elsewhere_started(struct cluster *c, const struct err *err)
+{
+	started(c, err);
+}
+
+void cluster_elsewhere_down(struct cluster *c)
+{
+	c->elsewhere = false;
 	soon(c);
 }
 
@@ -358,6 +397,11 @@ const struct cluster_spec *cluster_get_spec(const struct cluster *c)
 struct vm *cluster_vm(struct cluster *c, uint32_t rank)
 {
 	return c->vms[rank];
+}
+
+struct netswitch *cluster_net(struct cluster *c)
+{
+	return c->net;
 }
 
 struct events *cluster_events(struct cluster *c)
@@ -390,7 +434,8 @@ json_t *cluster_status(struct cluster *c)
 	const struct cluster_spec *s = &c->spec;
 	json_t *vms = json_array();
 	for (uint32_t r = 0; r < s->size; r++)
-		json_array_append_new(vms, vm_status(c, c->vms[r]));
+		if (c->vms[r])
+			json_array_append_new(vms, vm_status(c, c->vms[r]));
 	return json_pack("{s:s, s:s, s:s, s:s, s:i, s:s, s:s, s:s, s:i, s:I, s:I, s:I, s:I, s:o}",
 			 "name", s->name, "phase", phase_names[c->phase], "vse", s->vse, "image",
 			 s->image, "size", (int)s->size, "hypervisor", s->hypervisor, "accel",

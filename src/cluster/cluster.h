@@ -26,17 +26,25 @@ struct cluster_ops {
 	void (*on_down)(void *arg);
 };
 
-/* spec: taken. dir: the cluster's run directory (borrowed for the call). */
-struct cluster *cluster_create(struct loop *l, struct cluster_spec *spec, const char *dir,
+/* spec: taken, also on failure. self: the index of this node in the spec's nodes (0: the root agent, which runs none
+ * of the VMs); without nodes all VMs are of this agent. dir: the cluster's run directory (borrowed for the call). */
+struct cluster *cluster_create(struct loop *l, struct cluster_spec *spec, uint32_t self, const char *dir,
 			       const struct cluster_ops *ops, void *arg, struct err *err);
 void cluster_destroy(struct cluster *c); /* kills what runs; NULL is fine */
 int cluster_start(struct cluster *c, struct err *err);
 void cluster_down(struct cluster *c, bool graceful);
+/* For the root agent of many nodes, instead of cluster_start(): the VMs start elsewhere, and how that stands is
+ * told here. on_down comes only after cluster_elsewhere_down(). */
+void cluster_start_elsewhere(struct cluster *c);
+void cluster_elsewhere_progress(struct cluster *c, uint32_t ready, uint32_t failed);
+void cluster_elsewhere_started(struct cluster *c, const struct err *err);
+void cluster_elsewhere_down(struct cluster *c);
 
 enum cluster_phase cluster_get_phase(const struct cluster *c);
 const char *cluster_phase_name(enum cluster_phase p);
 const struct cluster_spec *cluster_get_spec(const struct cluster *c);
-struct vm *cluster_vm(struct cluster *c, uint32_t rank); /* rank < size */
+struct vm *cluster_vm(struct cluster *c, uint32_t rank); /* rank < size; NULL: it is on another node */
+struct netswitch *cluster_net(struct cluster *c);        /* NULL: the VMs have no network */
 struct events *cluster_events(struct cluster *c);
 /* Milliseconds from cluster_start() to all ready; 0 = not yet. */
 uint64_t cluster_ready_ms(const struct cluster *c);

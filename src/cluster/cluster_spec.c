@@ -5,7 +5,9 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/rankset.h"
 #include "base/rundir.h"
+#include "base/size.h"
 #include "wire/message.h"
 
 #define MEMORY_MIN (32ll << 20)
@@ -85,6 +87,61 @@ static int read_texts(const json_t *j, struct cluster_spec *s, struct err *err)
 	return cluster_name_check(s->name, err);
 }
 
+static int place_one(struct cluster_spec *s, const char *key, const json_t *ranks, struct err *err)
+{
+	_cleanup_rankset_ struct rankset set = RANKSET_INIT;
+	int64_t node;
+	if (int_parse(key, 1, (int64_t)s->nodes.n, &node, err) < 0 || !json_is_string(ranks) ||
+	    rankset_parse(&set, json_string_value(ranks), s->size, err) < 0)
+		return err_set(err, EPROTO, "message: 'place' of node %.20s is wrong", key);
+	for (uint32_t r = rankset_next(&set, 0); r != UINT32_MAX; r = rankset_next(&set, r + 1)) {
+		if (s->node_of[r])
+			return err_set(err, EPROTO, "message: 'place' has vm%u twice", r);
+		s->node_of[r] = (uint32_t)node;
+	}
+	return 0;
+}
+
+static int read_place(const json_t *j, struct cluster_spec *s, struct err *err)
+{
+	const char *key;
+	json_t *ranks, *place = json_object_get(j, "place");
+	if (list(j, "nodes", &s->nodes, err) < 0)
+		return -1;
+	if (!place)
+		return 0;
+	s->node_of = xcalloc(s->size, sizeof(*s->node_of));
+	json_object_foreach (place, key, ranks)
+		if (place_one(s, key, ranks, err) < 0)
+			return -1;
+	for (uint32_t r = 0; r < s->size; r++)
+		if (!s->node_of[r])
+			return err_set(err, EPROTO, "message: 'place' lacks vm%u", r);
+	return 0;
+}
+
+void cluster_spec_write_place(const struct strvec *nodes, const uint32_t *node_of, uint32_t size,
+			      json_t *j)
+{
+	json_t *names = json_array(), *place = json_object();
+	struct rankset *sets = xcalloc(nodes->n + 1, sizeof(*sets));
+	for (uint32_t r = 0; r < size; r++)
+		rankset_add(&sets[node_of[r]], r);
+	for (size_t i = 1; i <= nodes->n; i++) {
+		_cleanup_buf_ struct buf text = BUF_INIT;
+		char key[24];
+		json_array_append_new(names, json_string(nodes->v[i - 1]));
+		snprintf(key, sizeof(key), "%zu", i);
+		rankset_format(&sets[i], &text);
+		if (rankset_count(&sets[i]))
+			json_object_set_new(place, key, json_string(buf_cstr(&text)));
+		rankset_finish(&sets[i]);
+	}
+	free(sets);
+	json_object_set_new(j, "nodes", names);
+	json_object_set_new(j, "place", place);
+}
+
 int cluster_spec_read(const json_t *j, struct cluster_spec *ret, struct err *err)
 {
 	struct cluster_spec s = {0};
@@ -98,6 +155,10 @@ int cluster_spec_read(const json_t *j, struct cluster_spec *ret, struct err *err
 		return -1;
 	}
 	s.size = (uint32_t)n.size;
+	if (read_place(j, &s, err) < 0) {
+		cluster_spec_finish(&s);
+		return -1;
+	}
 	s.cpus = (unsigned)n.cpus;
 	s.memory = (uint64_t)n.memory;
 	s.scratch = (uint64_t)n.scratch;
@@ -120,5 +181,7 @@ void cluster_spec_finish(struct cluster_spec *s)
 		free(owned[i]);
 	strvec_finish(&s->env);
 	strvec_finish(&s->extra_args);
+	strvec_finish(&s->nodes);
+	free(s->node_of);
 	*s = (struct cluster_spec){0};
 }

@@ -28,6 +28,9 @@ struct cluster_spec {
 	unsigned parallel; /* VMs that may be between start and ready at once; >= 1 */
 	uint64_t boot_timeout_ms, stop_timeout_ms;
 	char *ssh_private, *ssh_public; /* cluster-only key, or NULL */
+	/* Where the VMs run. Without nodes all of them run here (node_of NULL). */
+	struct strvec nodes; /* names; node i of the cluster is nodes.v[i - 1] */
+	uint32_t *node_of;   /* by rank: 1..nodes.n */
 };
 
 /* The bound comes from the hosts text of the set-up record (FRAME_MAX_GUEST). */
@@ -37,6 +40,10 @@ struct cluster_spec {
 
 /* From the "create" message; every member is checked and bounded. */
 int cluster_spec_read(const json_t *j, struct cluster_spec *ret, struct err *err);
+/* "nodes" and "place" of that message: {"nodes": [name...], "place": {"<node>": "<ranks>"}}; every rank is placed
+ * once. Into j (borrowed). */
+void cluster_spec_write_place(const struct strvec *nodes, const uint32_t *node_of, uint32_t size,
+			      json_t *j);
 void cluster_spec_finish(struct cluster_spec *s);
 
 #endif

@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Placement of VMs. */
+#include <errno.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "cluster/plan.h"
+#include "tap.h"
+
+#define GIB (UINT64_C(1) << 30)
+
+static const struct plan_node nodes[] = {
+	{.name = "n1", .cpus = 4, .memory = 8 * GIB},
+	{.name = "n2", .cpus = 2, .memory = 8 * GIB},
+	{.name = "n3", .cpus = 8, .memory = 2 * GIB},
+};
+
+static struct plan_options options(enum plan_policy policy)
+{
+	return (struct plan_options){.policy = policy, .cpus = 1, .memory = GIB};
+}
+
+static const char *made(const struct plan_options *o, uint32_t n, uint32_t size)
+{
+	static char text[128];
+	static struct err err;
+	uint32_t node_of[32];
+	size_t at = 0;
+	err = (struct err)ERR_INIT;
+	if (plan_make(o, nodes, n, size, node_of, &err) < 0)
+		return err.text;
+	for (uint32_t r = 0; r < size; r++)
+		at += (size_t)snprintf(text + at, sizeof(text) - at, "%u", node_of[r]);
+	return text;
+}
+
+static void test_policies(void)
+{
+	struct plan_options o = options(PLAN_SPREAD);
+	is_str(made(&o, 3, 3), "123", "spread: one each");
+	is_str(made(&o, 3, 5), "11223", "spread: the rest goes to the first, neighbours stay together");
+	is_str(made(&o, 3, 8), "11112233", "spread: no more than a node holds");
+	o.policy = PLAN_PACK;
+	is_str(made(&o, 3, 5), "11112", "pack: one node after the other");
+	o.max = 1;
+	is_str(made(&o, 3, 3), "123", "pack: at most one a node");
+	o = options(PLAN_SPREAD);
+	o.oversubscribe = true;
+	is_str(made(&o, 2, 9), "111112222", "oversubscribed: cores are no bound");
+	o.max = 2;
+	ok(strstr(made(&o, 2, 9), "4 of 9 VMs fit on 2 nodes: --max-per-node") != NULL,
+	   "but --max-per-node is");
+}
+
+static void test_full(void)
+{
+	struct plan_options o = options(PLAN_SPREAD);
+	ok(strstr(made(&o, 3, 9), "8 of 9 VMs fit on 3 nodes: cores") != NULL,
+	   "what is short is named: %s", made(&o, 3, 9));
+	o.memory = 4 * GIB;
+	ok(strstr(made(&o, 3, 9), "4 of 9 VMs fit on 3 nodes: memory") != NULL, "memory too: %s",
+	   made(&o, 3, 9));
+	ok(strstr(made(&o, 0, 1), "no node is usable") != NULL, "no node at all");
+	o = options(PLAN_SPREAD);
+	o.overhead = GIB;
+	is_str(made(&o, 3, 7), "1111223", "what a VM costs beside its memory counts");
+	struct plan_node odd[] = {{.name = "a"},
+				  {.name = "b", .down = true},
+				  {.name = "c", .spare = true}};
+	uint32_t node_of[2];
+	struct err err = ERR_INIT;
+	o.overhead = 0;
+	ok(plan_make(&o, odd, 3, 1, node_of, &err) == 0 && node_of[0] == 1,
+	   "a node that does not say takes one VM");
+	ok(plan_make(&o, odd, 3, 2, node_of, &err) < 0 && err.code == ENOSPC,
+	   "nodes that are down or spare take none");
+}
+
+static void test_map(void)
+{
+	struct plan_options o = options(PLAN_SPREAD);
+	struct err err = ERR_INIT;
+	ok(plan_policy_parse("n2:1,n1:2", &o, &err) == 0 && o.policy == PLAN_MAP, "a map");
+	is_str(made(&o, 3, 3), "211", "is followed, ranks in its order");
+	ok(strstr(made(&o, 3, 4), "places 3 of the 4") != NULL, "too few");
+	ok(strstr(made(&o, 3, 2), "places more than the 2") != NULL, "too many");
+	const struct {
+		const char *map, *said;
+	} bad[] = {
+		{"n9:3", "there is no node 'n9'"},
+		{"n1:x", "is not NODE:COUNT"},
+		{"n1:-1", "is not NODE:COUNT"},
+		{"n1:1,,n2:1", "is not NODE:COUNT"},
+		{"n2:3", "node n2 has room for 2 of the 3"},
+		{":3", "there is no node ''"},
+		{"n1:2,n1:3", "room for 2 of the 3"},
+	};
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		o = options(PLAN_MAP);
+		o.map = bad[i].map;
+		ok(strstr(made(&o, 3, 3), bad[i].said) != NULL, "%s: %s", bad[i].map, made(&o, 3, 3));
+	}
+	ok(plan_policy_parse("pack", &o, &err) == 0 && o.policy == PLAN_PACK, "pack");
+	ok(plan_policy_parse("spread", &o, &err) == 0 && o.policy == PLAN_SPREAD, "spread");
+	ok(plan_policy_parse("nearby", &o, &err) < 0 && err.code == EINVAL, "another word is none");
+}
+
+static void test_describe(void)
+{
+	struct plan_options o = options(PLAN_PACK);
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	uint32_t node_of[5];
+	struct err err = ERR_INIT;
+	plan_make(&o, nodes, 3, 5, node_of, &err);
+	plan_describe(&o, nodes, 3, 5, node_of, &b);
+	is_str(buf_cstr(&b),
+	       "n1: vm[0-3], room for 4 (4 cores, 8 GiB)\nn2: vm[4], room for 2 (2 cores, 8 GiB)\n"
+	       "n3: none, room for 2 (8 cores, 2 GiB)\n",
+	       "the plan in words");
+}
+
+/* Whatever the numbers: no node gets more than its room, and what is placed is placed once. */
+static void test_random(void)
+{
+	uint32_t seed = 1, bad = 0, placed = 0;
+	for (int round = 0; round < 2000; round++) {
+		struct plan_node some[16];
+		uint32_t node_of[64], used[16] = {0};
+		struct plan_options o = options(round % 2 ? PLAN_PACK : PLAN_SPREAD);
+#define NEXT(n) ((seed = seed * 1103515245u + 12345u) >> 16) % (n)
+		uint32_t n = NEXT(16), size = 1 + NEXT(64);
+		o.max = NEXT(6);
+		for (uint32_t i = 0; i < n; i++)
+			some[i] = (struct plan_node){.name = "x",
+						     .cpus = NEXT(9),
+						     .memory = NEXT(9) * GIB,
+						     .down = NEXT(5) == 0};
+		if (plan_make(&o, some, n, size, node_of, NULL) < 0)
+			continue;
+		placed++;
+		for (uint32_t r = 0; r < size; r++) {
+			bad += node_of[r] < 1 || node_of[r] > n;
+			used[(node_of[r] - 1) % 16]++;
+		}
+		for (uint32_t i = 0; i < n; i++)
+			bad += used[i] > plan_room(&o, &some[i]);
+	}
+	is_int(bad, 0, "2000 plans: no node has more than its room");
+	ok(placed > 100, "many of them were possible: %u", placed);
+}
+
+int main(void)
+{
+	test_policies();
+	test_full();
+	test_map();
+	test_describe();
+	test_random();
+	return done();
+}
