@@ -399,13 +399,31 @@ void netswitch_inject(struct netswitch *n, uint32_t rank, const void *frame, siz
 		n->stats.dropped_unknown++;
 		return;
 	}
-	/* One stretch as queue_rest() wants it; a partial buffer serves. */
 	uint8_t *wire = frame_buffer(n);
 	put_be32(wire, (uint32_t)len);
 	memcpy(wire + LENGTH_WORD, frame, len);
-	port_write(n->ports[rank], &(struct iovec){wire, LENGTH_WORD + len}, 1);
+	netswitch_inject_wire(n, rank, wire, len);
+	netswitch_flush(n);
 	recycle(n, wire);
+}
+
+void netswitch_inject_wire(struct netswitch *n, uint32_t rank, const uint8_t *wire, size_t len)
+{
+	if (netswitch_attached(n, rank) && !n->ports[rank]->broken)
+		batch_add(n, n->ports[rank], wire, LENGTH_WORD + len);
+	else
+		n->stats.dropped_unknown++;
+}
+
+void netswitch_flush(struct netswitch *n)
+{
+	flush_batch(n);
 	close_broken(n);
+}
+
+const struct members *netswitch_members(const struct netswitch *n)
+{
+	return &n->members;
 }
 
 void netswitch_stats(const struct netswitch *n, struct netswitch_stats *ret)

@@ -14,6 +14,7 @@
 #include "io/loop.h"
 #include "net/address.h"
 
+struct members; /* net/filter.h */
 struct netswitch;
 
 struct netswitch_stats {
@@ -43,6 +44,11 @@ void netswitch_set_uplink(struct netswitch *n,
 			  void *arg);
 /* Delivers a frame that came by the uplink to the local port. The switch that it entered has checked it. */
 void netswitch_inject(struct netswitch *n, uint32_t rank, const void *frame, size_t len);
+/* The same for many, uncopied: wire is a frame's length word, the frame's `len` bytes (14..65550) behind it; it stays
+ * where it is until netswitch_flush(), before which nothing else of the switch is called. */
+void netswitch_inject_wire(struct netswitch *n, uint32_t rank, const uint8_t *wire, size_t len);
+void netswitch_flush(struct netswitch *n);
+const struct members *netswitch_members(const struct netswitch *n); /* borrowed */
 void netswitch_stats(const struct netswitch *n, struct netswitch_stats *ret);
 
 #endif
