@@ -253,6 +253,7 @@ int agent_run(const struct agent_options *o)
 		reaper = reaper_create(a.loop, a.base, a.name, &err);
 	if (reaper) {
 		report(&ready_fd, NULL);
+		hypervisor_warm(a.loop); /* while the front end connects and says what it wants */
 		while (!a.over)
 			loop_run(a.loop);
 	} else {

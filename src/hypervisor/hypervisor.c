@@ -57,6 +57,13 @@ int hypervisor_probe(const struct hypervisor *h, struct loop *l, const char *acc
 	return named(h, h->probe(l, accel, done, arg, err), err);
 }
 
+void hypervisor_warm(struct loop *l)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(table); i++)
+		if (table[i]->warm)
+			table[i]->warm(l);
+}
+
 static void on_event(void *arg, const struct hv_event *e)
 {
 	struct hv *v = arg;

@@ -109,6 +109,8 @@ struct hypervisor {
 	 * worst (a program that does not answer) after 10 s. */
 	int (*probe)(struct loop *l, const char *accel,
 		     void (*done)(void *arg, const struct hv_probe *p), void *arg, struct err *err);
+	/* Begins what a probe will ask, so that one soon after has less to wait for; NULL where that is nothing. */
+	void (*warm)(struct loop *l);
 	int (*start)(struct loop *l, const struct hv_spec *spec, const struct hv_probe *p,
 		     hv_event_fn *fn, void *arg, struct hv_vm **ret, struct err *err);
 	int (*stop)(struct hv_vm *vm, enum hv_stop how, struct err *err);
@@ -125,6 +127,8 @@ const struct hypervisor *hypervisor_find(const char *name); /* NULL: no such bac
 const struct hypervisor *hypervisor_at(size_t i);           /* NULL past the last: to list them */
 int hypervisor_probe(const struct hypervisor *h, struct loop *l, const char *accel,
 		     void (*done)(void *arg, const struct hv_probe *p), void *arg, struct err *err);
+/* Begins the slow questions of all back ends' probes ahead of them. Nothing is answered. */
+void hypervisor_warm(struct loop *l);
 
 struct hv; /* one VM under one back end */
 int hv_start(const struct hypervisor *h, struct loop *l, const struct hv_spec *spec,

@@ -509,6 +509,7 @@ const struct hypervisor hypervisor_qemu = {
 	.caps = HV_CAP_PAUSE | HV_CAP_RESET | HV_CAP_CONSOLE | HV_CAP_NET,
 	.lacks = "not built for this back end yet",
 	.probe = qemu_probe,
+	.warm = qemu_warm,
 	.start = start,
 	.stop = stop,
 	.pause = pause_vm,

@@ -20,7 +20,8 @@ struct qemu_binary {
 #define QEMU_SINCE_STREAM 702 /* -netdev stream */
 #define QEMU_OLDEST 502       /* microvm with ACPI; nothing older was tried */
 
-/* Finds $VSE_QEMU, else the usual names in PATH, and asks it for its version once per inode and mtime.
+/* Finds $VSE_QEMU, else the usual names in PATH, and asks it for its version once per inode and mtime (who comes
+ * while it is asked shares the answer).
  * done(): ret is NULL when there is none that can be used, err says why. */
 int qemu_binary_find(struct loop *l,
 		     void (*done)(void *arg, const struct qemu_binary *ret, const struct err *err),
@@ -32,8 +33,10 @@ int qemu_binary_parse(const char *text, struct qemu_binary *b, struct err *err);
 
 /* ---- qemu_kvm.c: does KVM run a guest? ---- */
 
-/* Runs a small loop in a guest, in a process of its own. done() comes within 800 ms. text is one line:
- * why it does not work, "" when it does. */
+/* Runs a small loop in a guest, in a process of its own. text is one line: why it does not work, "" when it does.
+ * done() comes within 10 ms as a rule, 0.8 s after a guest was entered that hangs, at worst after 5 s (a node where
+ * nothing gets a CPU). The answer is good for 10 s within this process: then done() comes before this returns. Who
+ * comes while it is looked for shares it. */
 int qemu_kvm_probe(struct loop *l, const char *device,
 		   void (*done)(void *arg, bool works, const char *text), void *arg, struct err *err);
 
@@ -41,6 +44,7 @@ int qemu_kvm_probe(struct loop *l, const char *device,
 
 int qemu_probe(struct loop *l, const char *accel, void (*done)(void *arg, const struct hv_probe *p),
 	       void *arg, struct err *err);
+void qemu_warm(struct loop *l);
 
 /* ---- qemu_args.c: pure ---- */
 

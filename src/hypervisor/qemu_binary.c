@@ -27,6 +27,7 @@ static struct {
 } known;
 
 struct asking {
+	struct loop *loop;
 	struct qemu_binary b;
 	struct stat st;
 	struct child *child;
@@ -34,9 +35,17 @@ struct asking {
 	struct evtimer *timer;
 	char text[ANSWER_MAX + 1];
 	size_t len;
+	struct waiter *waiters;
+};
+
+struct waiter {
+	struct waiter *next;
 	void (*done)(void *arg, const struct qemu_binary *ret, const struct err *err);
 	void *arg;
 };
+
+/* The question under way: an agent asks when it starts, before it knows for what. */
+static struct asking *current;
 
 const struct qemu_binary *qemu_binary_known(void)
 {
@@ -116,7 +125,13 @@ static void answer(struct asking *a, const struct err *failed)
 	child_destroy(a->child);
 	stream_destroy(a->out);
 	evtimer_destroy(a->timer);
-	a->done(a->arg, good ? &known.binary : NULL, &e);
+	if (current == a)
+		current = NULL;
+	for (struct waiter *w = a->waiters, *next; w; w = next) {
+		next = w->next;
+		w->done(w->arg, good ? &known.binary : NULL, &e);
+		free(w);
+	}
 	free(a);
 }
 
@@ -171,32 +186,45 @@ static int ask(struct loop *l, struct asking *a, struct err *err)
 	return -1;
 }
 
+static bool same_file(const struct stat *st, dev_t dev, ino_t ino, struct timespec mtime)
+{
+	return st->st_dev == dev && st->st_ino == ino && st->st_mtim.tv_sec == mtime.tv_sec &&
+	       st->st_mtim.tv_nsec == mtime.tv_nsec;
+}
+
+/* Asks the program, unless it was asked before. */
+static int begin(struct loop *l, struct asking *a, struct err *err)
+{
+	bool cached = strcmp(known.binary.path, a->b.path) == 0 &&
+		      same_file(&a->st, known.dev, known.ino, known.mtime);
+	if (cached)
+		a->len = (size_t)snprintf(a->text, sizeof(a->text), "version %s", known.binary.version);
+	else if (ask(l, a, err) < 0)
+		return -1;
+	a->loop = l;
+	a->timer = evtimer_create(l, on_timer, a);
+	evtimer_start(a->timer, cached ? 0 : ANSWER_MS, 0);
+	return 0;
+}
+
 int qemu_binary_find(struct loop *l,
 		     void (*done)(void *arg, const struct qemu_binary *ret, const struct err *err),
 		     void *arg, struct err *err)
 {
-	struct asking *a = xcalloc(1, sizeof(*a));
-	a->done = done;
-	a->arg = arg;
-	if (find_program(a->b.path, sizeof(a->b.path), err) < 0) {
-		free(a);
+	_cleanup_free_ struct asking *a = xcalloc(1, sizeof(*a));
+	if (find_program(a->b.path, sizeof(a->b.path), err) < 0)
 		return -1;
+	if (stat(a->b.path, &a->st) < 0)
+		return err_errno(err, errno, "%s", a->b.path);
+	bool joins = current && current->loop == l && strcmp(current->b.path, a->b.path) == 0 &&
+		     same_file(&a->st, current->st.st_dev, current->st.st_ino, current->st.st_mtim);
+	if (!joins) {
+		if (begin(l, a, err) < 0)
+			return -1;
+		current = TAKE_PTR(a);
 	}
-	if (stat(a->b.path, &a->st) < 0) {
-		err_errno(err, errno, "%s", a->b.path);
-		free(a);
-		return -1;
-	}
-	bool cached = strcmp(known.binary.path, a->b.path) == 0 && known.dev == a->st.st_dev &&
-		      known.ino == a->st.st_ino && known.mtime.tv_sec == a->st.st_mtim.tv_sec &&
-		      known.mtime.tv_nsec == a->st.st_mtim.tv_nsec;
-	if (cached)
-		a->len = (size_t)snprintf(a->text, sizeof(a->text), "version %s", known.binary.version);
-	else if (ask(l, a, err) < 0) {
-		free(a);
-		return -1;
-	}
-	a->timer = evtimer_create(l, on_timer, a);
-	evtimer_start(a->timer, cached ? 0 : ANSWER_MS, 0);
+	struct waiter *w = xcalloc(1, sizeof(*w));
+	*w = (struct waiter){.next = current->waiters, .done = done, .arg = arg};
+	current->waiters = w;
 	return 0;
 }

@@ -12,17 +12,27 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 
 #include "base/alloc.h"
+#include "base/path.h"
+#include "base/time.h"
 #include "hypervisor/qemu.h"
 
-#define BOUND_MS 700 /* for everything; a guest that hangs is killed then */
-#define TURNS 10000u
-#define TURN_NS_MAX 100u /* slower than this is no hardware */
-#define TRIES 4          /* the best counts: the process may lose the CPU in one of them */
+/* Time that was waited for a CPU does not count to the first two. Making a VM waits for all CPUs of the node to pass
+ * through their schedulers, which takes long where they are busy; a guest that hangs is killed. */
+#define SETUP_MS 2000
+#define RUN_MS 500
+#define WALL_MS 5000 /* for everything, whatever it waited for */
+
+#define TURN_NS_MAX 100u      /* slower than this is no hardware */
+#define TURN_NS_HOPELESS 500u /* by then a longer loop would say nothing else */
+#define TRIES 4               /* the best counts: interrupts of the node are in some of them */
+#define KNOWN_MS                                                                                   \
+	10000 /* how long an answer is good within this process; a busy node's must not stick */
 
 #define CODE_AT 0x1000ull
 
@@ -32,16 +42,37 @@ struct result {
 	enum stage stage; /* where it stopped */
 	int code;         /* errno there */
 	uint64_t turn_ns; /* DONE: time of one turn */
-	uint64_t loop_us; /* DONE: time of the whole loop */
 };
+
+#define UNDER_WAY (-1) /* code of a result that comes before the last: this stage begins */
 
 /* ---- in the child: async-signal-safe calls only ---- */
 
-static uint64_t now_ns(void)
+struct moment {
+	uint64_t wall, cpu; /* ns */
+	long slept;         /* how often the thread gave its CPU away of its own accord */
+};
+
+static uint64_t clock_ns(clockid_t id)
 {
 	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
+	clock_gettime(id, &t);
 	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static void note(struct moment *m)
+{
+	struct rusage u = {0};
+	getrusage(RUSAGE_THREAD, &u);
+	*m = (struct moment){.wall = clock_ns(CLOCK_MONOTONIC),
+			     .cpu = clock_ns(CLOCK_THREAD_CPUTIME_ID),
+			     .slept = u.ru_nvcsw};
+}
+
+/* CPU time, as others may have taken the CPU meanwhile; unless the thread slept: then somebody else did its work. */
+static uint64_t took_ns(const struct moment *from, const struct moment *to)
+{
+	return from->slept == to->slept ? to->cpu - from->cpu : to->wall - from->wall;
 }
 
 /* mov ecx, N; 1: dec ecx; jnz 1b; hlt (32-bit code) */
@@ -85,11 +116,13 @@ static int run_loop(int cpu, const struct kvm_run *run, unsigned char *page, uin
 	put_code(page, turns);
 	if (ioctl(cpu, KVM_SET_REGS, &r) < 0)
 		return -1;
-	uint64_t start = now_ns();
+	struct moment from, to;
+	note(&from);
 	while (ioctl(cpu, KVM_RUN, 0) < 0)
 		if (errno != EINTR)
 			return -1;
-	*ret_ns = now_ns() - start;
+	note(&to);
+	*ret_ns = took_ns(&from, &to);
 	if (run->exit_reason != KVM_EXIT_HLT || ioctl(cpu, KVM_GET_REGS, &r) < 0 || r.rcx != 0) {
 		errno = EIO;
 		return -1;
@@ -97,27 +130,45 @@ static int run_loop(int cpu, const struct kvm_run *run, unsigned char *page, uin
 	return 0;
 }
 
+/* Best of some runs of one loop. */
+static int best_of(int cpu, const struct kvm_run *run, unsigned char *page, uint32_t turns,
+		   uint64_t enough_ns, uint64_t *ret_ns)
+{
+	uint64_t best = UINT64_MAX, ns;
+	for (int i = 0; i < TRIES && best > enough_ns; i++) {
+		if (run_loop(cpu, run, page, turns, &ns) < 0)
+			return -1;
+		best = MIN(best, ns);
+	}
+	*ret_ns = best;
+	return 0;
+}
+
+/* A short loop tells hardware from none in a few ms; what lies between is left to a longer one, in which entering
+ * and leaving the guest weigh less. */
 static int measure(int cpu, const struct kvm_run *run, unsigned char *page, struct result *res)
 {
-	uint64_t entry = UINT64_MAX, loop = UINT64_MAX, ns;
-	for (int i = 0; i < 2; i++) {
-		if (run_loop(cpu, run, page, 1, &ns) < 0)
+	static const uint32_t turns[] = {1000, 10000};
+	uint64_t entry, loop;
+	if (best_of(cpu, run, page, 1, 0, &entry) < 0)
+		return -1;
+	for (size_t i = 0; i < ARRAY_SIZE(turns); i++) {
+		if (best_of(cpu, run, page, turns[i], entry + turns[i] * TURN_NS_MAX, &loop) < 0)
 			return -1;
-		entry = MIN(entry, ns); /* what entering and leaving the guest costs */
-	}
-	for (int i = 0; i < TRIES; i++) {
-		if (run_loop(cpu, run, page, TURNS, &ns) < 0)
-			return -1;
-		loop = MIN(loop, ns);
-		res->loop_us = loop / 1000;
-		res->turn_ns = loop > entry ? (loop - entry) / TURNS : 0;
-		if (res->turn_ns <= TURN_NS_MAX)
+		res->turn_ns = loop > entry ? (loop - entry) / turns[i] : 0;
+		if (res->turn_ns <= TURN_NS_MAX || res->turn_ns >= TURN_NS_HOPELESS)
 			break;
 	}
 	return 0;
 }
 
-static void try_kvm(const char *device, struct result *res)
+static void tell(int out, const struct result *res)
+{
+	if (write(out, res, sizeof(*res)) != (ssize_t)sizeof(*res))
+		_exit(1);
+}
+
+static void try_kvm(const char *device, int out, struct result *res)
 {
 	res->stage = OPEN;
 	int kvm = open(device, O_RDWR | O_CLOEXEC);
@@ -146,6 +197,9 @@ static void try_kvm(const char *device, struct result *res)
 	if (run == MAP_FAILED || flat_mode(cpu) < 0)
 		return;
 	res->stage = RUN;
+	res->code = UNDER_WAY;
+	tell(out, res);
+	errno = 0;
 	if (measure(cpu, run, page, res) == 0)
 		res->stage = DONE;
 }
@@ -170,22 +224,39 @@ static _Noreturn void child(const char *device, int out, pid_t parent)
 		_exit(1);
 	close_but(out); /* a socket of the parent's must not stay open because we have it, too */
 	errno = 0;
-	try_kvm(device, &res);
+	try_kvm(device, out, &res);
 	res.code = errno;
-	_exit(write(out, &res, sizeof(res)) == (ssize_t)sizeof(res) ? 0 : 1);
+	tell(out, &res);
+	_exit(0);
 }
 
 /* ---- in the agent ---- */
 
+struct waiter {
+	struct waiter *next;
+	void (*done)(void *arg, bool works, const char *text);
+	void *arg;
+};
+
 struct kvm_probe {
 	char device[64];
+	struct loop *loop;
 	pid_t pid;
 	int fd, pidfd;
 	struct watch *watch, *reaper;
 	struct evtimer *timer;
-	void (*done)(void *arg, bool works, const char *text);
-	void *arg;
+	struct waiter *waiters;
+	bool running;              /* its stage is RUN */
+	uint64_t begun;            /* ms, monotonic: of the probe */
+	uint64_t since, waited_ms; /* of the stage: its begin, and what had been waited for a CPU by then */
 };
+
+/* The probe under way, and the last answer. An agent asks when it starts, before it knows for what. */
+static struct kvm_probe *current;
+static struct {
+	char device[64], text[200];
+	uint64_t at;
+} known;
 
 static void describe(const struct kvm_probe *k, const struct result *r, char *out, size_t size)
 {
@@ -193,9 +264,8 @@ static void describe(const struct kvm_probe *k, const struct result *r, char *ou
 	if (r->stage == DONE && r->turn_ns <= TURN_NS_MAX)
 		out[0] = '\0';
 	else if (r->stage == DONE)
-		snprintf(out, size,
-			 "%s opens but has no hardware behind it (a loop of %u turns took %.1f ms)",
-			 d, TURNS, (double)r->loop_us / 1000);
+		snprintf(out, size, "%s opens but has no hardware behind it (a loop takes %llu ns a turn, not 1)",
+			 d, (unsigned long long)r->turn_ns);
 	else if (r->stage == OPEN && r->code == ENOENT)
 		snprintf(out, size, "no %s (module kvm not loaded, or virtualisation off)", d);
 	else if (r->stage == OPEN && (r->code == EACCES || r->code == EPERM))
@@ -224,21 +294,53 @@ static void on_ended(void *arg, int events _unused_)
 	free(k);
 }
 
-static void finish(struct kvm_probe *k, bool works, const char *text)
+static void answer(struct waiter *list, const char *text)
 {
+	for (struct waiter *w = list, *next; w; w = next) {
+		next = w->next;
+		w->done(w->arg, !text[0], text);
+		free(w);
+	}
+}
+
+static void finish(struct kvm_probe *k, const char *text)
+{
+	struct waiter *list = TAKE_PTR(k->waiters);
 	kill(k->pid, SIGKILL); /* not reaped yet, so the number is its own */
 	watch_destroy(k->watch);
 	close(k->fd);
 	evtimer_destroy(k->timer);
-	void (*done)(void *, bool, const char *) = k->done;
-	void *arg = k->arg;
+	snprintf(known.device, sizeof(known.device), "%s", k->device);
+	snprintf(known.text, sizeof(known.text), "%s", text);
+	known.at = time_mono_ms();
+	if (current == k)
+		current = NULL;
 	if (k->reaper) {
 		watch_set(k->reaper, WATCH_READ);
 	} else { /* Linux before 5.3 has no pidfd */
 		waitpid(k->pid, NULL, 0);
 		free(k);
 	}
-	done(arg, works, text);
+	answer(list, text);
+}
+
+/* How long the child has waited for a CPU, in ms: the second number of /proc/PID/schedstat is in ns (Linux
+ * Documentation/scheduler/sched-stats.rst). 0 where the kernel does not count it. */
+static uint64_t waited_ms(pid_t pid)
+{
+	_cleanup_free_ char *path = xasprintf("/proc/%d/schedstat", (int)pid), *text = NULL;
+	unsigned long long ran, waited;
+	if (path_read(path, 256, &text, NULL, NULL) < 0 || sscanf(text, "%llu %llu", &ran, &waited) != 2)
+		return 0;
+	return waited / 1000000;
+}
+
+static void begin_stage(struct kvm_probe *k, bool running)
+{
+	k->running = running;
+	k->since = time_mono_ms();
+	k->waited_ms = waited_ms(k->pid);
+	evtimer_start(k->timer, running ? RUN_MS : SETUP_MS, 0);
 }
 
 static void on_result(void *arg, int events _unused_)
@@ -249,19 +351,30 @@ static void on_result(void *arg, int events _unused_)
 	ssize_t n = read(k->fd, &r, sizeof(r));
 	if (n < 0 && (errno == EINTR || errno == EAGAIN))
 		return;
+	if (n == (ssize_t)sizeof(r) && r.code == UNDER_WAY) {
+		begin_stage(k, true);
+		return;
+	}
 	if (n == (ssize_t)sizeof(r))
 		describe(k, &r, text, sizeof(text));
-	finish(k, !text[0], text);
+	finish(k, text);
 }
 
+/* The stage's time is over by the clock; it goes on for as long as it had to wait for a CPU. */
 static void on_timer(void *arg)
 {
 	struct kvm_probe *k = arg;
 	char text[200];
-	snprintf(text, sizeof(text),
-		 "%s opens but runs no guest (a loop of %u turns took more than %d ms)", k->device,
-		 TURNS, BOUND_MS);
-	finish(k, false, text);
+	uint64_t bound = k->running ? RUN_MS : SETUP_MS, now = time_mono_ms();
+	uint64_t until = k->since + bound + waited_ms(k->pid) - k->waited_ms;
+	until = MIN(until, k->begun + WALL_MS);
+	if (until > now) {
+		evtimer_start(k->timer, until - now, 0);
+		return;
+	}
+	snprintf(text, sizeof(text), "%s opens but %s (no answer within %llu ms)", k->device,
+		 k->running ? "runs no guest" : "makes no VM", (unsigned long long)(now - k->begun));
+	finish(k, text);
 }
 
 static pid_t fork_child(const char *device, int out)
@@ -279,17 +392,18 @@ static pid_t fork_child(const char *device, int out)
 	return pid;
 }
 
-int qemu_kvm_probe(struct loop *l, const char *device,
-		   void (*done)(void *arg, bool works, const char *text), void *arg, struct err *err)
+static struct kvm_probe *begin(struct loop *l, const char *device, struct err *err)
 {
 	int p[2];
-	if (pipe2(p, O_CLOEXEC) < 0)
-		return err_errno(err, errno, "KVM probe");
+	if (pipe2(p, O_CLOEXEC) < 0) {
+		err_errno(err, errno, "KVM probe");
+		return NULL;
+	}
 	struct kvm_probe *k = xcalloc(1, sizeof(*k));
 	snprintf(k->device, sizeof(k->device), "%s", device);
+	k->loop = l;
 	k->fd = p[0];
-	k->done = done;
-	k->arg = arg;
+	k->begun = time_mono_ms();
 	k->pid = fork_child(device, p[1]);
 	int code = errno;
 	close(p[1]);
@@ -303,12 +417,30 @@ int qemu_kvm_probe(struct loop *l, const char *device,
 		}
 		close(k->fd);
 		free(k);
-		return -1;
+		return NULL;
 	}
 	watch_set(k->watch, WATCH_READ);
 	k->pidfd = (int)syscall(SYS_pidfd_open, k->pid, 0);
 	k->reaper = k->pidfd >= 0 ? watch_create(l, k->pidfd, on_ended, k, NULL) : NULL;
 	k->timer = evtimer_create(l, on_timer, k);
-	evtimer_start(k->timer, BOUND_MS, 0);
+	begin_stage(k, false);
+	return k;
+}
+
+int qemu_kvm_probe(struct loop *l, const char *device,
+		   void (*done)(void *arg, bool works, const char *text), void *arg, struct err *err)
+{
+	if (strcmp(known.device, device) == 0 && time_mono_ms() - known.at < KNOWN_MS) {
+		done(arg, !known.text[0], known.text);
+		return 0;
+	}
+	bool joins = current && current->loop == l && strcmp(current->device, device) == 0;
+	struct kvm_probe *k = joins ? current : begin(l, device, err);
+	if (!k)
+		return -1;
+	struct waiter *w = xcalloc(1, sizeof(*w));
+	*w = (struct waiter){.next = k->waiters, .done = done, .arg = arg};
+	k->waiters = w;
+	current = k;
 	return 0;
 }

@@ -90,17 +90,28 @@ int qemu_probe(struct loop *l, const char *accel, void (*done)(void *arg, const 
 	q->timer = evtimer_create(l, on_begun, q);
 	evtimer_start(q->timer, 0, 0);
 #if defined(__x86_64__)
-	if (qemu_binary_find(l, on_binary, q, &q->binary) == 0)
-		q->waiting++;
 	struct err e = ERR_INIT;
-	if (q->want_kvm && qemu_kvm_probe(l, KVM_DEVICE, on_kvm, q, &e) == 0)
-		q->waiting++;
-	else if (q->want_kvm)
+	q->waiting += q->want_kvm ? 2 : 1; /* before they are asked: what is known is answered at once */
+	if (qemu_binary_find(l, on_binary, q, &q->binary) < 0)
+		q->waiting--;
+	if (q->want_kvm && qemu_kvm_probe(l, KVM_DEVICE, on_kvm, q, &e) < 0) {
 		snprintf(q->kvm_text, sizeof(q->kvm_text), "%.*s", (int)sizeof(q->kvm_text) - 1, e.text);
+		q->waiting--;
+	}
 #else
 	err_set(&q->binary, ENOTSUP, "only x86-64 nodes are supported so far");
 	(void)on_binary;
 	(void)on_kvm;
 #endif
 	return 0;
+}
+
+static void ignore(void *arg _unused_, const struct hv_probe *p _unused_)
+{
+	/* What was found out is remembered (qemu_binary.c, qemu_kvm.c). */
+}
+
+void qemu_warm(struct loop *l)
+{
+	qemu_probe(l, "auto", ignore, NULL, NULL);
 }

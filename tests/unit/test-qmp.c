@@ -7,6 +7,7 @@
 
 #include "base/alloc.h"
 #include "base/buf.h"
+#include "base/path.h"
 #include "hypervisor/fake.h"
 #include "hypervisor/qemu.h"
 #include "hypervisor/qemu_qmp.h"
@@ -477,6 +478,65 @@ static void test_kvm(void)
 	probe_device("/proc/self/mem/kvm", "Not a directory");
 }
 
+/* An agent asks when it starts, and again when it is told what to run. */
+static void test_kvm_shared(void)
+{
+	static const char device[] = "/dev/zero";
+	struct loop *l = loop_create();
+	struct kvm_answer first = {0}, second = {0}, later = {0};
+	struct err e = ERR_INIT;
+	is_int(qemu_kvm_probe(l, device, on_kvm, &first, &e), 0, "a first asks");
+	is_int(qemu_kvm_probe(l, device, on_kvm, &second, &e), 0, "a second, before the answer");
+	loop_run(l);
+	ok(first.n == 1 && second.n == 1, "each gets one answer");
+	is_str(second.text, first.text, "the same");
+	is_int(qemu_kvm_probe(l, device, on_kvm, &later, &e), 0, "a third, soon after");
+	is_int(later.n, 1, "has its answer at once");
+	is_str(later.text, first.text, "the same");
+	loop_destroy(l);
+}
+
+struct binary_answer {
+	int n;
+	unsigned number;
+};
+
+static void on_binary(void *arg, const struct qemu_binary *b, const struct err *err _unused_)
+{
+	struct binary_answer *a = arg;
+	a->n++;
+	a->number = b ? b->number : 0;
+}
+
+static void test_binary_shared(void)
+{
+	char dir[] = "/tmp/vse-qemu-XXXXXX";
+	ok(mkdtemp(dir) != NULL, "a folder");
+	_cleanup_free_ char *program = path_join(dir, "qemu"), *count = path_join(dir, "count"),
+			    *text = xasprintf("#!/bin/sh\necho asked >>%s\n"
+					      "echo QEMU emulator version 8.1.2\n",
+					      count),
+			    *asked = NULL;
+	struct binary_answer a[3] = {0};
+	struct err e = ERR_INIT;
+	struct loop *l = loop_create();
+	is_int(path_write(program, text, strlen(text), 0755, &e), 0, "a program %s", e.text);
+	setenv("VSE_QEMU", program, 1);
+	is_int(qemu_binary_find(l, on_binary, &a[0], &e), 0, "it is asked %s", e.text);
+	is_int(qemu_binary_find(l, on_binary, &a[1], &e), 0, "and again before it answers");
+	is_int(a[0].n + a[1].n, 0, "no answer from inside the calls");
+	loop_run(l);
+	ok(a[0].n == 1 && a[1].n == 1 && a[0].number == 801 && a[1].number == 801, "both hear 8.1");
+	is_int(qemu_binary_find(l, on_binary, &a[2], &e), 0, "a third asks later");
+	loop_run(l);
+	ok(a[2].n == 1 && a[2].number == 801, "and hears it, too");
+	ok(path_read(count, 100, &asked, NULL, &e) == 0 && strcmp(asked, "asked\n") == 0,
+	   "the program was run once");
+	unsetenv("VSE_QEMU");
+	loop_destroy(l);
+	path_remove(dir, NULL);
+}
+
 /* ---- the fake's script ---- */
 
 static void test_script(void)
@@ -513,6 +573,8 @@ int main(void)
 	test_args_refused();
 	test_texts();
 	test_kvm();
+	test_kvm_shared();
+	test_binary_shared();
 	test_script();
 	return done();
 }
