@@ -6,18 +6,12 @@
 #include <jansson.h>
 
 #include "io/loop.h"
-#include "wire/frame.h"
+#include "wire/caller.h"
 
 struct client;
 
-struct client_ops {
-	void (*on_event)(void *arg, const json_t *event); /* borrowed */
-	void (*on_data)(void *arg, uint32_t rank, int fd, const char *p, size_t n, bool eof);
-	void (*on_credit)(void *arg, uint32_t rank, uint32_t bytes); /* of stdin */
-	/* Once, last: the {"ok": true} reply (borrowed), or NULL with the reason. The call's id is free after. From the
-	 * loop or client_destroy(), never while client_call() or client_message() runs. */
-	void (*on_end)(void *arg, const json_t *reply, const struct err *err);
-};
+/* A front end's call is a call like any other (wire/caller.h has the contract of these ops). */
+#define client_ops caller_ops
 
 /* Connects and shakes hands (bounded: 10 s). ENOENT: no such cluster runs. EPERM: another user answers. */
 int client_connect(struct loop *l, const char *base, const char *name, struct client **ret,

@@ -9,8 +9,7 @@
 
 /* ---- the listening half ---- */
 
-#define LINK_PENDING_MAX 256     /* connections of one listener that are not authenticated yet */
-#define LINK_PENDING_BYTES 8192u /* what one of them may send before it is */
+#define LINK_PENDING_MAX 256 /* connections of one listener that are not authenticated yet */
 
 struct link_listener;
 

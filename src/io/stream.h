@@ -21,7 +21,8 @@ struct stream_ops {
 	void (*on_open)(void *arg);
 };
 
-/* fd: taken, made non-blocking; read and written both unless it is one-way. Reading starts at once. */
+/* fd: taken, made non-blocking; read and written both unless it is one-way. Reading starts at once. ops may be NULL
+ * where stream_set_ops() follows at once. */
 struct stream *stream_create(struct loop *l, int fd, const struct stream_ops *ops, void *arg,
 			     struct err *err);
 void stream_destroy(struct stream *s); /* closes at once, drops what is queued; NULL is fine */

@@ -14,6 +14,7 @@
 
 #define TLS_SECRET_SIZE 32     /* bytes; from a cryptographic random source */
 #define TLS_IDENTITY_MAX 64    /* bytes */
+#define TLS_HELLO_MAX 8192u    /* bytes a peer may send before it is authenticated */
 #define TLS_HANDSHAKE_MS 10000 /* until a handshake counts as failed */
 
 struct tls_context;
@@ -30,23 +31,25 @@ void tls_context_destroy(struct tls_context *t);
 void tls_context_set_timeout(struct tls_context *t, uint64_t handshake_ms); /* for later streams */
 
 /* Why a peer was refused or cut off; the codes are those that on_close() of the stream gets. */
-#define TLS_REFUSALS(X)                                                                                 \
-	X(SECRET, EACCES, "it does not hold the cluster's secret")                                      \
-	X(IDENTITY, EACCES, "it belongs to another cluster")                                            \
-	X(REFUSED, EACCES, "it refused us: other secret, other cluster, or no agent")                   \
-	X(REFLECTED, ELOOP, "the link leads back to this agent")                                        \
-	X(PLAIN, EPROTO, "it does not speak TLS")                                                       \
-	X(VERSION, EPROTO, "it offers no TLS 1.3")                                                      \
-	X(MALFORMED, EPROTO, "what it sent is no valid TLS")                                            \
-	X(OVERSIZE, EMSGSIZE, "it sent an oversized record, or too much before it was authenticated")   \
-	X(CORRUPT, EBADMSG, "a record was forged, corrupted or replayed")                               \
-	X(TIMEOUT, ETIMEDOUT, "it did not finish the handshake in time")                                \
-	X(ABANDONED, ECONNABORTED, "it left during the handshake")                                      \
-	X(TRUNCATED, ECONNABORTED, "the connection was cut off: it ended without TLS's closing record") \
-	X(CROWDED, EBUSY, "too many unauthenticated connections: it gave way to others")
+#define TLS_REFUSALS(X)                                                                            \
+	X(SECRET, secret, EACCES, "it does not hold the cluster's secret")                         \
+	X(IDENTITY, identity, EACCES, "it belongs to another cluster")                             \
+	X(REFUSED, refused, EACCES, "it refused us: other secret, other cluster, or no agent")     \
+	X(REFLECTED, reflected, ELOOP, "the link leads back to this agent")                        \
+	X(PLAIN, plain, EPROTO, "it does not speak TLS")                                           \
+	X(VERSION, version, EPROTO, "it offers no TLS 1.3")                                        \
+	X(MALFORMED, malformed, EPROTO, "what it sent is no valid TLS")                            \
+	X(OVERSIZE, oversize, EMSGSIZE,                                                            \
+	  "it sent an oversized record, or too much before it was authenticated")                  \
+	X(CORRUPT, corrupt, EBADMSG, "a record was forged, corrupted or replayed")                 \
+	X(TIMEOUT, timeout, ETIMEDOUT, "it did not finish the handshake in time")                  \
+	X(ABANDONED, abandoned, ECONNABORTED, "it left during the handshake")                      \
+	X(TRUNCATED, truncated, ECONNABORTED,                                                      \
+	  "the connection was cut off: it ended without TLS's closing record")                     \
+	X(CROWDED, crowded, EBUSY, "too many unauthenticated connections: it gave way to others")
 
 enum tls_refusal {
-#define TLS_REFUSAL_ENUM(name, code, text) TLS_REFUSED_##name,
+#define TLS_REFUSAL_ENUM(tag, name, code, text) TLS_REFUSED_##tag,
 	TLS_REFUSALS(TLS_REFUSAL_ENUM)
 #undef TLS_REFUSAL_ENUM
 		TLS_REFUSAL_COUNT,
