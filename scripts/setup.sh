@@ -1,8 +1,10 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# setup.sh [run|build|test]...   installs the Debian packages that are missing for these purposes
-# (default: all). Asks for no privilege when everything is there. Exit 1: something is missing and cannot
-# be installed from here; what to do is said.
+# setup.sh [run|build|test|lab|bench]...   installs the Debian packages that are missing for these purposes
+# (default: run, build and test). lab: for tests over several nodes, which need root (docs/testing.md); bench: what
+# bench/launch and bench/stage measure against. The services among these are neither started nor switched on.
+# Asks for no privilege when everything is there. Exit 1: something is missing and cannot be installed from here;
+# what to do is said.
 set -u
 
 # purpose package why
@@ -45,6 +47,19 @@ test  clang-format      format check
 test  shellcheck        checks the scripts
 test  codespell         spelling
 test  procps            process checks
+lab   iproute2          links between the nodes
+lab   openssh-server    nodes that ssh reaches
+lab   slurmctld         nodes that Slurm manages
+lab   slurmd            nodes that Slurm manages
+lab   slurm-client      srun, salloc, sbatch
+lab   munge             Slurm's credentials
+bench pdsh              commands on many hosts
+bench clustershell      clush: commands on many hosts, files to many
+bench taktuk            commands on many hosts, by a tree
+bench openmpi-bin       mpirun
+bench mpich             mpiexec.hydra
+bench udpcast           files to many hosts, by multicast
+bench netcat-openbsd    files along a chain
 LIST
 }
 
@@ -78,6 +93,35 @@ can_be_root() {
 	sudo -n true 2>/dev/null || [ -t 0 ]
 }
 
+# For as long as something is installed, no service is started: Debian's policy-rc.d says so, where there is none.
+policy=/usr/sbin/policy-rc.d
+hold_services() {
+	[ ! -e $policy ] || return 0
+	# shellcheck disable=SC2016 # nothing is to be expanded here
+	root sh -c 'printf "#!/bin/sh\nexit 101\n" >"$1" && chmod 755 "$1"' sh $policy || return 1
+	held=1
+	trap release_services EXIT
+	trap 'exit 130' INT TERM HUP
+}
+release_services() {
+	[ -z "$held" ] || root rm -f $policy
+	held=''
+}
+held=''
+
+# Nor at the next boot: the tests start their own, in namespaces.
+switch_off() { # packages that were just installed
+	for package; do
+		case $package in
+		openssh-server) unit=ssh.service ;;
+		slurmctld | slurmd | munge) unit=$package.service ;;
+		*) continue ;;
+		esac
+		! command -v systemctl >/dev/null || root systemctl -q disable "$unit" >/dev/null 2>&1
+	done
+	return 0
+}
+
 install_missing() {
 	wanted=$(missing "$@")
 	[ -n "$wanted" ] || return 0
@@ -92,11 +136,15 @@ install_missing() {
 	echo "Installing them (apt-get update, apt-get install)."
 	log=$(mktemp)
 	# shellcheck disable=SC2086 # a list of words
-	if root apt-get -q update >"$log" 2>&1 &&
+	if hold_services && root apt-get -q update >"$log" 2>&1 &&
 		root apt-get -qy install --no-install-recommends $names >>"$log" 2>&1 </dev/null; then
+		# shellcheck disable=SC2086
+		switch_off $names
+		release_services
 		rm -f "$log"
 		return 0
 	fi
+	release_services
 	tail -n 20 "$log" >&2
 	rm -f "$log"
 	echo "setup: apt-get could not install: $names" >&2
