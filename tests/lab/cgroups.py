@@ -58,11 +58,10 @@ def make(lab, node, usable):
     return made
 
 
-def join(lab, node, pid):
-    for h in hierarchies():
-        procs = h.group(lab, node) / "cgroup.procs"
-        if procs.parent.is_dir():
-            procs.write_text(str(pid))
+def doors(lab, node):
+    """The files to write a process id to so that it is counted and held with the others of the node."""
+    found = (h.group(lab, node) / "cgroup.procs" for h in hierarchies())
+    return [str(path) for path in found if path.exists()]
 
 
 def remove_tree(group):

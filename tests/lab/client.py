@@ -167,6 +167,7 @@ class Lab:
             raise LabError("there is no lab %s" % name) from None
         self.uids = self.note["uids"]
         self.known = None
+        self.doors = {}
 
     # ---- asking the keeper ----
 
@@ -233,9 +234,17 @@ class Lab:
         return (enter + ["--pdeathsig", "KILL", "env", "-i", "-C", home] +
                 ["%s=%s" % item for item in values.items()] + [str(a) for a in command])
 
+    def find_doors(self, node):
+        """Once, before a child is forked that joins."""
+        if node not in self.doors:
+            self.doors[node] = cgroups.doors(self.name, node)
+        return self.doors[node]
+
     def join(self, node):
         """For the process that is about to enter."""
-        cgroups.join(self.name, node, os.getpid())
+        for door in self.find_doors(node):
+            with open(door, "w") as f:
+                f.write(str(os.getpid()))
 
     # ---- looking ----
 

@@ -84,6 +84,7 @@ class Lab:
         """A process on a node (user=None: root), as the nsenter that waits for it: kill one and both are gone."""
         full = self.lab.argv(node, argv, user, dict(self.env, **(env or {})))
         kw.setdefault("stdin", subprocess.DEVNULL)
+        self.lab.find_doors(node)
         return subprocess.Popen(full, preexec_fn=lambda: self.lab.join(node), cwd="/", **kw)
 
     call = harness.World.call  # (*argv, timeout=60, stdin=b"", and what start() takes) -> harness.Result
