@@ -119,22 +119,29 @@ static void test_describe(void)
 	       "the plan in words");
 }
 
+static uint32_t seed = 1;
+
+static uint32_t next(uint32_t n)
+{
+	seed = seed * 1103515245u + 12345u;
+	return (seed >> 16) % n;
+}
+
 /* Whatever the numbers: no node gets more than its room, and what is placed is placed once. */
 static void test_random(void)
 {
-	uint32_t seed = 1, bad = 0, placed = 0;
+	uint32_t bad = 0, placed = 0;
 	for (int round = 0; round < 2000; round++) {
 		struct plan_node some[16];
 		uint32_t node_of[64], used[16] = {0};
 		struct plan_options o = options(round % 2 ? PLAN_PACK : PLAN_SPREAD);
-#define NEXT(n) ((seed = seed * 1103515245u + 12345u) >> 16) % (n)
-		uint32_t n = NEXT(16), size = 1 + NEXT(64);
-		o.max = NEXT(6);
+		uint32_t n = next(16), size = 1 + next(64);
+		o.max = next(6);
 		for (uint32_t i = 0; i < n; i++)
 			some[i] = (struct plan_node){.name = "x",
-						     .cpus = NEXT(9),
-						     .memory = NEXT(9) * GIB,
-						     .down = NEXT(5) == 0};
+						     .cpus = next(9),
+						     .memory = next(9) * GIB,
+						     .down = next(5) == 0};
 		if (plan_make(&o, some, n, size, node_of, NULL) < 0)
 			continue;
 		placed++;
