@@ -189,8 +189,11 @@ static void settle(struct stream *s)
 	}
 	if (!s->dead)
 		shrink(s, &s->in);
-	if (!s->dead && s->over && !s->fresh && (!s->paused || s->fault))
-		closed_with(s, s->fault ? s->fault : &ERR_INIT);
+	if (!s->dead && s->over && !s->fresh && (!s->paused || s->fault)) {
+		struct err why = s->fault ? *s->fault
+					  : ERR_INIT; /* the owner may destroy the stream, then read it */
+		closed_with(s, &why);
+	}
 	leave(s);
 }
 
