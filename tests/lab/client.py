@@ -57,12 +57,13 @@ def free_uids(taken):
 
 
 def up(name, nodes=8, ssh=False, slurm=False, tmp="private", home="private", keys="all", rate=None, owner=0,
-       binds=(), store=None, store_on="n0", hide=(), cpus=4, memory=4000, slurm_conf=()):
+       binds=(), store=None, store_on="n0", hide=(), cpus=4, memory=4000, slurm_conf=(), proctrack=None):
     """Brings a lab up and returns it.
 
     nodes: how many besides the login node n0. owner: the process with whose end the lab ends (0: none).
     binds: (node or "all", path here, path below /opt there), read-only. store: an image store, seen at
     /opt/vse/store by n0 or "all". hide: folders that are empty on every node. memory: MB a node, as Slurm is told.
+    proctrack: "cgroup" or "linuxproc", by which Slurm finds a job's processes (None: cgroup where possible).
     """
     if not name.replace("-", "").replace("_", "").isalnum() or len(name) > 40:
         raise LabError("not a name for a lab: %r" % name)
@@ -72,7 +73,7 @@ def up(name, nodes=8, ssh=False, slurm=False, tmp="private", home="private", key
     if reason:
         raise LabError(reason)
     spec = {"name": name, "dir": str(LABS / name), "nodes": nodes, "ssh": ssh, "slurm": slurm, "tmp": tmp,
-            "home": home, "keys": keys, "rate": rate, "owner": owner, "cpus": cpus, "memory": memory,
+            "home": home, "keys": keys, "rate": rate, "owner": owner, "proctrack": proctrack, "cpus": cpus, "memory": memory,
             "slurm_conf": list(slurm_conf), "hide": [str(p) for p in hide], "store": str(store or ""),
             "store_on": store_on, "binds": {}, "addresses": {"n%d" % i: address(i) for i in range(nodes + 1)}}
     for where, source, target in binds:
@@ -106,8 +107,11 @@ def up(name, nodes=8, ssh=False, slurm=False, tmp="private", home="private", key
     if "error" in said:
         keeper.wait()
         raise LabError(said["error"] + "".join("\n  " + line for line in said.get("log", "").splitlines()[-12:]))
-    lab = Lab(name, keeper)
-    lab.mark()
+    try:
+        lab = Lab(name, keeper)
+        lab.mark()
+    except OSError as e:
+        raise LabError("the lab ended while it came up: %s" % e) from None
     return lab
 
 
@@ -172,13 +176,13 @@ class Lab:
     # ---- asking the keeper ----
 
     def ask(self, do, **more):
-        with socket.socket(socket.AF_UNIX) as s:
-            try:
+        try:
+            with socket.socket(socket.AF_UNIX) as s:
                 s.connect(str(self.dir / "keeper"))
-            except OSError as e:
-                raise LabError("lab %s does not answer: %s" % (self.name, e)) from None
-            s.sendall((json.dumps(dict(more, do=do)) + "\n").encode())
-            answer = json.loads(s.makefile().readline() or '{"error": "the keeper ended"}')
+                s.sendall((json.dumps(dict(more, do=do)) + "\n").encode())
+                answer = json.loads(s.makefile().readline() or '{"error": "the keeper ended"}')
+        except OSError as e:
+            raise LabError("lab %s does not answer: %s" % (self.name, e)) from None
         if "error" in answer:
             raise LabError("%s %s: %s" % (do, more.get("node", ""), answer["error"]))
         if do in ("off", "boot"):

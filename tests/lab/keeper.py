@@ -61,7 +61,7 @@ class Keeper:
         for name in self.nodes:
             self.usable = cgroups.make(self.spec["name"], name, self.usable)
         have = set().union(*(h.controllers for h in self.usable if h.version == 1), set())
-        self.proctrack = "cgroup" if cgroups.SLURM_NEEDS <= have else "linuxproc"
+        self.proctrack = self.spec["proctrack"] or ("cgroup" if cgroups.SLURM_NEEDS <= have else "linuxproc")
         self.disks()
         self.boot(list(self.nodes))
         if self.spec["rate"]:

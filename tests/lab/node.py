@@ -129,6 +129,8 @@ def main(spec, name, fs, usable, talk):
         os.execv("/bin/sleep", ["init", "infinity"])
     except BaseException as e:  # the keeper hears of everything
         traceback.print_exc()
+        for log in list(Path("/run/log").glob("*.log")) + list(Path("/run/munge").glob("*.log")):
+            sys.stderr.write("%s: %s\n" % (log, log.read_text()[-500:]))
         sys.stderr.flush()
         try:
             talk.send(("error %s: %s" % (name, e)).encode())

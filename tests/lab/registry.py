@@ -61,6 +61,6 @@ def sweep():
         try:
             said = note(name)
         except (OSError, ValueError):
-            continue
+            said = {"pid": 0, "starttime": ""}  # killed before it could be noted
         if starttime(said["pid"]) != said["starttime"]:
             remove(name)

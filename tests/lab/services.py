@@ -146,8 +146,8 @@ def slurm(spec, etc, proctrack):
         "proctrack": proctrack, "task": "task/cgroup,task/affinity" if cgroup else "task/none",
         "nodes": spec["nodes"], "cpus": spec["cpus"], "memory": spec["memory"],
         "mem_per_cpu": max(1, spec["memory"] // spec["cpus"] // 2)} + "\n".join(spec["slurm_conf"]) + "\n")
-    if cgroup:
-        (folder / "cgroup.conf").write_text(CGROUP_CONF)
+    # Without this file slurmd looks by itself for what there is, and may find nothing it likes.
+    (folder / "cgroup.conf").write_text(CGROUP_CONF)
     shutil.rmtree(etc / "munge", ignore_errors=True)
     (etc / "munge").mkdir(mode=0o700)
     secret = etc / "munge/munge.key"

@@ -156,6 +156,16 @@ def helpers(tap, lab):
     lab.call("rm", "t")
 
 
+def options(tap):
+    with labworld.Lab(nodes=2, ssh=True, slurm=True, keys="login", proctrack="linuxproc", vse="all") as lab:
+        r = lab.call("ssh", "n2", "ssh -o BatchMode=yes n1 hostname")
+        tap.ok(r.code == 255 and "Permission denied" in r.said, "nodes without keys reach no one", r)
+        r = lab.call("srun", "-N2", "sh", "-c", "vse --version; setsid sleep 1000 >/dev/null 2>&1 & sleep 0.1")
+        tap.ok(r.code == 0 and r.text.count("vse ") == 2, "every node has vse where that is wanted", r)
+        tap.ok(len([p for p in lab.processes() if p.program == "sleep"]) == 2,
+               "proctrack/linuxproc: what left its session outlives the job", *lab.processes())
+
+
 def endings(tap, lab, other, owner):
     r = subprocess.run([LAB, "up", "bad", "--nodes", "2", "--rate", "nonsense"], capture_output=True, text=True)
     tap.ok(r.returncode == 1 and "tc" in r.stderr and not traces("bad"), "a lab that does not come up leaves nothing", r)
@@ -173,7 +183,7 @@ def endings(tap, lab, other, owner):
     tap.ok(until(30, lambda: gone(pids) and not traces(other)), "its owner was killed: the other lab ends too",
            traces(other), [p for p in pids if not gone([p])])
 
-    with labworld.Lab(nodes=1, vse=False) as third:
+    with labworld.Lab(nodes=1, vse=None) as third:
         pids = [p.pid for p in third.lab.processes()] + list(third.lab.nodes().values())
         os.kill(third.lab.note["pid"], signal.SIGKILL)
         tap.ok(until(30, lambda: gone(pids)), "its keeper was killed: the nodes end")
@@ -201,6 +211,7 @@ def main():
             shaped(tap, lab)
             leftovers(tap, lab)
             helpers(tap, lab)
+            options(tap)
             endings(tap, lab, other, owner)
     finally:
         owner.kill()

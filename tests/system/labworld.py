@@ -55,16 +55,16 @@ class Lab:
     """A lab of one test: ends with it, whatever becomes of it.
 
     Takes the options of client.up: nodes, ssh, slurm, tmp, home, keys, rate, store, store_on, ... The built
-    programs are in /opt/vse/bin of n0 (vse=False: nowhere), which is in everybody's PATH; the source and build
-    folders are hidden on all nodes. With a store its images are n0's site store.
+    programs are in /opt/vse/bin of n0 (vse="all": of every node, None: nowhere), which is in everybody's PATH; the
+    source and build folders are hidden on all nodes. With a store its images are n0's site store.
     """
 
-    def __init__(self, vse=True, **options):
+    def __init__(self, vse="n0", **options):
         self.name = "t%d-%d" % (os.getpid(), next(numbers))
         self.env = {"VSE_SITE_STORE": STORE if options.get("store") else "/nonexistent"}
         binds = list(options.pop("binds", ()))
         if vse:
-            binds += [("n0", harness.BUILD / p, "/opt/vse/bin/" + p) for p in PROGRAMS if (harness.BUILD / p).exists()]
+            binds += [(vse, harness.BUILD / p, "/opt/vse/bin/" + p) for p in PROGRAMS if (harness.BUILD / p).exists()]
         hide = [harness.TOP, harness.BUILD] + list(options.pop("hide", ()))
         self.lab = client.up(self.name, owner=os.getpid(), binds=binds, hide=hide, **options)
         self.uids = self.lab.uids
