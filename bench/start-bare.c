@@ -162,7 +162,9 @@ static void run(struct bare *vms, unsigned n, unsigned parallel, const char *dir
 int main(int argc, char **argv)
 {
 	unsigned n = 1, parallel = 2;
-	char dir[] = "/tmp/vse-bare-XXXXXX";
+	const char *tmp = getenv("TMPDIR");
+	_cleanup_free_ char *dir = path_join(tmp && tmp[0] == '/' ? tmp : "/tmp",
+					     "vse-bare-XXXXXX");
 	for (int i = 1; i + 1 < argc; i += 2) {
 		const char *k = argv[i], *v = argv[i + 1];
 		const struct {
