@@ -9,7 +9,7 @@
 #include "base/alloc.h"
 #include "base/time.h"
 #include "io/child.h"
-#include "launcher/launcher.h"
+#include "launcher/backend.h"
 
 #define READY_MS 15000 /* a dead cluster of the same name may have to be swept first */
 
@@ -71,8 +71,28 @@ static int launch(const struct launch *l, struct err *err)
 	return rc < 0 ? -1 : await(rd, err);
 }
 
+static enum launch_fit probe(const struct launcher *l _unused_, char why[LAUNCH_WHY_MAX])
+{
+	return launch_fit(why, LAUNCH_USABLE, "this node");
+}
+
+/* The agent's own view tells what it has. */
+static int allocate(struct allocating *a, const struct launch_request *r _unused_, struct err *err)
+{
+	char host[256];
+	if (gethostname(host, sizeof(host)) < 0)
+		return err_errno(err, errno, "name of this host");
+	host[sizeof(host) - 1] = '\0';
+	struct allocation *all = allocation_new(a->launcher, NULL);
+	allocation_add(all, host);
+	allocating_ready(a, all);
+	return 0;
+}
+
 const struct launcher launcher_local = {
 	.name = "local",
 	.summary = "one node: this one",
+	.probe = probe,
+	.allocate = allocate,
 	.launch = launch,
 };

@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "launcher/ssh_script.h"
+
+#include <ctype.h>
+#include <inttypes.h>
+#include <string.h>
+#include <sys/utsname.h>
+
+#include "base/alloc.h"
+#include "base/buf.h"
+
+/* Between single quotes for the login shell: so no single quote in it, no newline and no exclamation mark (csh), no
+ * backslash (fish). Words are in double quotes, which the sh of the node reads. */
+static const char script[] =
+	/* mark, processor, path; size, sha256 and cksum of the file there; the same of what would be sent */
+	"m=$1 u=$2 p=$3 f=$4 F=$5 g=$6 n=$7 N=$8 k=$9; shift 9; "
+	"b() { echo \"$m fail $*\"; exit 1; }; "
+	/* Is file $1 of size $2, sha256 $3, cksum $4? */
+	"q() { [ $(wc -c <\"$1\") -eq \"$2\" ] || return 1; "
+	"if command -v sha256sum >/dev/null 2>&1; then set -- \"$3\" $(sha256sum <\"$1\"); "
+	"else set -- \"$4\" $(cksum <\"$1\"); fi; [ \"$1\" = \"$2\" ]; }; "
+	"a=$(uname -m); [ \"$a\" = \"$u\" ] || b \"its processor is $a, the agent is for $u\"; "
+	"if [ -f \"$p\" ] && [ -x \"$p\" ] && q \"$p\" \"$f\" \"$F\" \"$g\"; then echo \"$m run\"; "
+	"exec \"$p\" \"$@\"; fi; "
+	"[ \"$n\" -gt 0 ] || b \"it has no such agent at $p\"; "
+	"umask 077; d=; z() { [ -z \"$d\" ] || rm -rf \"$d\"; }; trap z EXIT; trap \"exit 1\" HUP "
+	"INT TERM; "
+	/* test -x knows of file systems mounted noexec */
+	"for t in \"${TMPDIR:-/tmp}\" /tmp /dev/shm /var/tmp \"$HOME\"; do "
+	"d=$(mktemp -d \"$t/vse-XXXXXXXXXX\" 2>/dev/null) || continue; "
+	"true >\"$d/a\" && chmod 700 \"$d/a\" && [ -x \"$d/a\" ] && break; rm -rf \"$d\"; d=; "
+	"done; "
+	"[ -n \"$d\" ] || b \"it has no folder from which a program may run\"; "
+	"exec 8>\"$d/a\" 9<\"$d/a\"; rm -rf \"$d\"; d=; "
+	"echo \"$m send\"; head -c \"$n\" >&8; exec 8>&-; "
+	"q /proc/self/fd/9 \"$n\" \"$N\" \"$k\" || b \"the agent did not arrive whole\"; "
+	"echo \"$m run\"; exec /proc/self/fd/9 \"$@\"";
+
+bool ssh_script_safe(const char *word)
+{
+	for (size_t i = 0; word[i]; i++)
+		if (!isalnum((unsigned char)word[i]) && !strchr("_/.=:,+@%-", word[i]))
+			return false;
+	return word[0] != '\0';
+}
+
+static void add_digest(struct buf *b, const struct digest *d)
+{
+	buf_addf(b, " %zu %s %" PRIu32, d->size, d->sha256, d->cksum);
+}
+
+char *ssh_script(const char *mark, const char *shared, bool stage, const struct payload *p,
+		 char *const *args, size_t n_args)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	struct utsname u = {0};
+	bool known = uname(&u) == 0 && ssh_script_safe(u.machine);
+	buf_addf(&b, "exec sh -c '%s' vse %s %s %s", script, mark, known ? u.machine : "unknown",
+		 shared && ssh_script_safe(shared) ? shared : "-");
+	add_digest(&b, &p->whole);
+	if (stage)
+		add_digest(&b, &p->sent);
+	else
+		buf_adds(&b, " 0 - 0");
+	for (size_t i = 0; i < n_args; i++)
+		buf_addf(&b, " %s", args[i]);
+	return buf_take(&b);
+}
