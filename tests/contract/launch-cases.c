@@ -27,11 +27,13 @@ static void prepare_slurm(void)
 	setenv("SLURM_JOB_NODELIST", "n[1-2],m3", 1);
 	setenv("SLURM_JOB_CPUS_PER_NODE", "4(x2),2", 1);
 	setenv("SLURM_MEM_PER_NODE", "2048", 1);
+	setenv("STAND_IN_NODES", "n1 n2 m3", 1);
 	setenv("SLURM_NNODES", "99", 1); /* an option for srun, were it not taken away */
 }
 
-static void prepare_none(void)
+static void prepare_salloc(void)
 {
+	unsetenv("STAND_IN_NODES");
 }
 
 static void prepare_pbs_job(void)
@@ -148,7 +150,7 @@ static const struct {
 	  .job = "17"}},
 	{"salloc",
 	 {.name = "slurm",
-	  .prepare = prepare_none,
+	  .prepare = prepare_salloc,
 	  .nodes = 3,
 	  .names = "n1 n2 n3",
 	  .named = true,
@@ -193,6 +195,7 @@ static const struct {
 	  .inside = true,
 	  .named = true,
 	  .indexed = true,
+	  .by_link = true,
 	  .by_file = true,
 	  .tells_node = true,
 	  .cores = 3,

@@ -21,6 +21,7 @@ struct scenario {
 	bool by_file;          /* the bootstrap comes in a file */
 	bool tells_node;       /* of an agent that was killed */
 	bool kill_spreads; /* one agent that dies of a signal ends all, says the manager's manual */
+	bool by_link;      /* agents end when their link does, not with the launching */
 	bool stage;        /* the agent travels */
 	uint64_t cores, memory; /* of the first node */
 	const char *job;
