@@ -229,13 +229,18 @@ class Keeper:
 
     def do_off(self, r):
         n = self.alive(r["node"])
-        run_ip("link del p-" + n.name)  # first: as with a real power cut nobody gets a FIN or RST
+        # First: as with a real power cut nobody gets a FIN or RST. It has gone already if process 1 was killed.
+        subprocess.run(["ip", "link", "del", "p-" + n.name], stderr=subprocess.DEVNULL)
         self.end_init(n)
 
     def do_boot(self, r):
         if r["node"] not in self.nodes or self.nodes[r["node"]].pid:
             raise ValueError("%s is not off" % r["node"])
-        self.boot([r["node"]])
+        try:
+            self.boot([r["node"]])
+        except BaseException:
+            self.do_off(r)
+            raise
 
     def do_cut(self, r):
         # Out of the switch, with the carrier kept: packets vanish, no error tells the node.

@@ -130,7 +130,8 @@ def leftovers(tap, lab):
     for wanted in ("process ", "socket n4: tcp 00000000:15B3", "socket n4: unix @planted", "file n4: /run/lock/planted",
                    "ipc n4: shm", "file n4: /dev/shm/planted", "file n4: /var/tmp/planted", "mount n4: /opt"):
         tap.ok(wanted in found, "found: " + wanted, found)
-    tap.ok(lab.leftovers("labother", ignore=["mount *", "socket *: unix *"]) == [], "it is not the other user's", lab.leftovers("labother"))
+    r = lab.leftovers("labother", ignore=["mount *", "socket *: unix *"])
+    tap.ok(r == [], "it is not the other user's", r)
     tap.ok(not any("/var/tmp" in f for f in lab.leftovers(ignore=["file *: /var/tmp/*"])), "what is ignored is")
     p.stdout.close()
     p.kill()
