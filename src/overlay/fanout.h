@@ -38,6 +38,9 @@ uint32_t fanout_answer(struct fanout *f, uint32_t hop, const struct rankset *set
 /* The hop is gone: adds to `ret` exactly who was outstanding behind it. They are unassigned now and still
  * outstanding. Gives how many. */
 uint32_t fanout_lost(struct fanout *f, uint32_t hop, struct rankset *ret);
+/* The hop says that it could not reach these (it has no way to them, or lost it): those of them that are outstanding
+ * behind it are unassigned now and still outstanding. Gives how many. */
+uint32_t fanout_return(struct fanout *f, uint32_t hop, const struct rankset *set);
 /* Names members as dead, with a reason that is folded like an answer. Only outstanding members that are assigned
  * nowhere are taken; gives how many. */
 uint32_t fanout_dead(struct fanout *f, const struct rankset *set, const void *why, size_t len);
@@ -45,6 +48,8 @@ uint32_t fanout_dead(struct fanout *f, const struct rankset *set, const void *wh
 /* Outstanding members: all (hop OVERLAY_NONE's value, UINT32_MAX), or those behind one hop. Added to ret (may be
  * NULL). Gives how many. */
 uint32_t fanout_outstanding(const struct fanout *f, uint32_t hop, struct rankset *ret);
+/* Outstanding members that are assigned nowhere: added to ret. Gives how many. */
+uint32_t fanout_idle(const struct fanout *f, struct rankset *ret);
 /* True exactly once: the first time it is asked after the last member was settled. */
 bool fanout_done(struct fanout *f);
 

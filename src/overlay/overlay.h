@@ -8,7 +8,7 @@
  * smaller index (no cycles), and depth never exceeds that of the full tree. A node that came back is offered its
  * old children again.
  *
- * Who knows what. Every agent keeps one record of 12 bytes for each node below it in the arithmetic: incarnation,
+ * Who knows what. Every agent keeps one record of 16 bytes for each node below it in the arithmetic: incarnation,
  * number of the attachment, at whom, attached or not. Records merge by maximum, so the order in which news arrives
  * over different links does not matter. Leaves keep none. Records travel upwards in reports of bounded size, one
  * unacknowledged report a link, and are acknowledged once the root has them: an attachment is confirmed end to end.
@@ -16,7 +16,8 @@
  * Liveness. A child sends a beat every beat_ms and its parent answers each; both give the link up after lost_ms
  * without one. The answer carries how long ago the parent itself was known to the root, so every node holds a lease:
  * a node that the root cannot have known about for give_up_ms gets OVERLAY_END. A node lost by its parent is a
- * suspect; only the root declares it lost, after asking it over a fresh link. Its VMs may be started elsewhere when
+ * suspect; only the root declares it lost, after asking it over a fresh link: at once when that is refused, else after
+ * lost_ms. A root that reaches no node at all blames its own network, and waits for give_up_ms. Its VMs may be started elsewhere when
  * OVERLAY_NODE_SAFE says so: it told us itself that they are stopped, or its lease is over (clocks need not agree,
  * they must only run equally fast; a host that is frozen and thawed is outside this promise).
  *
@@ -66,8 +67,11 @@ struct overlay *overlay_create(const struct overlay_config *c, uint64_t now, str
 void overlay_destroy(struct overlay *o);
 
 /* Before start, on a root with an epoch above 1, from its journal: the newest incarnation of a node that was
- * reported up; `lost`: it was declared lost since. A node that is not restored counts as never seen. */
-void overlay_restore(struct overlay *o, uint32_t node, uint32_t incarnation, bool lost);
+ * reported up, and its address as reported then (copied; NULL: not known); `lost`: it was declared lost since. A
+ * node that is not restored counts as never seen. One that was up is reported up again once it is attached, or
+ * lost. */
+void overlay_restore(struct overlay *o, uint32_t node, uint32_t incarnation, bool lost,
+		     const char *address);
 /* Where an ancestor can be reached (copied; replaces what was known). A node needs its root's at least, before
  * start; with its parent's it goes there at once. At any time after: a root that comes back elsewhere. */
 void overlay_hint(struct overlay *o, uint64_t now, uint32_t node, const char *address);
@@ -95,7 +99,7 @@ void overlay_grow(struct overlay *o, uint64_t now, uint32_t n_nodes);
 void overlay_remove(struct overlay *o, uint64_t now, uint32_t node);
 void overlay_readmit(struct overlay *o, uint64_t now, uint32_t node);
 
-/* ---- Actions. */
+/* ---- Actions. One for a link that the caller has meanwhile reported as failed or closed is to be ignored. */
 enum overlay_type {
 	OVERLAY_CONNECT, /* open a control link to `node` at `address`; answer with connected or failed for `link` */
 	OVERLAY_SEND,  /* data on link, in order */
