@@ -12,8 +12,8 @@
 #define SUBID_FILE_MAX (16u << 20) /* sites with thousands of users */
 #define SUBID_LEAST 1000u          /* system accounts go up to 999; "nobody" may stay unmapped */
 
-/* A front end that is linked statically has no NSS: the name comes from the environment or
- * /etc/passwd, and /etc/subuid may name the user by number as well. */
+/* A front end that is linked statically has no NSS: the name comes from /etc/passwd or the environment, and
+ * /etc/subuid may name the user by number as well. NULL: a user without a name. */
 static char *user_name(uint32_t id)
 {
 	_cleanup_free_ char *text = NULL;
@@ -26,7 +26,7 @@ static char *user_name(uint32_t id)
 		}
 	}
 	const char *env = getenv("USER");
-	return xstrdup(env ? env : "");
+	return env && env[0] ? xstrdup(env) : NULL;
 }
 
 bool subid_parse(const char *text, const char *user, uint32_t id, struct subid_range *ret)
@@ -38,7 +38,7 @@ bool subid_parse(const char *text, const char *user, uint32_t id, struct subid_r
 		if (!a)
 			continue;
 		*a++ = '\0';
-		if (strcmp(l, user) != 0 && strcmp(l, number) != 0)
+		if ((!user || strcmp(l, user) != 0) && strcmp(l, number) != 0)
 			continue;
 		unsigned long long first, count;
 		if (sscanf(a, "%10llu:%10llu", &first, &count) == 2 && count >= SUBID_LEAST &&
@@ -50,17 +50,19 @@ bool subid_parse(const char *text, const char *user, uint32_t id, struct subid_r
 	return false;
 }
 
-static int one_range(const char *file, const char *user, uint32_t id, struct subid_range *ret,
-		     struct err *err)
+int subid_read(const char *file, const char *user, uint32_t id, struct subid_range *ret, struct err *err)
 {
 	_cleanup_free_ char *text = NULL;
 	if (path_read(file, SUBID_FILE_MAX, &text, NULL, NULL) == 0 && subid_parse(text, user, id, ret))
 		return 0;
+	char number[16];
+	snprintf(number, sizeof(number), "%" PRIu32, id);
 	return err_set(err, ENOENT,
-		       "build: user %s has no range in %s: ask the administrator for `usermod "
+		       "build: %s %s has no range in %s%s: ask the administrator for `usermod "
 		       "--add-subuids "
 		       "100000-165535 --add-subgids 100000-165535 %s`, or build as root",
-		       user, file, user);
+		       user ? "user" : "uid", user ? user : number, file,
+		       user ? "" : ", nor a name in /etc/passwd or $USER", user ? user : "NAME");
 }
 
 int subid_ranges(struct subid_range *ret_uid, struct subid_range *ret_gid, struct err *err)
@@ -68,8 +70,8 @@ int subid_ranges(struct subid_range *ret_uid, struct subid_range *ret_gid, struc
 	uint32_t id = (uint32_t)getuid();
 	_cleanup_free_ char *user = user_name(id);
 	struct subid_range u, g;
-	if (one_range("/etc/subuid", user, id, &u, err) < 0 ||
-	    one_range("/etc/subgid", user, id, &g, err) < 0)
+	if (subid_read("/etc/subuid", user, id, &u, err) < 0 ||
+	    subid_read("/etc/subgid", user, id, &g, err) < 0)
 		return -1;
 	*ret_uid = u;
 	*ret_gid = g;

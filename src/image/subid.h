@@ -14,9 +14,12 @@ struct subid_range {
 	uint32_t first, count;
 };
 
-/* The first range of at least 1000 ids for `user` or the number `id` in the text of /etc/subuid or
- * /etc/subgid. */
+/* The first range of at least 1000 ids for `user` (NULL: one without a name) or the number `id` in the text of
+ * /etc/subuid or /etc/subgid. */
 bool subid_parse(const char *text, const char *user, uint32_t id, struct subid_range *ret);
+/* The same from a file. ENOENT with what to do when there is none. */
+int subid_read(const char *file, const char *user, uint32_t id, struct subid_range *ret,
+	       struct err *err);
 /* Both ranges of the calling user. ENOENT with what to do when there is none. */
 int subid_ranges(struct subid_range *ret_uid, struct subid_range *ret_gid, struct err *err);
 /* The tools and ranges are there. */

@@ -575,6 +575,17 @@ static void test_subid(void)
 	   "no usable range");
 	ok(!subid_parse("ann:4294967000:65536\nann:0:65536\n", "ann", 7, &r),
 	   "a range outside the ids, or with root in it");
+	ok(!subid_parse("ann:1:65536\n:1:65536\n", NULL, 7, &r),
+	   "a user without a name has none by name");
+	ok(subid_parse("ann:1:65536\n7:200000:5000\n", NULL, 7, &r) && r.first == 200000,
+	   "but may have one by number");
+	struct err err = ERR_INIT;
+	ok(subid_read("/dev/null", "ann", 7, &r, &err) < 0 &&
+		   strstr(err.text, "build: user ann has no range in /dev/null"),
+	   "%s", err.text);
+	ok(subid_read("/dev/null", NULL, 7, &r, &err) < 0 &&
+		   strstr(err.text, "build: uid 7 has no range in /dev/null"),
+	   "%s", err.text);
 }
 
 int main(void)
