@@ -129,7 +129,7 @@ int parse_counts(const char *text, struct launch_node *nodes, size_t n, struct e
 
 int parse_slurm_time(const char *text, int64_t *ret, struct err *err)
 {
-	int64_t part[4], days = 0, seconds = 0;
+	int64_t part[4], days = -1, seconds = 0;
 	const char *at = text;
 	int n = 0;
 	if (strcmp(text, "UNLIMITED") == 0) {
@@ -139,7 +139,7 @@ int parse_slurm_time(const char *text, int64_t *ret, struct err *err)
 	for (;; at++) {
 		if (n == 4 || number(&at, 0, 1000000, &part[n++], err) < 0)
 			return err_set(err, EINVAL, "'%.40s': no time", text);
-		if (*at == '-' && n == 1)
+		if (*at == '-' && n == 1 && days < 0)
 			days = part[--n];
 		else if (*at != ':')
 			break;
@@ -148,7 +148,7 @@ int parse_slurm_time(const char *text, int64_t *ret, struct err *err)
 		return err_set(err, EINVAL, "'%.40s': no time", text);
 	for (int i = 0; i < n; i++)
 		seconds = seconds * 60 + part[i];
-	*ret = days * 86400 + seconds;
+	*ret = MAX(days, (int64_t)0) * 86400 + seconds;
 	return 0;
 }
 
