@@ -9,8 +9,9 @@
 #include "io/layer.h"
 
 #define READ_CHUNK (64u << 10) /* bytes asked of the kernel at once */
-#define IDLE_KEEP (16u << 10)  /* a larger buffer is given back once it is empty */
-#define WIRE_MAX (64u << 10)   /* encrypted bytes made before the kernel has taken the last ones */
+#define IDLE_KEEP (16u << 10)  /* a larger buffer of a plain stream is given back when it idles */
+#define IDLE_MS 1000
+#define WIRE_MAX (64u << 10) /* encrypted bytes made before the kernel has taken the last ones */
 
 struct stream {
 	struct loop *loop;
@@ -21,13 +22,14 @@ struct stream {
 	struct buf in, out;
 	struct layer *layer; /* NULL: a plain stream */
 	struct buf wire; /* with a layer: what is to be written; `out` goes through the layer first */
-	struct evtimer *later;
+	struct evtimer *later, *idle;
 	struct err *fault; /* how the layer's peer ended; NULL: properly */
 	bool paused, ending, end_sent, closed;
-	bool fresh;      /* on_data() is due */
-	bool opened;     /* on_open() is due */
-	bool over;       /* nothing more will be read: on_close() is due */
-	bool out_broken; /* writing failed; what the peer sent before that is still read */
+	bool fresh;          /* on_data() is due */
+	bool opened;         /* on_open() is due */
+	bool over;           /* nothing more will be read: on_close() is due */
+	bool active, idling; /* since the last look; `idle` runs */
+	bool out_broken;     /* writing failed; what the peer sent before that is still read */
 	/* A callback may destroy the stream: while one runs (busy) the memory stays, and `dead` says so. */
 	int busy;
 	bool dead;
@@ -53,10 +55,37 @@ static void update(struct stream *s)
 	watch_set(s->watch, events);
 }
 
-static void shrink(const struct stream *s, struct buf *b)
+static bool spare(const struct stream *s, const struct buf *b)
 {
-	if (!buf_len(b) && b->cap > (s->layer ? 0 : IDLE_KEEP))
-		buf_finish(b);
+	return !buf_len(b) && b->cap > (s->layer ? 0 : IDLE_KEEP);
+}
+
+static void on_idle(void *arg)
+{
+	struct stream *s = arg;
+	struct buf *const all[] = {&s->in, &s->out, &s->wire};
+	if (s->active) {
+		s->active = false;
+		evtimer_start(s->idle, IDLE_MS, 0);
+		return;
+	}
+	s->idling = false;
+	for (size_t i = 0; i < ARRAY_SIZE(all); i++)
+		if (spare(s, all[i]))
+			buf_finish(all[i]);
+}
+
+/* Empty buffers are given back only when nothing has passed for a while: a busy stream would get each of them from
+ * the kernel anew, page by page. */
+static void touch(struct stream *s)
+{
+	s->active = true;
+	if (s->idling || !(spare(s, &s->in) || spare(s, &s->out) || spare(s, &s->wire)))
+		return;
+	s->idling = true;
+	if (!s->idle)
+		s->idle = evtimer_create(s->loop, on_idle, s);
+	evtimer_start(s->idle, IDLE_MS, 0);
 }
 
 /* Frees a stream that was destroyed while a callback ran. False: it is dead. */
@@ -98,7 +127,7 @@ static int push_buf(struct stream *s, struct buf *b)
 			return errno == EAGAIN ? 0 : errno;
 		buf_consume(b, (size_t)n);
 	}
-	shrink(s, b);
+	touch(s);
 	return 0;
 }
 
@@ -110,7 +139,6 @@ static void fill_wire(struct stream *s)
 		s->layer->ops->out(s->layer, buf_head(&s->out), n, &s->wire);
 		buf_consume(&s->out, n);
 	}
-	shrink(s, &s->out);
 }
 
 static int push_layer(struct stream *s)
@@ -188,7 +216,7 @@ static void settle(struct stream *s)
 		s->ops->on_data(s->arg, &s->in);
 	}
 	if (!s->dead)
-		shrink(s, &s->in);
+		touch(s);
 	if (!s->dead && s->over && !s->fresh && (!s->paused || s->fault)) {
 		struct err why = s->fault ? *s->fault
 					  : ERR_INIT; /* the owner may destroy the stream, then read it */
@@ -335,6 +363,7 @@ void stream_destroy(struct stream *s)
 	s->dead = true;
 	watch_destroy(s->watch);
 	evtimer_destroy(s->later);
+	evtimer_destroy(s->idle);
 	close(s->fd);
 	buf_finish(&s->in);
 	buf_finish(&s->out);
