@@ -18,6 +18,8 @@
 /* An agent that nobody gave a cluster ends after this: its front end was killed. Within the 5 s in which everything
  * is gone after a death. */
 #define LONELY_MS 4000
+/* How often the run directory is looked for. Nobody finds a cluster that has lost it, so nobody could end it. */
+#define HOME_MS 5000
 
 /* ---- waiters ---- */
 
@@ -150,6 +152,22 @@ static void on_lonely(void *arg)
 	agent_end(a);
 }
 
+static void on_home(void *arg)
+{
+	struct agent *a = arg;
+	if (!a->dir || rundir_owns(a->dir, a->lock))
+		return;
+	evtimer_stop(a->home);
+	log_error("the run directory %s was removed: ending the cluster", a->dir);
+	if (!a->cluster) {
+		agent_end(a);
+		return;
+	}
+	events_add(cluster_events(a->cluster), EVENT_NO_RANK, "cluster",
+		   "the run directory was removed: ending");
+	cluster_down(a->cluster, false);
+}
+
 static void open_log(const char *dir)
 {
 	_cleanup_free_ char *path = path_join(dir, "agent.log");
@@ -190,8 +208,9 @@ static void finish(struct agent *a)
 	cluster_destroy(TAKE_PTR(a->cluster));
 	listener_destroy(a->listener);
 	evtimer_destroy(a->lonely);
+	evtimer_destroy(a->home);
 	if (a->dir)
-		rundir_leave(a->base, a->name);
+		rundir_leave(a->base, a->name, a->lock);
 	/* Only now: who is told that the cluster is down may start one of the same name at once. */
 	for (size_t i = 0; i < a->n_ending; i++)
 		if (a->ending[i])
@@ -248,6 +267,8 @@ int agent_run(const struct agent_options *o)
 		watches[i] = sigwatch_create(a.loop, signals[i], on_signal, &a);
 	a.lonely = evtimer_create(a.loop, on_lonely, &a);
 	evtimer_start(a.lonely, LONELY_MS, 0);
+	a.home = evtimer_create(a.loop, on_home, &a);
+	evtimer_start(a.home, HOME_MS, HOME_MS);
 	struct reaper *reaper = NULL;
 	if (prepare(&a, &err) == 0)
 		reaper = reaper_create(a.loop, a.base, a.name, &err);

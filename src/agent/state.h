@@ -29,6 +29,7 @@ struct agent {
 	size_t n_ending;
 	struct waiter *waiters;
 	struct evtimer *lonely; /* ends an agent that got no cluster */
+	struct evtimer *home;   /* looks whether the run directory is still there */
 	bool over;
 };
 

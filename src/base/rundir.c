@@ -14,8 +14,9 @@
 #include "base/alloc.h"
 #include "base/path.h"
 #include "base/proc.h"
+#include "base/time.h"
 
-#define KILL_WAIT_MS 3000 /* for a VMM that was sent SIGKILL to be gone */
+#define KILL_WAIT_MS 3000 /* for all VMMs that were sent SIGKILL to be gone */
 
 int cluster_name_check(const char *name, struct err *err)
 {
@@ -129,30 +130,49 @@ static bool held(const char *dir)
 
 /* ---- sweeping; BASE is locked ---- */
 
-static void kill_vmm(const char *vm_dir)
-{
-	_cleanup_free_ char *path = path_join(vm_dir, "pid"), *text = NULL;
+struct vmm {
 	int pid;
 	uint64_t start;
-	if (path_read(path, 128, &text, NULL, NULL) < 0 || sscanf(text, "%d %" SCNu64, &pid, &start) != 2)
-		return;
-	proc_kill(pid, start);
-	for (int i = 0; i < KILL_WAIT_MS / 10 && proc_alive(pid, start); i++)
-		nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
+};
+
+/* The VMM of a VM's folder gets SIGKILL. False: it has none, or that is gone. */
+static bool kill_vmm(const char *vm_dir, struct vmm *ret)
+{
+	_cleanup_free_ char *path = path_join(vm_dir, "pid"), *text = NULL;
+	if (path_read(path, 128, &text, NULL, NULL) < 0 ||
+	    sscanf(text, "%d %" SCNu64, &ret->pid, &ret->start) != 2)
+		return false;
+	proc_kill(ret->pid, ret->start);
+	return proc_alive(ret->pid, ret->start);
 }
 
-static void sweep_locked(const char *dir)
+/* All are killed before any is waited for: 1500 VMs that are slow to end take no longer than one. */
+static void kill_vmms(const char *dir)
 {
 	DIR *d = opendir(dir);
 	struct dirent *e;
+	_cleanup_free_ struct vmm *v = NULL;
+	size_t n = 0;
 	while (d && (e = readdir(d))) {
 		if (strncmp(e->d_name, "vm", 2) != 0)
 			continue;
 		_cleanup_free_ char *vm = path_join(dir, e->d_name);
-		kill_vmm(vm);
+		v = xrealloc(v, (n + 1) * sizeof(*v));
+		n += kill_vmm(vm, &v[n]);
 	}
 	if (d)
 		closedir(d);
+	for (uint64_t until = time_mono_ms() + KILL_WAIT_MS; n && time_mono_ms() < until;) {
+		if (proc_alive(v[n - 1].pid, v[n - 1].start))
+			nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
+		else
+			n--;
+	}
+}
+
+static void sweep_locked(const char *dir)
+{
+	kill_vmms(dir);
 	path_remove(dir, NULL);
 }
 
@@ -167,12 +187,20 @@ void rundir_sweep(const char *base, const char *name)
 	rmdir(base);
 }
 
-void rundir_leave(const char *base, const char *name)
+bool rundir_owns(const char *dir, int lock)
 {
-	_cleanup_close_ int lock = lock_base(base, false, NULL);
+	struct stat a, b;
+	return fstat(lock, &a) == 0 && lstat(dir, &b) == 0 && a.st_ino == b.st_ino &&
+	       a.st_dev == b.st_dev;
+}
+
+void rundir_leave(const char *base, const char *name, int lock)
+{
+	_cleanup_close_ int base_lock = lock_base(base, false, NULL);
 	_cleanup_free_ char *dir = dir_of(base, name);
-	path_remove(dir, NULL); /* ours by its own lock */
-	if (lock >= 0)
+	if (rundir_owns(dir, lock)) /* else it was removed under us, and may be another's by now */
+		path_remove(dir, NULL);
+	if (base_lock >= 0)
 		rmdir(base);
 }
 

@@ -30,10 +30,13 @@ bool rundir_alive(const char *base, const char *name);
 /* Names of the clusters whose agents live, sorted; dead ones are swept on the way (best effort), and an empty BASE
  * is removed. */
 int rundir_list(const char *base, struct strvec *names, struct err *err);
-/* Kills what a dead agent left and removes its folder, then BASE if it is empty. Does nothing while the lock is
+/* `dir`, as claimed, is still the folder whose lock is held: nobody removed it, nor made another in its place. */
+bool rundir_owns(const char *dir, int lock);
+/* Kills what a dead agent left, waits for it (at most 3 s), and removes its folder, then BASE if it is empty. Does nothing while the lock is
  * held. */
 void rundir_sweep(const char *base, const char *name);
-/* What the agent itself does last: removes its own folder (its lock still held), and BASE if it is empty. */
-void rundir_leave(const char *base, const char *name);
+/* What the agent itself does last: removes its own folder (its lock still held; another's of the same name stays), and
+ * BASE if it is empty. */
+void rundir_leave(const char *base, const char *name, int lock);
 
 #endif

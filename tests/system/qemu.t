@@ -3,6 +3,7 @@
 """What only real VMs show: exec, copies, the network between them, terminals, a VMM that dies, guests that misbehave."""
 import json
 import os
+import shutil
 import sys
 import time
 
@@ -119,6 +120,16 @@ def checks(tap, w, file):
     tap.ok(r.code == 1 and "vse up: vm0: " in r.said and "frob" in r.said, "a VMM that refuses its arguments", r)
     left = w.clean_within()
     tap.ok(not left, "nothing is left", *left)
+
+    # a run directory that is removed below its cluster: nobody could find that any more
+    vse("up: a cluster", "up", "-q", "-n", "2", "--hypervisor", "fake", "--name", "gone", w.fake_vse(), timeout=60)
+    front = w.start(VSE, "events", "--follow", "gone", stdout=-1, stderr=-1)
+    tap.ok(b"starting" in front.stdout.readline(), "its events are followed")
+    shutil.rmtree(w.run / "vse/gone")
+    out, _ = front.communicate(timeout=30)
+    tap.ok(b"the run directory was removed" in out, "its folder is removed: it says so", out)
+    left = w.clean_within()
+    tap.ok(not left, "and ends", *left)
 
 
 if __name__ == "__main__":

@@ -60,9 +60,9 @@ static void test_base(void)
 }
 
 /* A process that sleeps, with its pid as a VM's folder has it. */
-static pid_t sleeper(const char *dir, int lock, bool right_time)
+static pid_t sleeper(const char *dir, const char *name, int lock, bool right_time)
 {
-	_cleanup_free_ char *vm = path_join(dir, "vm0"), *path = path_join(vm, "pid");
+	_cleanup_free_ char *vm = path_join(dir, name), *path = path_join(vm, "pid");
 	char text[64];
 	uint64_t start = 0;
 	char c;
@@ -92,7 +92,8 @@ static void test_claim(const char *base)
 	int lock = -1, other = -1;
 	struct stat st;
 	ok(rundir_claim(base, "a", &dir, &lock, &err) == 0, "a name is claimed");
-	ok(stat(base, &st) == 0 && (st.st_mode & 07777) == 0700, "what was made is closed to others");
+	ok(stat(base, &st) == 0 && (st.st_mode & 07777) == 0700,
+	   "what was made is closed to others");
 	ok(rundir_claim(base, "a", &again, &other, &err) < 0 && err.code == EEXIST, "only once");
 	ok(rundir_alive(base, "a") && !rundir_alive(base, "b"), "it is alive, another is not");
 	rundir_sweep(base, "a");
@@ -101,7 +102,7 @@ static void test_claim(const char *base)
 	_cleanup_strvec_ struct strvec names = STRVEC_INIT;
 	ok(rundir_list(base, &names, &err) == 0 && names.n == 1 && strcmp(names.v[0], "a") == 0,
 	   "it is listed");
-	rundir_leave(base, "a");
+	rundir_leave(base, "a", lock);
 	close(lock);
 	ok(!path_exists(base), "who leaves last leaves nothing");
 }
@@ -112,7 +113,7 @@ static void test_sweep(const char *base, bool right_time)
 	_cleanup_free_ char *dir = NULL;
 	int lock = -1, status = 0;
 	ok(rundir_claim(base, "dead", &dir, &lock, &err) == 0, "a cluster whose agent dies");
-	pid_t pid = sleeper(dir, lock, right_time);
+	pid_t pid = sleeper(dir, "vm0", lock, right_time);
 	close(lock); /* as its death does */
 	_cleanup_strvec_ struct strvec names = STRVEC_INIT;
 	signal(SIGCHLD, SIG_DFL);
@@ -130,6 +131,52 @@ static void test_sweep(const char *base, bool right_time)
 	rmdir(base);
 }
 
+#define VMS 8
+
+static void test_sweep_many(const char *base)
+{
+	struct err err = ERR_INIT;
+	_cleanup_free_ char *dir = NULL;
+	int lock = -1, status, killed = 0;
+	pid_t pids[VMS];
+	ok(rundir_claim(base, "many", &dir, &lock, &err) == 0, "a cluster of %d VMs", VMS);
+	for (int i = 0; i < VMS; i++) {
+		char name[8];
+		snprintf(name, sizeof(name), "vm%d", i);
+		pids[i] = sleeper(dir, name, lock, true);
+	}
+	close(lock);
+	rundir_sweep(base, "many");
+	for (int i = 0; i < VMS; i++)
+		killed += waitpid(pids[i], &status, 0) == pids[i] && WIFSIGNALED(status) &&
+			  WTERMSIG(status) == SIGKILL;
+	is_int(killed, VMS, "all are ended");
+	ok(!path_exists(base), "nothing is left");
+}
+
+/* Somebody removes the run directory below a cluster, and another cluster takes the name. */
+static void test_replaced(const char *base)
+{
+	struct err err = ERR_INIT;
+	_cleanup_free_ char *dir = NULL, *other_dir = NULL, *file = NULL;
+	int lock = -1, other = -1;
+	ok(rundir_claim(base, "a", &dir, &lock, &err) == 0, "a cluster");
+	ok(rundir_owns(dir, lock), "has its folder");
+	ok(path_remove(base, &err) == 0 && !rundir_owns(dir, lock), "it is removed: it has none");
+	rundir_leave(base, "a", lock);
+	ok(!path_exists(base), "it can leave nevertheless");
+	ok(rundir_claim(base, "a", &other_dir, &other, &err) == 0, "another takes its name");
+	file = path_join(other_dir, "sock");
+	path_write(file, "", 0, 0600, NULL);
+	ok(!rundir_owns(dir, lock) && rundir_owns(other_dir, other), "the folder is the other's");
+	rundir_leave(base, "a", lock);
+	ok(path_exists(file), "which keeps it when the first one leaves");
+	rundir_leave(base, "a", other);
+	ok(!path_exists(base), "until it leaves itself");
+	close(lock);
+	close(other);
+}
+
 static void test_reclaim(const char *base)
 {
 	struct err err = ERR_INIT;
@@ -142,7 +189,7 @@ static void test_reclaim(const char *base)
 	free(TAKE_PTR(dir));
 	ok(rundir_claim(base, "x", &dir, &lock, &err) == 0 && !path_exists(junk),
 	   "its name is claimed anew, empty");
-	rundir_leave(base, "x");
+	rundir_leave(base, "x", lock);
 	close(lock);
 	ok(rundir_claim(base, "../x", &dir, &lock, &err) < 0 && err.code == EINVAL,
 	   "a name that climbs is refused");
@@ -198,7 +245,7 @@ static void test_unsure(const char *base)
 	setrlimit(RLIMIT_NOFILE, &was);
 	ok(alive && path_exists(file),
 	   "who has no descriptor left to look with takes it for alive");
-	rundir_leave(base, "a");
+	rundir_leave(base, "a", lock);
 	close(lock);
 }
 
@@ -237,7 +284,7 @@ static void test_together(const char *base)
 		if (rundir_claim(base, "a", &dir, &lock, &err) < 0)
 			continue;
 		claimed += rundir_alive(base, "a");
-		rundir_leave(base, "a");
+		rundir_leave(base, "a", lock);
 		close(lock);
 	}
 	for (int i = 0; i < LOOKERS; i++) {
@@ -262,6 +309,8 @@ int main(void)
 	test_claim(base);
 	test_sweep(base, true);
 	test_sweep(base, false);
+	test_sweep_many(base);
+	test_replaced(base);
 	test_reclaim(base);
 	test_foreign(base);
 	test_unsure(base);
