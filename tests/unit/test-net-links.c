@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* How a tunnel's links are made, settle, break and come back. */
+#include "io/tls.h"
 #include "net-sites.h"
 
 /* ---- links are made ---- */
@@ -291,6 +292,67 @@ static void test_slow(void)
 	teardown();
 }
 
+/* ---- with TLS inside ---- */
+
+static struct stream *tls_end(int fd, struct tls_context *c, enum tls_role role)
+{
+	struct stream *s = stream_create_tls(loop, fd, c, role, &nobody, NULL, NULL);
+	if (!s)
+		abort();
+	return s;
+}
+
+static void join_tls(struct tls_context *const c[2], uint32_t from, uint32_t to)
+{
+	int pair[2];
+	make_pair(pair);
+	tunnel_attach(sites[from].tunnel, to, true, tls_end(pair[0], c[0], TLS_CLIENT), NULL);
+	tunnel_attach(sites[to].tunnel, from, false, tls_end(pair[1], c[1], TLS_SERVER), NULL);
+}
+
+static void test_tls(void)
+{
+	enum { LEN = 9014, N = 2000 };
+	uint8_t secret[TLS_SECRET_SIZE] = {1, 2, 3};
+	setup_with((struct tunnel_config){.retry_min_ms = 1, .retry_max_ms = 1});
+	answer_at_once = false;
+	struct tls_context *c[2] = {tls_context_create(secret, "vse:test", NULL),
+				    tls_context_create(secret, "vse:test", NULL)};
+	ok(c[0] && c[1], "two parties that hold the secret");
+	for (uint32_t i = 0; i < 20; i++)
+		send_data(0, 4, LEN, i);
+	wait_for(sites[0].asked[1] == 1);
+	join_tls(c, 0, 1);
+	bool good = true;
+	for (uint32_t i = 0; i < 20; i++)
+		good = good && receive_data(4, 0, LEN, i);
+	ok(good, "what waited crosses once they have met");
+	ok(pass(0, 4, FRAME_MAX, 1) && pass(4, 0, FRAME_MAX, 2) && pass(4, 0, 44, 3),
+	   "and all sizes");
+	for (uint32_t i = 0; i < N; i++)
+		send_data(0, 4, LEN, i); /* its VM does not read */
+	struct tunnel_stats a, b;
+	ok(wait_for((a = stats(0), b = stats(1),
+		     a.sent == b.received && a.queued == 0 && a.sent + a.dropped_full == 22 + N - 1)),
+	   "a flood: each frame crosses or is counted");
+	tunnel_detach(sites[1].tunnel, 0);
+	ok(wait_for(sites[0].closed == 1) && sites[0].closed_code == 0,
+	   "a proper end is told as one");
+	let_pass(4);
+	send_data(0, 4, 60, 1);
+	ok(wait_for(sites[0].asked[1] == 2), "asked for anew");
+	secret[0]++;
+	struct tls_context *stranger = tls_context_create(secret, "vse:test", NULL);
+	join_tls((struct tls_context *const[]){c[0], stranger}, 0, 1);
+	ok(wait_for(sites[0].closed == 2 && sites[1].closed == 1), "a stranger gets no link");
+	is_int(sites[1].closed_code, EACCES, "told where it is refused");
+	is_int(stats(1).received, b.received, "nor a frame");
+	teardown();
+	tls_context_destroy(c[0]);
+	tls_context_destroy(c[1]);
+	tls_context_destroy(stranger);
+}
+
 /* ---- the doors ---- */
 
 static void test_doors(void)
@@ -415,6 +477,7 @@ int main(void)
 	test_loss();
 	test_idle();
 	test_slow();
+	test_tls();
 	test_doors();
 	test_callbacks();
 	return done();
