@@ -80,12 +80,14 @@ static void refuse(struct overlay *o, struct link *l, enum proto_refusal kind, u
 		[REFUSE_REMOVED] = "hello: removed from the cluster",
 		[REFUSE_ORPHAN] = "hello: this node has no contact with the root itself",
 		[REFUSE_FULL] = "hello: too many links",
+		[REFUSE_ROOT] = "hello: the root must say which incarnation it is",
 	};
 	uint64_t *counters[REFUSE_KINDS] = {
 		[REFUSE_VERSION] = &o->n.refused_version, [REFUSE_CLUSTER] = &o->n.refused_cluster,
 		[REFUSE_INDEX] = &o->n.refused_index,     [REFUSE_EPOCH] = &o->n.refused_epoch,
-		[REFUSE_STALE] = &o->n.refused_stale,     [REFUSE_FENCED] = &o->n.refused_fenced,
-		[REFUSE_REMOVED] = &o->n.refused_removed, [REFUSE_FULL] = &o->n.refused_full,
+		[REFUSE_STALE] = &o->n.refused_stale,     [REFUSE_ROOT] = &o->n.refused_fenced,
+		[REFUSE_FENCED] = &o->n.refused_fenced,   [REFUSE_REMOVED] = &o->n.refused_removed,
+		[REFUSE_FULL] = &o->n.refused_full,
 	};
 	struct proto m;
 	uint64_t ignored;
@@ -106,10 +108,8 @@ static int judge_record(const struct overlay *o, uint32_t node, uint32_t incarna
 {
 	const struct member *r = members_find(&o->members, node);
 	uint32_t known = r ? r->incarnation : 0;
-	if (!incarnation || incarnation < known) {
-		*ret_arg = known + 1;
-		return REFUSE_FENCED;
-	}
+	if (!incarnation || incarnation < known) /* the root has answered that before */
+		return REFUSE_ROOT;
 	if (incarnation == known && seq < r->seq) {
 		*ret_arg = r->seq;
 		return REFUSE_STALE;

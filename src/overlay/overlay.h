@@ -17,7 +17,7 @@
  * without one. The answer carries how long ago the parent itself was known to the root, so every node holds a lease:
  * a node that the root cannot have known about for give_up_ms gets OVERLAY_END. A node lost by its parent is a
  * suspect; only the root declares it lost, after asking it over a fresh link: at once when that is refused, else after
- * lost_ms. A root that reaches no node at all blames its own network, and waits for give_up_ms. Its VMs may be started elsewhere when
+ * lost_ms and two beats. A root that reaches no node at all blames its own network, and waits for give_up_ms. Its VMs may be started elsewhere when
  * OVERLAY_NODE_SAFE says so: it told us itself that they are stopped, or its lease is over (clocks need not agree,
  * they must only run equally fast; a host that is frozen and thawed is outside this promise).
  *
@@ -121,7 +121,8 @@ enum overlay_type {
 	OVERLAY_NODE_UP, /* `node` is in as `incarnation`; address, data: its hello's. A new incarnation runs no
 			      VMs yet; the same one as before a root's restart may run them */
 	OVERLAY_NODE_LOST, /* declared lost: `why`. Its VMs may still run */
-	OVERLAY_NODE_SAFE, /* no VM of `incarnation` can run any more: they may be started elsewhere */
+	OVERLAY_NODE_SAFE, /* no VM of `incarnation` can run any more: they may be started elsewhere. Said
+			    * again after a restart of the root */
 };
 
 struct overlay_action {

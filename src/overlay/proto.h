@@ -51,6 +51,7 @@ enum proto_refusal {
 	REFUSE_REMOVED,
 	REFUSE_ORPHAN, /* I have no contact with the root either */
 	REFUSE_FULL,
+	REFUSE_ROOT, /* only the root can say which incarnation you are */
 	REFUSE_KINDS,
 };
 

@@ -28,9 +28,10 @@ struct book {
 	bool restored : 1;  /* suspect: not reported up in this life of the root */
 	bool asked : 1;     /* joining: in `asked` */
 	bool suspected : 1; /* in the list of suspects */
-	bool unsafe : 1;    /* in the list of those that are not safe */
+	bool unsafe : 1;    /* in the list of those that are not safe, or attached and not wanted */
 	bool direct : 1;    /* suspect: its own link was lost, not one above it */
 	uint64_t since; /* of suspect and lost; UINT64_MAX: lost, but attached again: it is being fenced */
+	uint64_t alive; /* suspect: when it was known to live */
 	uint64_t probe_at;
 	char *address;
 };
@@ -116,7 +117,7 @@ static void suspect(struct overlay *o, uint32_t node, uint64_t probe_after)
 {
 	struct book *b = book(o, node);
 	b->state = BOOK_SUSPECT;
-	b->since = o->now;
+	b->since = b->alive = o->now;
 	b->probe_at = o->now + probe_after;
 	if (!b->suspected)
 		list_add(&o->root->suspects, node);
@@ -169,10 +170,11 @@ int root_judge(struct overlay *o, uint32_t node, uint32_t incarnation, uint32_t 
 	const struct book *b = book(o, node);
 	if (b->removed)
 		return REFUSE_REMOVED;
-	if (incarnation > b->dead)
-		return 0;
 	const struct member *r = members_find(&o->members, node);
-	*ret_arg = MAX(b->dead, r ? r->incarnation : 0) + 1;
+	uint32_t known = MAX(b->incarnation, r ? r->incarnation : 0);
+	if (incarnation > b->dead && incarnation >= known)
+		return 0;
+	*ret_arg = MAX(b->dead, known) + 1;
 	return REFUSE_FENCED;
 }
 
@@ -192,6 +194,10 @@ static void reached(struct overlay *o, uint32_t node, uint32_t incarnation)
 		if (kind == REFUSE_FENCED && book(o, node)->state == BOOK_LOST)
 			book(o, node)->since = UINT64_MAX;
 		verdict(o, node, incarnation, kind, arg);
+		if (kind != REFUSE_INDEX && !book(o, node)->unsafe) {
+			book(o, node)->unsafe = true;
+			list_add(&o->root->unsafe, node);
+		}
 		return;
 	}
 	struct book *b = book(o, node);
@@ -201,7 +207,7 @@ static void reached(struct overlay *o, uint32_t node, uint32_t incarnation)
 		b->state = BOOK_UP;
 		return;
 	}
-	if (known && incarnation != b->incarnation)
+	if ((known || b->restored) && incarnation != b->incarnation)
 		lost(o, node, "it came back as another incarnation");
 	if (b->state == BOOK_LOST)
 		safe(o, node); /* it has told us that its VMs are stopped */
@@ -380,6 +386,12 @@ static void end_probe(struct overlay *o, struct link *l)
 	link_free(o, l);
 }
 
+/* Two beats more than the loss of a link takes: should our own network be the cause, all links are lost by then. */
+static bool is_over(const struct overlay *o, const struct book *b)
+{
+	return !o->root->alone && o->now - b->alive >= o->c.lost_ms + 2 * o->c.beat_ms;
+}
+
 void root_probe_connected(struct overlay *o, struct link *l)
 {
 	const struct member *r = members_find(&o->members, l->node);
@@ -400,7 +412,7 @@ void root_probe_done(struct overlay *o, struct link *l, bool is_refused)
 		return;
 	if (is_refused)
 		lost(o, node, "its agent is gone: nobody listens there");
-	else if (o->now - b->since >= o->c.lost_ms && !o->root->alone)
+	else if (is_over(o, b))
 		lost(o, node, "silent, and not to be reached");
 }
 
@@ -415,6 +427,7 @@ void root_alive(struct overlay *o, struct link *l, const struct proto *m)
 		return;
 	}
 	end_probe(o, l);
+	b->alive = o->now;
 	b->probe_at = o->now + o->c.lost_ms / 2;
 	if (epoch > o->epoch)
 		overlay_end(o, "a newer root has taken over");
@@ -434,7 +447,7 @@ static void check_suspect(struct overlay *o, uint32_t node)
 		root_probe_done(o, l, false);
 	} else if (b->address && o->now >= b->probe_at) {
 		probe(o, node);
-	} else if (!b->address && !b->restored && waited > o->c.lost_ms && !o->root->alone) {
+	} else if (!b->address && !b->restored && is_over(o, b)) {
 		lost(o, node, "silent, and its address is not known");
 	}
 }
@@ -446,7 +459,7 @@ static void check_suspects(struct overlay *o)
 	o->root->check = false;
 	if (o->root->alone && o->root->n_reach)
 		for (uint32_t i = 0; i < l->n; i++) { /* they get their time to come back now */
-			book(o, l->v[i])->since = o->now;
+			book(o, l->v[i])->since = book(o, l->v[i])->alive = o->now;
 			book(o, l->v[i])->probe_at = o->now + o->c.lost_ms;
 		}
 	o->root->alone = !o->root->n_reach;
@@ -461,6 +474,16 @@ static void check_suspects(struct overlay *o)
 	l->n = kept;
 }
 
+/* The verdict may have been lost with a link. */
+static bool tell_again(struct overlay *o, uint32_t node)
+{
+	uint32_t arg = 0, incarnation = members_find(&o->members, node)->incarnation;
+	int kind = root_judge(o, node, incarnation, &arg);
+	if (kind)
+		verdict(o, node, incarnation, kind, arg);
+	return kind;
+}
+
 static void check_unsafe(struct overlay *o)
 {
 	struct list *l = &o->root->unsafe;
@@ -468,9 +491,10 @@ static void check_unsafe(struct overlay *o)
 	uint32_t kept = 0;
 	for (uint32_t i = 0; i < l->n; i++) {
 		struct book *b = book(o, l->v[i]);
+		bool told = b->reach && tell_again(o, l->v[i]);
 		if (b->state == BOOK_LOST && b->since != UINT64_MAX && o->now - b->since > bound)
 			safe(o, l->v[i]);
-		b->unsafe = b->state == BOOK_LOST;
+		b->unsafe = b->state == BOOK_LOST || told;
 		if (b->unsafe)
 			l->v[kept++] = l->v[i];
 	}

@@ -456,10 +456,11 @@ void up_probed(struct overlay *o, const struct proto *m)
 {
 	struct upward *up = &o->up;
 	struct link *l = link_of(o, up->parent);
-	bool detached = m->flags && m->incarnation == o->incarnation;
+	bool lost = m->incarnation == o->incarnation &&
+		    (m->seq > up->seq || (m->flags && m->seq == up->seq));
 	if (m->incarnation > o->incarnation) {
 		fence(o, m->incarnation + 1);
-	} else if (l && up->told && detached && m->seq >= up->seq) {
+	} else if (l && up->told && lost) {
 		up->seq = m->seq;
 		act(o, OVERLAY_CLOSE, up->parent, l->node, "it has lost us");
 		up_gone(o, l, false);
@@ -480,6 +481,7 @@ static void on_refuse(struct overlay *o, struct link *l, const struct proto *m)
 		[REFUSE_REMOVED] = "refused: this node was removed from the cluster",
 		[REFUSE_ORPHAN] = "refused: it has no contact with the root",
 		[REFUSE_FULL] = "refused: it has too many links",
+		[REFUSE_ROOT] = "refused: the root must say which incarnation this node is",
 	};
 	struct upward *up = &o->up;
 	uint32_t id = link_id(o, l);
@@ -493,6 +495,10 @@ static void on_refuse(struct overlay *o, struct link *l, const struct proto *m)
 		link_close(o, l, why[m->kind]);
 		start_join(o, up->join_depth,
 			   tree_ancestor(o->c.fanout, o->c.index, up->join_depth), up->purpose);
+	} else if (m->kind == REFUSE_ROOT && !(id == up->join && up->parent)) {
+		drop_upward_links(o, why[m->kind]);
+		up->try_depth = 0;
+		up->retry_at = o->now + jitter(o, o->c.beat_ms / 4);
 	} else if (id == up->join) {
 		close_join(o, m->kind != REFUSE_ORPHAN, why[m->kind]);
 	} else {

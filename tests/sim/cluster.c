@@ -62,8 +62,8 @@ void cluster_lost(struct world *w, uint32_t node, uint32_t incarnation)
 void cluster_safe(struct world *w, uint32_t node, uint32_t incarnation)
 {
 	struct journal *j = &w->books[node];
-	if (j->up || j->safe)
-		fail(w, "node %u is reported safe twice or while it is up", node);
+	if (j->up)
+		fail(w, "node %u is reported safe while it is up", node);
 	j->safe = true;
 	for (uint32_t vm = 1; vm <= w->n_max; vm++) {
 		struct place *p = &w->vms[vm];
