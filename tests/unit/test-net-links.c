@@ -141,7 +141,7 @@ static void test_held(void)
 /* The peer has lost the link that we still believe in. */
 static void test_takeover(void)
 {
-	setup_with((struct tunnel_config){.answer_ms = 40});
+	setup();
 	answer_at_once = false;
 	int old = join_raw(&sites[0], 1, false), fresh;
 	ok(receive_go(old) && tunnel_linked(sites[0].tunnel, 1), "a link");
@@ -152,8 +152,15 @@ static void test_takeover(void)
 	send_data(0, 4, 60, 1);
 	ok(receive(old) == 60, "a second one that is closed again changes nothing");
 	is_int(sites[0].closed, 0, "and is nothing to report");
+	close(old);
+	teardown();
+
+	setup_with((struct tunnel_config){.answer_ms = 40});
+	answer_at_once = false;
+	old = join_raw(&sites[0], 1, false);
+	ok(receive_go(old) && tunnel_linked(sites[0].tunnel, 1), "a link");
 	fresh = join_raw(&sites[0], 1, false);
-	ok(receive_go(fresh), "one that stays gets the go-ahead");
+	ok(receive_go(fresh), "a second one that stays gets the go-ahead");
 	ok(eof(old), "and the old one is closed");
 	send_data(0, 4, 70, 2);
 	ok(receive(fresh) == 70, "frames take the new one");
@@ -166,7 +173,7 @@ static void test_takeover(void)
 
 static void test_no_answer(void)
 {
-	setup_with((struct tunnel_config){.answer_ms = 40, .retry_min_ms = 1});
+	setup_with((struct tunnel_config){.answer_ms = 40});
 	answer_at_once = false;
 	send_data(0, 4, 60, 1);
 	wait_for(sites[0].asked[1] == 1);
@@ -176,22 +183,29 @@ static void test_no_answer(void)
 	ok(eof(raw), "closed");
 	is_int(stats(0).dropped_link, 1, "the frame that waited is counted");
 	close(raw);
-	let_pass(5);
+	teardown();
+}
+
+static void test_answers(void)
+{
+	setup_with((struct tunnel_config){.retry_min_ms = 1});
+	answer_at_once = false;
 	send_data(0, 4, 61, 1);
-	ok(wait_for(sites[0].asked[1] == 2), "asked again");
-	raw = join_raw(&sites[0], 1, true);
+	ok(wait_for(sites[0].asked[1] == 1), "asked");
+	int raw = join_raw(&sites[0], 1, true);
 	send_frame(raw, data(4, 0, 60, 1));
-	ok(wait_for(sites[0].closed == 2) && sites[0].closed_code == EPROTO,
+	ok(wait_for(sites[0].closed == 1) && sites[0].closed_code == EPROTO,
 	   "a frame where the go-ahead belongs");
 	close(raw);
 	let_pass(5);
 	send_data(0, 4, 62, 1);
-	ok(wait_for(sites[0].asked[1] == 3), "asked again");
+	ok(wait_for(sites[0].asked[1] == 2), "asked again");
 	raw = join_raw(&sites[0], 1, true);
 	send_bytes(raw, "\0\0", 2);
 	rounds(5);
+	ok(!tunnel_linked(sites[0].tunnel, 1), "half a go-ahead is none");
 	send_bytes(raw, "\0\0", 2);
-	ok(receive(raw) == 62, "a go-ahead in pieces");
+	ok(receive(raw) == 62, "in pieces it is one");
 	close(raw);
 	teardown();
 }
@@ -443,13 +457,13 @@ static void test_callbacks(void)
 
 		raw = setup_act(what);
 		close(raw);
-		ok(wait_for(deeds == 1), "%d when the peer closes", what);
+		ok(wait_for(deeds >= 1), "%d when the peer closes", what);
 		rounds(5);
 		teardown();
 
 		raw = setup_act(what);
 		send_bytes(raw, "nonsense", 8);
-		ok(wait_for(deeds == 1), "%d when the peer sends nonsense", what);
+		ok(wait_for(deeds >= 1), "%d when the peer sends nonsense", what);
 		rounds(5);
 		close(raw);
 		teardown();
@@ -474,6 +488,7 @@ int main(void)
 	test_held();
 	test_takeover();
 	test_no_answer();
+	test_answers();
 	test_loss();
 	test_idle();
 	test_slow();
