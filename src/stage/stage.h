@@ -39,9 +39,11 @@ struct stage_job;
 
 /* What the root says of a file: small, goes over the control plane as it is. */
 struct stage_file {
-	uint8_t index[STAGE_HASH]; /* SHA-256 of the index: the file's name on the bulk plane */
-	uint8_t hash[STAGE_HASH];  /* SHA-256 of the content */
-	uint64_t size;             /* bytes */
+	uint8_t index[STAGE_HASH];  /* SHA-256 of the index: the file's name on the bulk plane */
+	uint8_t hash[STAGE_HASH];   /* SHA-256 of the content */
+	uint8_t sample[STAGE_HASH]; /* SHA-256 of some blocks of the content (stage_file_sample()) */
+	uint64_t size;              /* bytes */
+	uint32_t nodes;             /* the trees for this file are over nodes 1..nodes */
 	/* Where the root has it: a node that sees the very same file there copies nothing. "" = do not look. */
 	char path[STAGE_PATH_MAX];
 	uint64_t inode;    /* of path on the root */
