@@ -213,7 +213,7 @@ void cache_drop(struct cache *c, const uint8_t key[SHA_SIZE])
 {
 	_cleanup_free_ char *path = in(c, "files", key, ""),
 			    *index_path = in(c, "files", key, ".index");
-	_cleanup_close_ int lock = lock_all(c, NULL);
+	_cleanup_close_ int lock _unused_ = lock_all(c, NULL);
 	unlink(index_path);
 	unlink(path);
 }
