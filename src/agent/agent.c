@@ -4,8 +4,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <time.h>
 #include <string.h>
 
+#include "agent/node.h"
 #include "agent/reaper.h"
 #include "agent/services.h"
 #include "agent/state.h"
@@ -18,6 +20,7 @@
 /* An agent that nobody gave a cluster ends after this: its front end was killed. Within the 5 s in which everything
  * is gone after a death. */
 #define LONELY_MS 4000
+#define RECLAIM_TRIES 250 /* every 20 ms */
 /* How often the run directory is looked for. Nobody finds a cluster that has lost it, so nobody could end it. */
 #define HOME_MS 5000
 
@@ -46,6 +49,8 @@ void agent_on_event(void *arg, const struct event *e)
 		if (w->on_event)
 			w->on_event(w, e);
 	}
+	if (a->report)
+		report_event(a->report, e);
 	if (e->rank == EVENT_NO_RANK)
 		log_info("%s", e->text);
 	else
@@ -75,8 +80,11 @@ static void on_started(void *arg, const struct err *err)
 	struct agent *a = arg;
 	if (!a->creating)
 		return;
+	struct err why = err ? *err : (struct err)ERR_INIT;
+	if (err && a->self)
+		err_prefix(&why, "%s: ", mesh_node_name(a->mesh, a->self));
 	if (err)
-		call_fail(a->creating, err);
+		call_fail(a->creating, &why);
 	else
 		call_reply(a->creating, json_pack("{s:b, s:I}", "ok", 1, "ready_ms",
 						  (json_int_t)cluster_ready_ms(a->cluster)));
@@ -94,7 +102,11 @@ static void on_vm_state(void *arg, struct vm *vm)
 
 static void on_down(void *arg)
 {
-	agent_end(arg);
+	struct agent *a = arg;
+	if (a->self)
+		node_leave(a);
+	else
+		agent_end(a);
 }
 
 const struct cluster_ops agent_cluster_ops = {
@@ -112,7 +124,14 @@ void agent_conn_lost(struct agent *a, struct conn *c)
 	a->holder = NULL;
 	log_info("the front end that held the cluster is gone: ending it");
 	if (a->cluster)
-		cluster_down(a->cluster, false);
+		agent_down(a, false);
+}
+
+void agent_down(struct agent *a, bool graceful)
+{
+	cluster_down(a->cluster, graceful);
+	if (a->deploy)
+		deploy_down(a->deploy, graceful);
 }
 
 void agent_end(struct agent *a)
@@ -140,7 +159,7 @@ static void on_signal(void *arg, int signo)
 	struct agent *a = arg;
 	log_info("SIG%s: ending the cluster", sigabbrev_np(signo) ?: "?");
 	if (a->cluster)
-		cluster_down(a->cluster, false);
+		agent_down(a, false);
 	else
 		agent_end(a);
 }
@@ -165,7 +184,7 @@ static void on_home(void *arg)
 	}
 	events_add(cluster_events(a->cluster), EVENT_NO_RANK, "cluster",
 		   "the run directory was removed: ending");
-	cluster_down(a->cluster, false);
+	agent_down(a, false);
 }
 
 static void open_log(const char *dir)
@@ -189,14 +208,56 @@ static void report(int *fd, const struct err *err)
 	close(TAKE_FD(*fd));
 }
 
-static int prepare(struct agent *a, struct err *err)
+static int prepare_node(struct agent *a, const struct agent_options *o, struct err *err)
 {
-	if (rundir_claim(a->base, a->name, &a->dir, &a->lock, err) < 0)
+	_cleanup_free_ char *own = rundir_node_name(a->name);
+	if (rundir_claim(a->base, own, &a->dir, &a->lock, err) < 0)
 		return -1;
 	open_log(a->dir);
+	return node_join(a, o->node, o->index, o->input, err);
+}
+
+/* The dead agent's lock goes with its last descriptor, a moment after it. */
+static int reclaim(struct agent *a, struct err *err)
+{
+	for (int i = 0; i < RECLAIM_TRIES; i++) {
+		if (rundir_reclaim(a->base, a->name, &a->dir, &a->lock, err) == 0)
+			return 0;
+		if (err->code != EEXIST)
+			return -1;
+		nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
+	}
+	return -1;
+}
+
+static int prepare(struct agent *a, const struct agent_options *o, struct err *err)
+{
+	if (o->node)
+		return prepare_node(a, o, err);
+	int rc = o->resume ? reclaim(a, err) : rundir_claim(a->base, a->name, &a->dir, &a->lock, err);
+	if (rc < 0)
+		return -1;
+	open_log(a->dir);
+	if (o->resume && deploy_resume(a, err) < 0)
+		return -1;
 	_cleanup_free_ char *sock = path_join(a->dir, "sock");
+	if (o->resume)
+		unlink(sock); /* the dead one's */
 	a->listener = listener_create(a->loop, sock, on_connect, a, err);
 	return a->listener ? 0 : -1;
+}
+
+void agent_release(struct agent *a)
+{
+	fabric_destroy(TAKE_PTR(a->fabric));
+	cluster_destroy(TAKE_PTR(a->cluster));
+	if (a->dir) {
+		_cleanup_free_ char *own = a->self ? rundir_node_name(a->name) : xstrdup(a->name);
+		rundir_leave(a->base, own, a->lock);
+	}
+	free(TAKE_PTR(a->dir));
+	if (a->lock >= 0)
+		close(TAKE_FD(a->lock));
 }
 
 static void finish(struct agent *a)
@@ -204,22 +265,21 @@ static void finish(struct agent *a)
 	struct err ended = ERR_INIT;
 	err_set(&ended, ESHUTDOWN, "the cluster was ended");
 	for (struct conn *c = a->conns; c; c = conn_next(c))
-		conn_fail_calls(c, &service_down_ops, &ended);
-	cluster_destroy(TAKE_PTR(a->cluster));
+		conn_fail_calls(c, &ended);
+	deploy_destroy(TAKE_PTR(a->deploy));
 	listener_destroy(a->listener);
 	evtimer_destroy(a->lonely);
 	evtimer_destroy(a->home);
-	if (a->dir)
-		rundir_leave(a->base, a->name, a->lock);
+	node_finish(a);
+	agent_release(a);
 	/* Only now: who is told that the cluster is down may start one of the same name at once. */
 	for (size_t i = 0; i < a->n_ending; i++)
 		if (a->ending[i])
 			call_ok(a->ending[i]);
 	while (a->conns)
 		conn_destroy(a->conns);
-	if (a->lock >= 0)
-		close(a->lock);
-	free(a->dir);
+	report_destroy(a->report);
+	mesh_destroy(a->mesh);
 	free(a->base);
 	free(a->name);
 }
@@ -266,18 +326,22 @@ int agent_run(const struct agent_options *o)
 	for (size_t i = 0; i < ARRAY_SIZE(signals); i++)
 		watches[i] = sigwatch_create(a.loop, signals[i], on_signal, &a);
 	a.lonely = evtimer_create(a.loop, on_lonely, &a);
-	evtimer_start(a.lonely, LONELY_MS, 0);
+	if (!o->node && !o->resume)
+		evtimer_start(a.lonely, LONELY_MS, 0);
 	a.home = evtimer_create(a.loop, on_home, &a);
 	evtimer_start(a.home, HOME_MS, HOME_MS);
 	struct reaper *reaper = NULL;
-	if (prepare(&a, &err) == 0)
-		reaper = reaper_create(a.loop, a.base, a.name, &err);
+	if (prepare(&a, o, &err) == 0) {
+		_cleanup_free_ char *own = o->node ? rundir_node_name(a.name) : xstrdup(a.name);
+		reaper = reaper_create(a.loop, a.base, own, &err);
+	}
 	if (reaper) {
 		report(&ready_fd, NULL);
 		hypervisor_warm(a.loop); /* while the front end connects and says what it wants */
 		while (!a.over)
 			loop_run(a.loop);
 	} else {
+		log_error("%s", err.text);
 		report(&ready_fd, &err);
 		code = 1;
 	}

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "agent/services.h"
+#include "agent/spread.h"
 #include "agent/state.h"
 #include "base/alloc.h"
 #include "base/log.h"
@@ -17,6 +18,8 @@ struct conn {
 	struct agent *agent;
 	struct conn *next;
 	struct stream *stream;
+	const struct conn_link_ops *link; /* to another agent; NULL: a front end */
+	void *link_arg;
 	struct call *calls;
 	unsigned n_calls;
 	/* Handling a frame may destroy the connection: while that goes on (busy) the memory stays, `dead` says so. */
@@ -85,16 +88,21 @@ static void conn_credit(struct call *call, uint32_t rank, int fd, uint32_t bytes
 	stream_flush(call->conn->stream);
 }
 
-static size_t conn_backlog(const struct call *call)
+size_t conn_backlog(const struct conn *c)
 {
-	return stream_queued(call->conn->stream);
+	return stream_queued(c->stream);
+}
+
+static size_t conn_call_backlog(const struct call *call)
+{
+	return conn_backlog(call->conn);
 }
 
 static const struct call_out conn_out = {
 	.json = conn_json,
 	.data = conn_data,
 	.credit = conn_credit,
-	.backlog = conn_backlog,
+	.backlog = conn_call_backlog,
 };
 
 struct call *call_create(struct agent *a, const struct call_out *out, void *out_arg)
@@ -154,6 +162,7 @@ void call_begin(struct call *call, const char *name, const json_t *msg)
 	enum verb v = verb_find(name);
 	service_fn *fn = v < VERB_COUNT ? service_find(v) : NULL;
 	int rc = -1;
+	call->verb = v;
 	if (!fn)
 		err_set(&err, ENOSYS, "this agent knows no '%.40s'", name);
 	else if (call->conn && call->conn->n_calls > CALLS_MAX)
@@ -161,7 +170,7 @@ void call_begin(struct call *call, const char *name, const json_t *msg)
 	else if (verb_needs_cluster(v) && !call->agent->cluster)
 		err_set(&err, ENOENT, "the agent runs no cluster yet");
 	else
-		rc = fn(call, msg, &err);
+		rc = spread_wanted(call, v) ? spread_begin(call, v, msg, &err) : fn(call, msg, &err);
 	if (rc < 0)
 		call_fail(call, &err);
 }
@@ -188,7 +197,11 @@ static int one_message(struct conn *c, const struct frame *f, struct err *err)
 		return err_set(err, EPROTO, "request without an id");
 	struct call *call = find(c, f->id);
 	if (!call)
-		return begin(c, f->id, msg, verb);
+		return verb_find(verb) == VERB_cancel ? 0 : begin(c, f->id, msg, verb);
+	if (verb_find(verb) == VERB_cancel) {
+		end(call); /* without an answer: nobody waits for it */
+		return 0;
+	}
 	if (call->ops && call->ops->on_message)
 		call->ops->on_message(call, verb, msg);
 	return 0;
@@ -196,6 +209,10 @@ static int one_message(struct conn *c, const struct frame *f, struct err *err)
 
 static int one_frame(struct conn *c, const struct frame *f, struct err *err)
 {
+	if (!f->id && c->link) {
+		c->link->on_frame(c->link_arg, f);
+		return 0;
+	}
 	if (f->type == FRAME_MESSAGE)
 		return one_message(c, f, err);
 	/* What comes for a call that has just ended is late, not wrong. */
@@ -207,6 +224,15 @@ static int one_frame(struct conn *c, const struct frame *f, struct err *err)
 	else if (f->type == FRAME_CREDIT && call->ops->on_credit)
 		call->ops->on_credit(call, f->rank, f->fd, frame_credit(f));
 	return 0;
+}
+
+static void lost(struct conn *c, const struct err *why)
+{
+	const struct conn_link_ops *link = c->link;
+	void *arg = c->link_arg;
+	conn_destroy(c);
+	if (link)
+		link->on_lost(arg, why);
 }
 
 static void on_data(void *arg, struct buf *in)
@@ -230,36 +256,68 @@ static void on_data(void *arg, struct buf *in)
 		frame_drop(in, &f);
 	}
 	if (got < 0) {
-		log_warn("a front end was cut off: %s", err.text);
-		conn_destroy(c);
+		if (!c->link)
+			log_warn("a front end was cut off: %s", err.text);
+		lost(c, &err);
 	}
 }
 
-static void on_close(void *arg, const struct err *err _unused_)
+static void on_close(void *arg, const struct err *err)
 {
-	conn_destroy(arg);
+	lost(arg, err);
 }
 
 static const struct stream_ops ops = {.on_data = on_data, .on_close = on_close};
 
-void conn_create(struct agent *a, int fd)
+static struct conn *add(struct agent *a)
 {
 	struct conn *c = xcalloc(1, sizeof(*c));
 	c->agent = a;
-	c->stream = stream_create(a->loop, fd, &ops, c, NULL);
-	if (!c->stream) {
-		free(c);
-		return;
-	}
 	c->next = a->conns;
 	a->conns = c;
+	return c;
 }
 
-void conn_fail_calls(struct conn *c, const struct call_ops *keep, const struct err *err)
+void conn_create(struct agent *a, int fd)
+{
+	struct conn *c = add(a);
+	c->stream = stream_create(a->loop, fd, &ops, c, NULL);
+	if (!c->stream)
+		conn_destroy(c);
+}
+
+struct conn *conn_create_link(struct agent *a, struct stream *s, const struct conn_link_ops *link,
+			      void *arg)
+{
+	struct conn *c = add(a);
+	c->link = link;
+	c->link_arg = arg;
+	c->stream = s;
+	stream_set_ops(s, &ops, c);
+	return c;
+}
+
+void conn_frame(struct conn *c, const struct frame *f)
+{
+	frame_write(stream_out(c->stream), f);
+	stream_flush(c->stream);
+}
+
+bool conn_is_link(const struct conn *c)
+{
+	return c->link;
+}
+
+unsigned conn_calls(const struct conn *c)
+{
+	return c->n_calls;
+}
+
+void conn_fail_calls(struct conn *c, const struct err *err)
 {
 	for (struct call *k = c->calls, *next; k; k = next) {
 		next = k->next;
-		if (k->ops != keep)
+		if (k->verb != VERB_down)
 			call_fail(k, err);
 	}
 }

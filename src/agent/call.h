@@ -13,8 +13,9 @@
 
 #include "base/err.h"
 #include "base/rankset.h"
-#include "io/loop.h"
+#include "io/stream.h"
 #include "wire/frame.h"
+#include "wire/verbs.h"
 
 struct agent;
 struct conn;
@@ -43,6 +44,7 @@ struct call {
 	struct agent *agent;
 	struct conn *conn; /* NULL: a part of another call */
 	uint32_t id;
+	enum verb verb;
 	const struct call_out *out;
 	void *out_arg;
 	const struct call_ops *ops; /* set by the service that keeps the call */
@@ -70,10 +72,22 @@ void call_drop(struct call *call);
 
 /* A front end that connected. fd: taken. */
 void conn_create(struct agent *a, int fd);
-/* Ends every call and closes. */
+/* Another agent that asks over a link: s is taken, its ops become the connection's. Frames with id 0 and the loss of
+ * the link go to `ops`; after on_lost the connection is gone. */
+struct conn_link_ops {
+	void (*on_frame)(void *arg, const struct frame *f);
+	void (*on_lost)(void *arg, const struct err *why);
+};
+struct conn *conn_create_link(struct agent *a, struct stream *s, const struct conn_link_ops *ops,
+			      void *arg);
+void conn_frame(struct conn *c, const struct frame *f); /* sends one with id 0 */
+bool conn_is_link(const struct conn *c);
+size_t conn_backlog(const struct conn *c); /* bytes that were not taken yet */
+unsigned conn_calls(const struct conn *c); /* that are open */
+/* Ends every call and closes; on_lost is not called. */
 void conn_destroy(struct conn *c);
-/* Answers every call with err, but for those with these ops. */
-void conn_fail_calls(struct conn *c, const struct call_ops *keep, const struct err *err);
+/* Answers every call with err, but for those that wait for the end of the cluster. */
+void conn_fail_calls(struct conn *c, const struct err *err);
 struct conn *conn_next(const struct conn *c);
 
 #endif

@@ -4,10 +4,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <string.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/alloc.h"
 #include "base/log.h"
@@ -17,6 +19,8 @@
 
 #define SWEEP_TRIES 50 /* every 100 ms: for the dead agent's lock to be let go */
 #define RESTART_MS 200
+#define RESUMES_MAX                                                                                \
+	20 /* times that a dead root is followed by another; then the nodes end by themselves */
 
 struct reaper {
 	struct loop *loop;
@@ -37,6 +41,23 @@ static void close_all_but(int keep)
 		dup2(null, fd);
 }
 
+/* The root agent of many nodes leaves a journal: another goes on from it, so that the VMs elsewhere live. But one that
+ * dies again and again is not worth it: the file's age tells. */
+static void take_over(const char *base, const char *name)
+{
+	_cleanup_free_ char *path = xasprintf("%s/%s/journal", base, name),
+			    *times = xasprintf("%s/%s/resumed", base, name), *text = NULL;
+	unsigned n = 0;
+	if (!path_exists(path))
+		return;
+	if (path_read(times, 16, &text, NULL, NULL) == 0)
+		sscanf(text, "%u", &n);
+	_cleanup_free_ char *next = xasprintf("%u", n + 1);
+	if (n >= RESUMES_MAX || path_write(times, next, strlen(next), 0600, NULL) < 0)
+		return;
+	execl("/proc/self/exe", "vse-agent", "--resume", "--base", base, "--name", name, (char *)NULL);
+}
+
 static _Noreturn void run(int fd, const char *base, const char *name)
 {
 	char c;
@@ -50,12 +71,16 @@ static _Noreturn void run(int fd, const char *base, const char *name)
 		_exit(1);
 	setsid();
 	close_all_but(fd);
+	int heir = rundir_heir(base, name);
 	ssize_t n;
 	while ((n = read(fd, &c, 1)) < 0 && errno == EINTR)
 		;
 	if (n > 0)
 		_exit(0); /* a byte: the agent ends in the regular way */
 	_cleanup_free_ char *base_name = xasprintf("%s/%s", base, name);
+	take_over(base, name);
+	if (heir >= 0)
+		close(heir);
 	for (int i = 0; i < SWEEP_TRIES && path_exists(base_name); i++) {
 		rundir_sweep(base, name);
 		nanosleep(&(struct timespec){.tv_nsec = 100000000}, NULL);

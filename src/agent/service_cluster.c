@@ -34,31 +34,111 @@ static void on_create_end(struct call *call)
 
 static const struct call_ops create_ops = {.on_end = on_create_end};
 
-int service_create(struct call *call, const json_t *req, struct err *err)
+/* No VM of the cluster is here, nor anywhere yet. */
+static void place_nowhere(struct cluster_spec *s)
+{
+	free(s->node_of);
+	s->node_of = xcalloc(s->size, sizeof(*s->node_of));
+	memset(s->node_of, 0xff, s->size * sizeof(*s->node_of));
+}
+
+static int begin_cluster(struct agent *a, const json_t *req, struct err *err)
+{
+	if (deploy_wanted(req))
+		return deploy_start(a, req, err);
+	if (a->fabric && fabric_join(a->fabric, a->cluster, err) < 0)
+		return -1;
+	return cluster_start(a->cluster, err);
+}
+
+/* req: of a node, with the paths of its own files. */
+static int create(struct call *call, const json_t *req, struct err *err)
 {
 	struct agent *a = call->agent;
 	struct cluster_spec spec;
-	if (a->cluster)
-		return err_set(err, EEXIST, "the agent runs cluster '%s' already", a->name);
 	if (cluster_spec_read(req, &spec, err) < 0)
 		return -1;
 	if (strcmp(spec.name, a->name) != 0) {
 		cluster_spec_finish(&spec);
 		return err_set(err, EINVAL, "this is the agent of cluster '%s'", a->name);
 	}
+	if (deploy_wanted(req))
+		place_nowhere(&spec);
 	a->cluster = cluster_create(a->loop, &spec, a->self, a->dir, &agent_cluster_ops, a, err);
 	if (!a->cluster)
 		return -1;
 	cluster_events(a->cluster)->on_event = agent_on_event;
 	cluster_events(a->cluster)->arg = a;
-	a->holder = call->conn;
+	a->holder = call->conn; /* NULL on a node of many: its parent may change */
 	a->creating = call;
 	call->ops = &create_ops;
 	evtimer_stop(a->lonely);
 	struct err why = ERR_INIT;
-	if (cluster_start(a->cluster, &why) < 0 && a->creating)
+	if (begin_cluster(a, req, &why) < 0 && a->creating)
 		call_fail(call, &why);
 	return 0;
+}
+
+/* A node's: the files come first. */
+struct fetching {
+	struct call *call;
+	json_t *req;
+	struct fabric_fetch *fetch;
+};
+
+static void on_fetch_end(struct call *call)
+{
+	struct fetching *f = call->state;
+	if (f->fetch)
+		fabric_fetch_cancel(f->fetch);
+	json_decref(f->req);
+	free(f);
+}
+
+static const struct call_ops fetch_ops = {.on_end = on_fetch_end};
+
+static void on_fetched(void *arg, const json_t *paths, const struct err *err)
+{
+	struct fetching *f = arg;
+	struct call *call = f->call;
+	struct err why = ERR_INIT;
+	f->fetch = NULL;
+	if (!paths) {
+		call_fail(call, err);
+		return;
+	}
+	_cleanup_json_ json_t *req = json_incref(f->req);
+	json_object_update(req, (json_t *)paths);
+	on_fetch_end(call);
+	call->ops = NULL;
+	call->state = NULL;
+	if (call->agent->cluster)
+		err_set(&why, EEXIST, "the agent runs a cluster already");
+	if (why.code || create(call, req, &why) < 0)
+		call_fail(call, &why);
+}
+
+static int fetch(struct call *call, const json_t *req, const json_t *files, struct err *err)
+{
+	struct fetching *f = xcalloc(1, sizeof(*f));
+	*f = (struct fetching){.call = call, .req = json_copy((json_t *)req)};
+	json_object_del(f->req, "files");
+	call->ops = &fetch_ops;
+	call->state = f;
+	f->fetch = fabric_fetch(call->agent->fabric, files, on_fetched, f, err);
+	return f->fetch ? 0 : -1;
+}
+
+int service_create(struct call *call, const json_t *req, struct err *err)
+{
+	struct agent *a = call->agent;
+	const json_t *files = json_object_get(req, "files"),
+		     *addresses = json_object_get(req, "addresses");
+	if (a->cluster)
+		return err_set(err, EEXIST, "the agent runs cluster '%s' already", a->name);
+	if (a->mesh && addresses)
+		mesh_set_addresses(a->mesh, addresses);
+	return a->fabric && files ? fetch(call, req, files, err) : create(call, req, err);
 }
 
 int service_keep(struct call *call, const json_t *req _unused_, struct err *err _unused_)
@@ -79,6 +159,8 @@ int service_status(struct call *call, const json_t *req _unused_, struct err *er
 	json_object_set_new(j, "agent",
 			    json_pack("{s:i, s:I, s:I}", "pid", (int)getpid(), "memory",
 				      (json_int_t)rss, "cpu_ms", (json_int_t)cpu));
+	if (call->agent->deploy && !call->agent->mesh)
+		deploy_status(call->agent->deploy, j);
 	call_reply(call, j);
 	return 0;
 }
@@ -147,7 +229,7 @@ static void on_down_end(struct call *call)
 			a->ending[i] = NULL;
 }
 
-const struct call_ops service_down_ops = {.on_end = on_down_end};
+static const struct call_ops down_ops = {.on_end = on_down_end};
 
 int service_down(struct call *call, const json_t *req, struct err *err)
 {
@@ -155,7 +237,7 @@ int service_down(struct call *call, const json_t *req, struct err *err)
 	size_t slot = 0;
 	/* First of all: who cannot wait for the end may still ask for it. */
 	if (a->cluster)
-		cluster_down(a->cluster, json_is_true(json_object_get(req, "graceful")));
+		agent_down(a, json_is_true(json_object_get(req, "graceful")));
 	else
 		agent_end(a); /* its cluster could not be made */
 	while (slot < a->n_ending && a->ending[slot])
@@ -164,6 +246,6 @@ int service_down(struct call *call, const json_t *req, struct err *err)
 		return err_set(err, EBUSY, "the cluster is being ended already");
 	a->ending[slot] = call;
 	a->n_ending = MAX(a->n_ending, slot + 1);
-	call->ops = &service_down_ops;
+	call->ops = &down_ops;
 	return 0;
 }

@@ -72,7 +72,9 @@ static int attach(struct call *call, const json_t *req, const struct call_ops *o
 			       (int)size - 1);
 	if (message_int(req, "tail", 0, CONSOLE_LOG_MAX, &tail, err) < 0)
 		return -1;
-	struct vm *vm = cluster_vm(a->cluster, (uint32_t)rank);
+	struct vm *vm = service_vm(a, (uint32_t)rank, err);
+	if (!vm)
+		return -1;
 	_cleanup_free_ char *text = console_tail(vm_console(vm), (size_t)tail, &len);
 	send_all(call, (uint32_t)rank, text, len);
 	if (!follow) {

@@ -203,7 +203,8 @@ static int relay(struct call *call, const json_t *req, const struct buf *kv, boo
 		struct member *m = &r->members[i];
 		struct err why = ERR_INIT;
 		*m = (struct member){.relay = r, .rank = rank, .granted = GUESTPROTO_STDIN_WINDOW};
-		struct channel *channel = vm_channel(cluster_vm(a->cluster, rank), &why);
+		struct vm *vm = service_vm(a, rank, &why);
+		struct channel *channel = vm ? vm_channel(vm, &why) : NULL;
 		if (channel) {
 			r->live++;
 			m->request = channel_request(channel, kv, &guest_ops, m);

@@ -7,6 +7,7 @@
 #include "agent/services.h"
 #include "agent/state.h"
 #include "base/alloc.h"
+#include "base/size.h"
 
 #define PAUSE_MS 10000 /* the hypervisor's answer to stop and cont */
 #define SLACK_MS 10000 /* on top of the VM's own bounds */
@@ -70,8 +71,10 @@ static void on_timeout(void *arg)
 	struct change *ch = arg;
 	for (uint32_t r; (r = rankset_next(&ch->left, 0)) != UINT32_MAX;) {
 		struct err err = ERR_INIT;
-		struct vm *vm = cluster_vm(ch->call->agent->cluster, r);
-		err_set(&err, ETIMEDOUT, "%s: still %s", vm_name(vm), vm_state_name(vm_get_state(vm)));
+		struct vm *vm = service_vm(ch->call->agent, r, &err);
+		if (vm)
+			err_set(&err, ETIMEDOUT, "%s: still %s", vm_name(vm),
+				vm_state_name(vm_get_state(vm)));
 		failed(ch, r, &err);
 	}
 	finish(ch);
@@ -88,6 +91,15 @@ static void on_end(struct call *call)
 }
 
 static const struct call_ops ops = {.on_end = on_end};
+
+/* Of a VM that was ended with its node, nothing is here to be restarted. */
+static void make_anew(struct change *ch, uint32_t rank)
+{
+	struct agent *a = ch->call->agent;
+	struct err err = ERR_INIT;
+	if (!a->self || cluster_move(a->cluster, rank, a->self, true, &err) < 0)
+		failed(ch, rank, &err);
+}
 
 static int change(struct call *call, const json_t *req, enum vm_state goal, uint64_t bound_ms,
 		  int (*begin)(struct vm *vm, struct err *err), struct err *err)
@@ -111,16 +123,18 @@ static int change(struct call *call, const json_t *req, enum vm_state goal, uint
 	for (uint32_t r = rankset_next(&ch->left, 0); r != UINT32_MAX;
 	     r = rankset_next(&ch->left, r + 1)) {
 		struct err why = ERR_INIT;
-		struct vm *vm = cluster_vm(a->cluster, r);
-		if (vm_get_state(vm) == goal && begin != vm_restart)
+		struct vm *vm = service_vm(a, r, &why);
+		if (vm && vm_get_state(vm) == goal && begin != vm_restart)
 			rankset_del(&ch->left, r);
-		else if (begin(vm, &why) < 0)
+		else if (!vm && begin == vm_restart)
+			make_anew(ch, r);
+		else if (!vm || begin(vm, &why) < 0)
 			failed(ch, r, &why);
 	}
 	/* A VM that was over before (vm_stop of a failed one) tells nothing any more. */
 	for (uint32_t r = rankset_next(&ch->left, 0); goal == VM_STOPPED && r != UINT32_MAX;
 	     r = rankset_next(&ch->left, r + 1))
-		if (vm_state_is_over(vm_get_state(cluster_vm(a->cluster, r))))
+		if (vm_state_is_over(vm_get_state(cluster_vm(a->cluster, r)))) /* it is there: else it has failed */
 			rankset_del(&ch->left, r);
 	ch->started = true;
 	finish(ch);
@@ -152,6 +166,32 @@ int service_pause(struct call *call, const json_t *req, struct err *err)
 int service_resume(struct call *call, const json_t *req, struct err *err)
 {
 	return change(call, req, VM_READY, PAUSE_MS, vm_resume, err);
+}
+
+/* VMs of a node that is lost begin anew on others; every agent hears of it, for the network's sake. */
+int service_move(struct call *call, const json_t *req, struct err *err)
+{
+	struct agent *a = call->agent;
+	bool start = json_is_true(json_object_get(req, "start"));
+	const char *key;
+	json_t *v;
+	json_object_foreach (json_object_get(req, "place"), key, v) {
+		_cleanup_rankset_ struct rankset ranks = RANKSET_INIT;
+		int64_t node;
+		if (int_parse(key, 1, INT32_MAX, &node, err) < 0 || !json_is_string(v) ||
+		    rankset_parse(&ranks, json_string_value(v), cluster_get_spec(a->cluster)->size,
+				  err) < 0)
+			return err_set(err, EPROTO, "message: 'place' is wrong");
+		for (uint32_t r = rankset_next(&ranks, 0); r != UINT32_MAX;
+		     r = rankset_next(&ranks, r + 1)) {
+			if (a->fabric)
+				fabric_move(a->fabric, r, (uint32_t)node);
+			if (cluster_move(a->cluster, r, (uint32_t)node, start, err) < 0)
+				return -1;
+		}
+	}
+	call_ok(call);
+	return 0;
 }
 
 int service_restart(struct call *call, const json_t *req, struct err *err)

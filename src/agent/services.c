@@ -1,23 +1,35 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "agent/services.h"
 
+#include <errno.h>
+
 #include "agent/state.h"
 #include "wire/message.h"
 
 static service_fn *const table[VERB_COUNT] = {
-	[VERB_hello] = service_hello,     [VERB_create] = service_create,
-	[VERB_keep] = service_keep,       [VERB_status] = service_status,
-	[VERB_events] = service_events,   [VERB_down] = service_down,
-	[VERB_size] = service_size,       [VERB_stop] = service_stop,
-	[VERB_pause] = service_pause,     [VERB_resume] = service_resume,
-	[VERB_restart] = service_restart, [VERB_exec] = service_exec,
-	[VERB_put] = service_put,         [VERB_get] = service_get,
-	[VERB_console] = service_console, [VERB_logs] = service_logs,
+	[VERB_hello] = service_hello,   [VERB_create] = service_create,
+	[VERB_keep] = service_keep,     [VERB_status] = service_status,
+	[VERB_events] = service_events, [VERB_down] = service_down,
+	[VERB_size] = service_size,     [VERB_stop] = service_stop,
+	[VERB_pause] = service_pause,   [VERB_move] = service_move,
+	[VERB_resume] = service_resume, [VERB_restart] = service_restart,
+	[VERB_exec] = service_exec,     [VERB_put] = service_put,
+	[VERB_get] = service_get,       [VERB_console] = service_console,
+	[VERB_logs] = service_logs,
 };
 
 service_fn *service_find(enum verb v)
 {
 	return table[v];
+}
+
+struct vm *service_vm(struct agent *a, uint32_t rank, struct err *err)
+{
+	struct vm *vm = cluster_vm(a->cluster, rank);
+	if (!vm)
+		err_set(err, ESHUTDOWN, "vm%u: ended when its node was declared lost ('vse restart %u' starts it anew)",
+			rank, rank);
+	return vm;
 }
 
 int service_ranks(struct agent *a, const json_t *req, struct rankset *ret, struct err *err)

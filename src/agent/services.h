@@ -18,13 +18,13 @@ int service_keep(struct call *call, const json_t *req, struct err *err);
 int service_status(struct call *call, const json_t *req, struct err *err);
 int service_size(struct call *call, const json_t *req, struct err *err);
 int service_down(struct call *call, const json_t *req, struct err *err);
-extern const struct call_ops service_down_ops; /* of the calls that wait for the end */
 int service_events(struct call *call, const json_t *req, struct err *err);
 /* service_vm.c */
 int service_stop(struct call *call, const json_t *req, struct err *err);
 int service_pause(struct call *call, const json_t *req, struct err *err);
 int service_resume(struct call *call, const json_t *req, struct err *err);
 int service_restart(struct call *call, const json_t *req, struct err *err);
+int service_move(struct call *call, const json_t *req, struct err *err);
 /* service_guest.c */
 int service_exec(struct call *call, const json_t *req, struct err *err);
 int service_put(struct call *call, const json_t *req, struct err *err);
@@ -33,6 +33,8 @@ int service_get(struct call *call, const json_t *req, struct err *err);
 int service_console(struct call *call, const json_t *req, struct err *err);
 int service_logs(struct call *call, const json_t *req, struct err *err);
 
+/* A VM of this agent. NULL with ESHUTDOWN: it was ended when this node was declared lost. */
+struct vm *service_vm(struct agent *a, uint32_t rank, struct err *err);
 /* The set "ranks" of a request, within the cluster. */
 int service_ranks(struct agent *a, const json_t *req, struct rankset *ret, struct err *err);
 

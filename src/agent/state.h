@@ -4,6 +4,10 @@
 #define VSE_AGENT_STATE_H
 
 #include "agent/call.h"
+#include "agent/deploy.h"
+#include "agent/fabric.h"
+#include "agent/mesh.h"
+#include "agent/report.h"
 #include "cluster/cluster.h"
 #include "io/listener.h"
 
@@ -18,7 +22,8 @@ struct waiter {
 struct agent {
 	struct loop *loop;
 	char *base, *name, *dir;
-	uint32_t self; /* index of this node; 0: the root agent */
+	uint32_t self;     /* index of this node; 0: the root agent */
+	struct mesh *mesh; /* NULL: it runs alone */
 	int lock;
 	struct listener *listener;
 	struct conn *conns;
@@ -31,12 +36,23 @@ struct agent {
 	struct evtimer *lonely; /* ends an agent that got no cluster */
 	struct evtimer *home;   /* looks whether the run directory is still there */
 	bool over;
+	/* With others: */
+	struct deploy *deploy; /* the root's */
+	struct report *report; /* a node's */
+	struct fabric *fabric;
+	struct watch *input;
+	bool admitted;
+	struct evtimer *leave; /* a node's: looks whether the last answer is out */
+	uint64_t leave_until;
 };
 
 void agent_add_waiter(struct agent *a, struct waiter *w);
 void agent_remove_waiter(struct agent *a, struct waiter *w);
 /* The connection is gone: the cluster goes with it, if it is held by it. */
 void agent_conn_lost(struct agent *a, struct conn *c);
+void agent_down(struct agent *a, bool graceful); /* ends the cluster, here and elsewhere; then on_down of it */
+/* Lets go of the run directory: who is told that the cluster is down may start one of the same name at once. */
+void agent_release(struct agent *a);
 void agent_end(struct agent *a);                       /* the loop stops after this round */
 void agent_on_event(void *arg, const struct event *e); /* of the cluster; arg: the agent */
 extern const struct cluster_ops agent_cluster_ops;     /* arg: the agent */

@@ -16,6 +16,8 @@
 #include "base/proc.h"
 #include "base/time.h"
 
+#define HEIR "heir"
+#define HOST_PART_MAX 40  /* bytes: sockets in the folder have paths of at most 107 */
 #define KILL_WAIT_MS 3000 /* for all VMMs that were sent SIGKILL to be gone */
 
 int cluster_name_check(const char *name, struct err *err)
@@ -29,6 +31,35 @@ int cluster_name_check(const char *name, struct err *err)
 		return err_set(err, EINVAL, "'%.60s': not a cluster name (a-z first, then a-z 0-9 -, at most %d)",
 			       name, CLUSTER_NAME_MAX);
 	return 0;
+}
+
+static void host_part(char out[HOST_PART_MAX + 1])
+{
+	char host[256] = "";
+	size_t n = 0;
+	gethostname(host, sizeof(host) - 1);
+	for (const char *p = host; *p && n < HOST_PART_MAX; p++)
+		out[n++] = isalnum((unsigned char)*p) || *p == '-' || *p == '.' ? *p : '_';
+	out[n] = '\0';
+}
+
+char *rundir_node_name(const char *cluster)
+{
+	char host[HOST_PART_MAX + 1];
+	host_part(host);
+	return xasprintf("%s@%s", cluster, host);
+}
+
+/* A cluster's name, or that with this very host. */
+static int own_name_check(const char *name, struct err *err)
+{
+	char host[HOST_PART_MAX + 1], cluster[CLUSTER_NAME_MAX + 1] = "";
+	const char *at = strchr(name, '@');
+	host_part(host);
+	if (!at || strcmp(at + 1, host) != 0 || (size_t)(at - name) > CLUSTER_NAME_MAX)
+		return cluster_name_check(name, err);
+	memcpy(cluster, name, (size_t)(at - name));
+	return cluster_name_check(cluster, err);
 }
 
 static bool is_ours(const char *path)
@@ -125,7 +156,18 @@ static bool held(const char *dir)
 	_cleanup_close_ int fd = open_dir(dir);
 	if (fd < 0)
 		return errno != ENOENT && errno != ENOTDIR && errno != ELOOP;
-	return lock_fd(fd, LOCK_SH | LOCK_NB) < 0;
+	if (lock_fd(fd, LOCK_SH | LOCK_NB) < 0)
+		return true;
+	/* An heir will take it over, or sweep it. */
+	_cleanup_close_ int heir = openat(fd, HEIR, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	return heir >= 0 && lock_fd(heir, LOCK_EX | LOCK_NB) < 0;
+}
+
+int rundir_heir(const char *base, const char *name)
+{
+	_cleanup_free_ char *path = xasprintf("%s/%s/%s", base, name, HEIR);
+	_cleanup_close_ int fd = open(path, O_RDONLY | O_CREAT | O_NOFOLLOW, 0600); /* kept over exec */
+	return fd >= 0 && lock_fd(fd, LOCK_SH) == 0 ? TAKE_FD(fd) : -1;
 }
 
 /* ---- sweeping; BASE is locked ---- */
@@ -206,7 +248,7 @@ void rundir_leave(const char *base, const char *name, int lock)
 
 int rundir_claim(const char *base, const char *name, char **ret_dir, int *ret_lock, struct err *err)
 {
-	if (cluster_name_check(name, err) < 0)
+	if (own_name_check(name, err) < 0)
 		return -1;
 	_cleanup_close_ int lock = lock_base(base, true, err);
 	if (lock < 0)
@@ -231,6 +273,22 @@ int rundir_claim(const char *base, const char *name, char **ret_dir, int *ret_lo
 	return 0;
 }
 
+int rundir_reclaim(const char *base, const char *name, char **ret_dir, int *ret_lock, struct err *err)
+{
+	_cleanup_close_ int lock = lock_base(base, false, err);
+	_cleanup_free_ char *dir = dir_of(base, name);
+	if (lock < 0 || own_name_check(name, err) < 0)
+		return -1;
+	_cleanup_close_ int fd = open_dir(dir);
+	if (fd < 0)
+		return err_errno(err, errno, "run directory %s", dir);
+	if (lock_fd(fd, LOCK_EX | LOCK_NB) < 0)
+		return err_set(err, EEXIST, "cluster '%s' runs already", name);
+	*ret_dir = TAKE_PTR(dir);
+	*ret_lock = TAKE_FD(fd);
+	return 0;
+}
+
 bool rundir_alive(const char *base, const char *name)
 {
 	_cleanup_free_ char *dir = dir_of(base, name);
@@ -249,21 +307,24 @@ int rundir_list(const char *base, struct strvec *names, struct err *err)
 {
 	DIR *d = opendir(base);
 	struct dirent *e;
+	bool any = false;
 	if (!d)
 		return errno == ENOENT ? 0 : err_errno(err, errno, "run directory %s", base);
 	_cleanup_strvec_ struct strvec all = STRVEC_INIT;
 	while ((e = readdir(d)))
-		if (cluster_name_check(e->d_name, NULL) == 0)
+		if (own_name_check(e->d_name, NULL) == 0)
 			strvec_add(&all, e->d_name);
 	closedir(d);
 	strvec_sort(&all);
 	for (size_t i = 0; i < all.n; i++) {
-		if (rundir_alive(base, all.v[i]))
+		bool alive = rundir_alive(base, all.v[i]);
+		any |= alive;
+		if (alive && cluster_name_check(all.v[i], NULL) == 0)
 			strvec_add(names, all.v[i]);
-		else
+		else if (!alive)
 			rundir_sweep(base, all.v[i]);
 	}
-	if (!names->n)
+	if (!any)
 		remove_empty(base);
 	return 0;
 }

@@ -16,6 +16,10 @@
 
 #define CLUSTER_NAME_MAX 32
 
+/* The folder of a cluster on one of its nodes: "<cluster>@<host>", since nodes may share BASE. Only the same host sweeps
+ * it. malloc'ed. */
+char *rundir_node_name(const char *cluster);
+
 /* [a-z][a-z0-9-]*, at most CLUSTER_NAME_MAX bytes. EINVAL says what is allowed. */
 int cluster_name_check(const char *name, struct err *err);
 
@@ -25,6 +29,10 @@ int rundir_base(char **ret, struct err *err);
  * BASE is somebody else's, or others may write to it.
  * *ret_dir is malloc'ed; the lock is held while *ret_lock is open. */
 int rundir_claim(const char *base, const char *name, char **ret_dir, int *ret_lock, struct err *err);
+/* Takes over the folder of an agent that has just died, as it is. ENOENT: there is none; EEXIST: it lives. */
+int rundir_reclaim(const char *base, const char *name, char **ret_dir, int *ret_lock, struct err *err);
+/* Whoever holds this descriptor will take the folder over when its agent dies: it counts as alive. -1: not possible. */
+int rundir_heir(const char *base, const char *name);
 /* The agent of this cluster lives, or nobody can tell (out of descriptors, no permission). */
 bool rundir_alive(const char *base, const char *name);
 /* Names of the clusters whose agents live, sorted; dead ones are swept on the way (best effort), and an empty BASE

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <sched.h>
 #include <string.h>
 
 #include "base/alloc.h"
@@ -25,6 +26,7 @@ struct cluster {
 	struct vm_profile profile;
 	struct setup_texts texts;
 	struct netswitch *net;
+	uint32_t self;
 	struct vm **vms;  /* by rank; NULL: it is on another node */
 	uint32_t n_local; /* VMs of this node */
 	uint32_t next;    /* the first rank that was not started yet */
@@ -189,6 +191,12 @@ static const struct vm_ops vm_ops = {
 
 /* ---- making and ending ---- */
 
+static unsigned cpus_of_node(void)
+{
+	cpu_set_t set;
+	return sched_getaffinity(0, sizeof(set), &set) == 0 ? (unsigned)MAX(CPU_COUNT(&set), 1) : 1;
+}
+
 static void profile_init(struct cluster *c, const struct hypervisor *h)
 {
 	const struct cluster_spec *s = &c->spec;
@@ -232,19 +240,61 @@ static int check_setup(struct cluster *c, struct err *err)
 		c->spec.size, buf_len(&kv), FRAME_MAX_GUEST);
 }
 
-static int make_vms(struct cluster *c, uint32_t self, struct err *err)
+static int make_vm(struct cluster *c, uint32_t rank, struct err *err)
+{
+	_cleanup_free_ char *dir = xasprintf("%s/vm%u", c->dir, rank);
+	c->vms[rank] = vm_create(c->loop, rank, dir, &c->profile, &vm_ops, c, err);
+	if (!c->vms[rank])
+		return -1;
+	c->n_local++;
+	return 0;
+}
+
+static int make_vms(struct cluster *c, struct err *err)
 {
 	c->vms = xcalloc(c->spec.size, sizeof(*c->vms));
-	for (uint32_t r = 0; r < c->spec.size; r++) {
-		if (c->spec.node_of && c->spec.node_of[r] != self)
-			continue;
-		_cleanup_free_ char *dir = xasprintf("%s/vm%u", c->dir, r);
-		c->vms[r] = vm_create(c->loop, r, dir, &c->profile, &vm_ops, c, err);
-		if (!c->vms[r])
+	for (uint32_t r = 0; r < c->spec.size; r++)
+		if ((!c->spec.node_of || c->spec.node_of[r] == c->self) && make_vm(c, r, err) < 0)
 			return -1;
-		c->n_local++;
-	}
 	return 0;
+}
+
+static void drop_vm(struct cluster *c, uint32_t rank)
+{
+	if (c->net)
+		netswitch_detach(c->net, rank);
+	vm_destroy(c->vms[rank]);
+	c->vms[rank] = NULL;
+	c->n_local--;
+}
+
+void cluster_fence(struct cluster *c)
+{
+	if (c->phase == CLUSTER_STARTING) {
+		struct err err = ERR_INIT;
+		err_set(&err, ESHUTDOWN, "the node was declared lost while the cluster started");
+		started(c, &err);
+	}
+	for (uint32_t r = 0; r < c->spec.size; r++)
+		if (c->vms[r])
+			drop_vm(c, r);
+	soon(c);
+}
+
+int cluster_move(struct cluster *c, uint32_t rank, uint32_t node, bool start, struct err *err)
+{
+	if (!c->spec.node_of || rank >= c->spec.size || node < 1 || node > c->spec.nodes.n)
+		return err_set(err, ERANGE, "vm%u cannot be moved to node %u", rank, node);
+	c->spec.node_of[rank] = node;
+	if (c->vms[rank] && node != c->self)
+		drop_vm(c, rank);
+	if (c->vms[rank] || node != c->self)
+		return 0;
+	if (c->phase >= CLUSTER_ENDING)
+		return err_set(err, ESHUTDOWN, "the cluster is being ended");
+	if (make_vm(c, rank, err) < 0)
+		return -1;
+	return start ? vm_start(c->vms[rank], err) : 0;
 }
 
 struct cluster *cluster_create(struct loop *l, struct cluster_spec *spec, uint32_t self, const char *dir,
@@ -258,15 +308,18 @@ struct cluster *cluster_create(struct loop *l, struct cluster_spec *spec, uint32
 		return NULL;
 	}
 	struct cluster *c = xcalloc(1, sizeof(*c));
-	*c = (struct cluster){.loop = l, .spec = *spec, .dir = xstrdup(dir), .ops = ops, .arg = arg};
+	*c = (struct cluster){
+		.loop = l, .spec = *spec, .self = self, .dir = xstrdup(dir), .ops = ops, .arg = arg};
 	*spec = (struct cluster_spec){0};
 	c->created_ns = time_wall_ns();
+	if (!c->spec.parallel)
+		c->spec.parallel = cpus_of_node();
 	c->soon = evtimer_create(l, on_soon, c);
 	setup_texts_init(&c->texts, &c->spec);
 	profile_init(c, h);
 	if (c->profile.nic)
 		c->net = netswitch_create(l, &c->spec.subnet, c->spec.size);
-	if (check_setup(c, err) == 0 && make_vms(c, self, err) == 0)
+	if (check_setup(c, err) == 0 && make_vms(c, err) == 0)
 		return c;
 	cluster_destroy(c);
 	return NULL;
@@ -355,9 +408,16 @@ void cluster_start_elsewhere(struct cluster *c)
 {
 	c->elsewhere = true;
 	c->begun = loop_now(c->loop);
-	events_add(&c->events, EVENT_NO_RANK, "cluster", "starting %u VM%s of %s on %zu node%s",
-		   c->spec.size, c->spec.size == 1 ? "" : "s", c->spec.vse, c->spec.nodes.n,
-		   c->spec.nodes.n == 1 ? "" : "s");
+	events_add(&c->events, EVENT_NO_RANK, "cluster", "starting %u VM%s of %s over several nodes",
+		   c->spec.size, c->spec.size == 1 ? "" : "s", c->spec.vse);
+}
+
+void cluster_set_place(struct cluster *c, const struct strvec *nodes, const uint32_t *node_of)
+{
+	strvec_finish(&c->spec.nodes);
+	for (size_t i = 0; i < nodes->n; i++)
+		strvec_add(&c->spec.nodes, nodes->v[i]);
+	memcpy(c->spec.node_of, node_of, c->spec.size * sizeof(*node_of));
 }
 
 void cluster_elsewhere_progress(struct cluster *c, uint32_t ready, uint32_t failed)
@@ -419,14 +479,15 @@ static json_t *vm_status(struct cluster *c, struct vm *vm)
 	struct hv_stats st = {0};
 	char ip[16];
 	_cleanup_free_ char *reason = text_cleaned(vm_reason(vm)); /* the guest's words may be in it */
+	const char *node = c->spec.node_of ? c->spec.nodes.v[c->spec.node_of[vm_rank(vm)] - 1] : NULL;
 	vm_stats(vm, &st, NULL);
 	address_ipv4_text(address_ipv4(&c->spec.subnet, vm_rank(vm)), ip);
-	return json_pack("{s:i, s:s, s:s, s:s, s:s*, s:I, s:I, s:I, s:I, s:i}", "rank",
+	return json_pack("{s:i, s:s, s:s, s:s, s:s*, s:I, s:I, s:I, s:I, s:i, s:s*}", "rank",
 			 (int)vm_rank(vm), "name", vm_name(vm), "state",
 			 vm_state_name(vm_get_state(vm)), "reason", reason, "address",
 			 c->net ? ip : NULL, "uptime_ms", (json_int_t)vm_uptime_ms(vm), "ready_ms",
 			 (json_int_t)vm_ready_ms(vm), "memory_used", (json_int_t)st.rss, "cpu_ms",
-			 (json_int_t)st.cpu_ms, "pid", (int)st.pid);
+			 (json_int_t)st.cpu_ms, "pid", (int)st.pid, "node", node);
 }
 
 json_t *cluster_status(struct cluster *c)

@@ -36,6 +36,13 @@ void cluster_down(struct cluster *c, bool graceful);
 /* For the root agent of many nodes, instead of cluster_start(): the VMs start elsewhere, and how that stands is
  * told here. on_down comes only after cluster_elsewhere_down(). */
 void cluster_start_elsewhere(struct cluster *c);
+/* Where they will run: nodes.v[node_of[rank] - 1]. Both copied. */
+void cluster_set_place(struct cluster *c, const struct strvec *nodes, const uint32_t *node_of);
+/* From now on the VM belongs to that node. If that is this one, and it is not here yet, it is made (and started) here;
+ * if it was here, it is killed. What its memory and its scratch disk held is lost. */
+int cluster_move(struct cluster *c, uint32_t rank, uint32_t node, bool start, struct err *err);
+/* Kills every VM of this node at once: they may run elsewhere by now. The cluster goes on without them. */
+void cluster_fence(struct cluster *c);
 void cluster_elsewhere_progress(struct cluster *c, uint32_t ready, uint32_t failed);
 void cluster_elsewhere_started(struct cluster *c, const struct err *err);
 void cluster_elsewhere_down(struct cluster *c);
@@ -43,8 +50,9 @@ void cluster_elsewhere_down(struct cluster *c);
 enum cluster_phase cluster_get_phase(const struct cluster *c);
 const char *cluster_phase_name(enum cluster_phase p);
 const struct cluster_spec *cluster_get_spec(const struct cluster *c);
-struct vm *cluster_vm(struct cluster *c, uint32_t rank); /* rank < size; NULL: it is on another node */
-struct netswitch *cluster_net(struct cluster *c);        /* NULL: the VMs have no network */
+struct vm *cluster_vm(struct cluster *c,
+		      uint32_t rank); /* rank < size; NULL: it is on another node, or was fenced */
+struct netswitch *cluster_net(struct cluster *c); /* NULL: the VMs have no network */
 struct events *cluster_events(struct cluster *c);
 /* Milliseconds from cluster_start() to all ready; 0 = not yet. */
 uint64_t cluster_ready_ms(const struct cluster *c);

@@ -52,7 +52,7 @@ static int read_numbers(const json_t *j, struct numbers *n, struct err *err)
 			       message_int(j, "cpus", 1, 1024, &n->cpus, err) < 0 ||
 			       message_int(j, "memory", MEMORY_MIN, MEMORY_MAX, &n->memory, err) < 0 ||
 			       message_int(j, "scratch", 0, MEMORY_MAX, &n->scratch, err) < 0 ||
-			       message_int(j, "parallel", 1, CLUSTER_SIZE_MAX, &n->parallel, err) < 0 ||
+			       message_int(j, "parallel", 0, CLUSTER_SIZE_MAX, &n->parallel, err) < 0 ||
 			       message_int(j, "boot_timeout_ms", 1, 86400000, &n->boot, err) < 0 ||
 			       message_int(j, "stop_timeout_ms", 1, 86400000, &n->stop, err) < 0
 		       ? -1

@@ -25,7 +25,7 @@ struct cluster_spec {
 	struct subnet subnet;
 	char *hypervisor, *accel, *machine;
 	struct strvec extra_args;
-	unsigned parallel; /* VMs that may be between start and ready at once; >= 1 */
+	unsigned parallel; /* VMs of a node that may be between start and ready at once; 0: its CPUs */
 	uint64_t boot_timeout_ms, stop_timeout_ms;
 	char *ssh_private, *ssh_public; /* cluster-only key, or NULL */
 	/* Where the VMs run. Without nodes all of them run here (node_of NULL). */

@@ -5,9 +5,12 @@
 #include <errno.h>
 #include <signal.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/alloc.h"
 #include "base/rundir.h"
+
+#define CONNECT_TRIES 60 /* every 50 ms */
 
 char *common_base(const struct command *cmd)
 {
@@ -57,7 +60,14 @@ int common_connect(const char *named, struct loop **ret_loop, struct client **re
 	if (!name)
 		return -1;
 	struct loop *loop = loop_create();
-	if (client_connect(loop, base, name, ret, err) < 0) {
+	int rc = client_connect(loop, base, name, ret, err);
+	/* A root agent that died is followed by another within a moment. */
+	for (int i = 0;
+	     rc < 0 && err->code == ENOENT && i < CONNECT_TRIES && rundir_alive(base, name); i++) {
+		nanosleep(&(struct timespec){.tv_nsec = 50000000}, NULL);
+		rc = client_connect(loop, base, name, ret, err);
+	}
+	if (rc < 0) {
 		loop_destroy(loop);
 		return -1;
 	}
@@ -102,6 +112,26 @@ const char *common_ranks(const struct args *a, const char *otherwise)
 {
 	const char *r = arg_value(a, "rank");
 	return r ? common_vm_text(r) : otherwise;
+}
+
+bool common_event_ranks(const json_t *event, struct rankset *ret)
+{
+	const char *text = json_string_value(json_object_get(event, "ranks"));
+	const json_t *rank = json_object_get(event, "rank");
+	if (text)
+		return rankset_parse(ret, text, RANK_MAX, NULL) == 0;
+	if (!json_is_integer(rank) || json_integer_value(rank) < 0 || json_integer_value(rank) >= RANK_MAX)
+		return false;
+	rankset_add(ret, (uint32_t)json_integer_value(rank));
+	return true;
+}
+
+char *common_vm_names(const struct rankset *ranks)
+{
+	_cleanup_buf_ struct buf text = BUF_INIT;
+	rankset_format(ranks, &text);
+	return rankset_count(ranks) == 1 ? xasprintf("vm%s", buf_cstr(&text))
+					 : xasprintf("vm[%s]", buf_cstr(&text));
 }
 
 void common_print_json(const json_t *j)

@@ -135,13 +135,10 @@ static void finish_source(struct copy *c, uint32_t rank, bool good)
 
 /* ---- both ---- */
 
-static void on_event(void *arg, const json_t *e)
+static void on_vm_event(struct copy *c, const json_t *e, const char *what, uint32_t rank)
 {
-	struct copy *c = arg;
-	const char *what = json_string_value(json_object_get(e, "event"));
-	uint32_t rank = (uint32_t)json_integer_value(json_object_get(e, "rank"));
 	char who[16];
-	if (!what || rank >= c->size)
+	if (rank >= c->size)
 		return;
 	snprintf(who, sizeof(who), "vm%u", rank);
 	bool error = strcmp(what, "error") == 0;
@@ -154,6 +151,17 @@ static void on_event(void *arg, const json_t *e)
 	}
 	if (c->sources && (error || strcmp(what, "done") == 0))
 		finish_source(c, rank, !error);
+}
+
+static void on_event(void *arg, const json_t *e)
+{
+	struct copy *c = arg;
+	const char *what = json_string_value(json_object_get(e, "event"));
+	_cleanup_rankset_ struct rankset ranks = RANKSET_INIT;
+	if (!what || !common_event_ranks(e, &ranks))
+		return;
+	for (uint32_t r = rankset_next(&ranks, 0); r != UINT32_MAX; r = rankset_next(&ranks, r + 1))
+		on_vm_event(c, e, what, r);
 }
 
 static void on_end(void *arg, const json_t *reply, const struct err *err)

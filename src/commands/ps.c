@@ -29,7 +29,8 @@ static int ask(const char *base, const char *name, json_t *into, struct err *err
 	json_t *vms = json_object_get(status, "vms"), *vm;
 	size_t i;
 	json_array_foreach (vms, i, vm) {
-		json_object_set_new(vm, "node", json_string(host));
+		if (!json_object_get(vm, "node"))
+			json_object_set_new(vm, "node", json_string(host));
 	}
 	json_array_append_new(into, status);
 	return 0;

@@ -106,26 +106,32 @@ static void on_exit_event(struct session *s, const json_t *e, uint32_t rank)
 	end_rank(s, rank);
 }
 
+static void on_error_event(struct session *s, const json_t *e, const struct rankset *ranks)
+{
+	const char *why = json_string_value(json_object_get(e, "error"));
+	_cleanup_free_ char *text = text_cleaned(why ? why : "failed"), *name = common_vm_names(ranks);
+	for (uint32_t r = rankset_next(ranks, 0); r != UINT32_MAX; r = rankset_next(ranks, r + 1)) {
+		end_rank(s, r);
+		rankset_add(&s->failed, r);
+	}
+	size_t n = strlen(name);
+	bool named = strncmp(text, name, n) == 0 && text[n] == ':';
+	fprintf(stderr, "vse %s: %s%s%s\n", s->cmd->name, named ? "" : name, named ? "" : ": ", text);
+	s->code = MAX(s->code, EXIT_FAILED);
+}
+
 static void on_event(void *arg, const json_t *e)
 {
 	struct session *s = arg;
 	const char *what = json_string_value(json_object_get(e, "event"));
-	uint32_t rank = (uint32_t)json_integer_value(json_object_get(e, "rank"));
-	if (!what || rank >= RANK_MAX)
+	_cleanup_rankset_ struct rankset ranks = RANKSET_INIT;
+	if (!what || !common_event_ranks(e, &ranks))
 		return;
-	if (strcmp(what, "exit") == 0) {
-		on_exit_event(s, e, rank);
-	} else if (strcmp(what, "error") == 0) {
-		const char *why = json_string_value(json_object_get(e, "error"));
-		_cleanup_free_ char *text = text_cleaned(why ? why : "failed");
-		end_rank(s, rank);
-		rankset_add(&s->failed, rank);
-		char name[16];
-		snprintf(name, sizeof(name), "vm%u: ", rank);
-		bool named = strncmp(text, name, strlen(name)) == 0;
-		fprintf(stderr, "vse %s: %s%s\n", s->cmd->name, named ? "" : name, text);
-		s->code = MAX(s->code, EXIT_FAILED);
-	}
+	if (strcmp(what, "error") == 0)
+		on_error_event(s, e, &ranks);
+	for (uint32_t r = rankset_next(&ranks, 0); r != UINT32_MAX && strcmp(what, "exit") == 0;
+	     r = rankset_next(&ranks, r + 1))
+		on_exit_event(s, e, r);
 }
 
 static void on_end(void *arg, const json_t *reply, const struct err *err)

@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <limits.h>
-#include <sched.h>
 #include <string.h>
 
 #include "base/alloc.h"
@@ -34,7 +33,8 @@ struct plan {
 	start_check *check; /* may be NULL */
 	struct vse *vse;
 	struct image *image;
-	const struct launcher *launcher;
+	json_t *launch;             /* other nodes; NULL: all runs on this one */
+	char where[LAUNCH_WHY_MAX]; /* why there */
 	const char *name;
 	int64_t size, parallel;
 	uint64_t timeout_ms;
@@ -45,12 +45,6 @@ struct plan {
 	int signo;
 	struct err err;
 };
-
-static int cpus_of_node(void)
-{
-	cpu_set_t set;
-	return sched_getaffinity(0, sizeof(set), &set) == 0 ? MAX(CPU_COUNT(&set), 1) : 1;
-}
 
 /* ---- reading what is asked ---- */
 
@@ -129,8 +123,7 @@ static const char *scratch_dir(void)
 static int choices(struct plan *p)
 {
 	struct err err = ERR_INIT;
-	const char *timeout = arg_value(p->args, "timeout"),
-		   *launcher = arg_value(p->args, "launcher");
+	const char *timeout = arg_value(p->args, "timeout");
 	p->name = arg_value(p->args, "name") ? arg_value(p->args, "name") : p->vse->name;
 	if (cluster_name_check(p->name, &err) < 0)
 		return command_usage(p->cmd, "%s", err.text);
@@ -143,10 +136,7 @@ static int choices(struct plan *p)
 	if (!text_is_utf8(scratch_dir()))
 		return command_usage(
 			p->cmd, "the scratch folder is not UTF-8 text: set VSE_SCRATCH to another");
-	p->launcher = launcher_find(launcher ? launcher : "local");
-	if (!p->launcher)
-		return command_usage(p->cmd, "--launcher %s: there is none of that name", launcher);
-	return 0;
+	return where_choose(p->cmd, p->args, &p->launch, p->where);
 }
 
 /* ---- the image ---- */
@@ -191,8 +181,8 @@ static int dry_run(struct plan *p)
 	printf("image: %s\n", !needs_image(p) ? "none needed"
 			      : there         ? p->image->id
 					      : "would be built");
-	printf("launcher %s: on this node, %" PRId64 " booting at once\n", p->launcher->name,
-	       p->parallel);
+	const char *launcher = json_string_value(json_object_get(p->launch, "launcher"));
+	printf("launcher %s: %s\n", launcher ? launcher : "local", p->where);
 	return -1;
 }
 
@@ -221,7 +211,8 @@ static int launch(struct plan *p, const char *base, struct err *err)
 	if (p->image && image_hold(p->image, &hold, err) < 0)
 		return -1;
 	struct launch l = {.agent = agent, .base = base, .name = p->name, .hold_fd = hold};
-	if (launcher_launch(p->launcher, &l, err) < 0)
+	/* The root agent runs here, wherever the VMs do. */
+	if (launcher_launch(launcher_find("local"), &l, err) < 0)
 		return -1;
 	return client_connect(p->started->loop, base, p->name, &p->started->client, err);
 }
@@ -279,6 +270,8 @@ static json_t *create_message(struct plan *p, struct err *err)
 	set_text(j, "machine", choice(p, "machine", "auto"), err);
 	json_object_set_new(j, "extra_args", text_list(arg_values(p->args, "hypervisor-arg")));
 	json_object_set_new(j, "env", env_list(v));
+	if (p->launch)
+		json_object_set(j, "launch", p->launch);
 	if (i && i->has_sshd) {
 		_cleanup_free_ char *secret = NULL, *open = NULL;
 		if (sshkey_make(p->name, &secret, &open, err) < 0) {
@@ -298,7 +291,13 @@ static void on_event(void *arg, const json_t *e)
 {
 	struct plan *p = arg;
 	const char *what = json_string_value(json_object_get(e, "event"));
-	if (what && strcmp(what, "progress") == 0) {
+	if (what && strcmp(what, "step") == 0) {
+		_cleanup_free_ char *text = text_cleaned(
+			json_string_value(json_object_get(e, "text")));
+		unsigned done = (unsigned)json_integer_value(json_object_get(e, "done"));
+		progress_step(&p->progress, text, done,
+			      (unsigned)json_integer_value(json_object_get(e, "all")), "");
+	} else if (what && strcmp(what, "progress") == 0) {
 		unsigned ready = (unsigned)json_integer_value(json_object_get(e, "ready"));
 		unsigned all = (unsigned)json_integer_value(json_object_get(e, "size"));
 		progress_step(&p->progress, "starting VMs", ready, all, "");
@@ -409,13 +408,13 @@ int start_cluster(const struct command *cmd, const struct args *a, const char *f
 			 .args = a,
 			 .check = check,
 			 .size = 1,
-			 .parallel = cpus_of_node(),
 			 .timeout_ms = BOOT_TIMEOUT_MS,
 			 .started = &s};
 	progress_begin(&p.progress, arg_flag(a, "quiet"));
 	int code = start(&p, file);
 	image_destroy(p.image);
 	vse_destroy(p.vse);
+	json_decref(p.launch);
 	if (code)
 		started_finish(&s);
 	else

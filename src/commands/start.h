@@ -6,6 +6,7 @@
 
 #include "client/client.h"
 #include "commands/command.h"
+#include "commands/where.h"
 
 #define START_OPTIONS                                                                                 \
 	{"count", 'n', "N", "number of VMs (default 1)", NULL},                                       \
@@ -21,7 +22,7 @@
 		 "one more argument for the hypervisor (may be repeated)", NULL},                     \
 		{"accel", 0, "NAME", "auto (default), kvm or tcg", "auto|kvm|tcg"},                   \
 		{"machine", 0, "TYPE", "auto (default), microvm or q35", "auto|microvm|q35"},         \
-		{"launcher", 0, "NAME", "how agents get onto nodes: local", "local"},                 \
+		WHERE_OPTIONS,                                                                        \
 		{"keep-failed", 0, NULL,                                                              \
 		 "leave a cluster that did not come up, for a look at its logs", NULL},               \
 		{"dry-run", 0, NULL, "say what would be done, do nothing", NULL},                     \

@@ -20,11 +20,13 @@
 	X(pause, true, "ranks -> - -> -")                                                                               \
 	X(resume, true, "ranks -> - -> -")                                                                              \
 	X(restart, true, "ranks -> - -> -")                                                                             \
+	X(move, true, "of agents: place{node: ranks} start -> - -> -")                                                        \
 	X(exec, true, "ranks argv env user cwd tty rows cols stdin window -> started exit error (each with rank) -> -") \
 	X(put, true, "ranks path into -> done error -> -")                                                              \
 	X(get, true, "ranks path window -> done error -> -")                                                            \
 	X(signal, true, "within exec: signal")                                                                          \
 	X(resize, true, "within exec: rows cols")                                                                       \
+	X(cancel, true, "within any: the asker is gone, no answer comes")                                               \
 	X(console, true, "rank tail -> data both ways until the front end leaves")                                      \
 	X(logs, true, "rank follow tail -> data -> -")
 
