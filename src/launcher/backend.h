@@ -95,6 +95,8 @@ struct launching {
 /* Checked, with its bootstrap in a file where the launcher does not carry input; nothing is started. */
 struct launching *launching_new(const struct launcher *how, struct loop *loop, struct launch_start *s,
 				const struct launch_ops *ops, void *arg, struct err *err);
+/* The bootstrap goes by file all the same. */
+int launching_use_file(struct launching *l, const struct launch_start *s, struct err *err);
 struct launch_options launch_options_filled(const struct launch_options *o); /* o may be NULL */
 /* Telling the caller, from the loop. False: that destroyed the launching and the state of the back end with it;
  * return at once. */

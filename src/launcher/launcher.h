@@ -121,7 +121,8 @@ struct launch_agent {
 	 * `--bootstrap FILE`; removed with the launching. */
 	const void *bootstrap;
 	size_t bootstrap_len;
-	const char *bootstrap_dir; /* of mode 0700, seen by every node; NULL: launchers that need it refuse */
+	/* Of mode 0700, seen by every node. NULL: launchers that need it refuse; so does slurm in a heterogeneous job. */
+	const char *bootstrap_dir;
 };
 
 struct launch_options {

@@ -148,8 +148,9 @@ static int check(const struct launch_start *s, struct err *err)
 	return 0;
 }
 
-static int write_bootstrap(struct launching *l, const char *folder, struct err *err)
+int launching_use_file(struct launching *l, const struct launch_start *s, struct err *err)
 {
+	const char *folder = s->agent->bootstrap_dir;
 	struct stat st;
 	if (!folder)
 		return err_set(err,
@@ -196,8 +197,7 @@ struct launching *launching_new(const struct launcher *how, struct loop *loop, s
 	for (size_t i = 0; i < s->n; i++)
 		l->names[i] = xstrdup(s->allocation->nodes[s->nodes[i]].name);
 	buf_add(&l->bootstrap, s->agent->bootstrap, s->agent->bootstrap_len);
-	if (how->carries_input || !s->agent->bootstrap_len ||
-	    write_bootstrap(l, s->agent->bootstrap_dir, err) == 0)
+	if (how->carries_input || !s->agent->bootstrap_len || launching_use_file(l, s, err) == 0)
 		return l;
 	launching_destroy(l);
 	return NULL;

@@ -119,49 +119,65 @@ static void add_component(const struct launching *l, const struct launch_start *
 	launch_agent_argv(l, s, LAUNCH_ALL, argv);
 }
 
+/* Components of a heterogeneous job; 1: it is an ordinary one. */
+static unsigned groups_of(const struct allocation *a)
+{
+	unsigned n = 1;
+	for (size_t i = 0; i < a->n_nodes; i++)
+		n = MAX(n, a->nodes[i].group + 1);
+	return n;
+}
+
+static bool starts_in(const struct launch_start *s, unsigned group)
+{
+	for (size_t i = 0; i < s->n; i++)
+		if (s->allocation->nodes[s->nodes[i]].group == group)
+			return true;
+	return false;
+}
+
 static void add_srun(const struct launching *l, const struct launch_start *s, struct strvec *argv)
 {
-	bool used[128] = {false};
-	unsigned n = 0;
-	for (size_t i = 0; i < s->n; i++) {
-		unsigned group = s->allocation->nodes[s->nodes[i]].group;
-		if (group < ARRAY_SIZE(used) && !used[group]) {
-			used[group] = true;
-			n++;
-		}
-	}
-	bool several = false;
-	for (size_t i = 0; i < s->allocation->n_nodes; i++)
-		several = several || s->allocation->nodes[i].group;
+	unsigned groups = groups_of(s->allocation);
 	bool external = version() >= EXTERNAL_LAUNCHER;
-	for (unsigned group = 0; n; group++) {
-		if (!used[group])
+	for (unsigned group = 0; group < groups; group++) {
+		if (!starts_in(s, group))
 			continue;
-		if (argv->n == 0)
-			strvec_add(argv, "srun");
-		else
-			strvec_add(argv, ":");
-		if (s->allocation->job[0])
+		strvec_add(argv, argv->n ? ":" : "srun");
+		if (groups == 1)
 			strvec_addf(argv, "--jobid=%s", s->allocation->job);
 		if (external)
 			strvec_add(argv, "--external-launcher");
 		else
 			strvec_addv(argv, "--overlap", "--mem=0", "--gres=none", NULL);
-		add_component(l, s, group, several, argv);
-		n--;
+		add_component(l, s, group, groups > 1, argv);
 	}
+}
+
+/* Slurm's own options stand in its variables too: those of the job would be this step's. The components of a
+ * heterogeneous job are found by two of them only: --jobid names one component. */
+static void add_env(const struct allocation *a, struct strvec *env)
+{
+	static const char *const drop[] = {"SLURM_", "SRUN_", "SALLOC_", "SBATCH_", NULL};
+	static const char *const keep[] = {"SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT", NULL};
+	unsigned groups = groups_of(a);
+	env_without(env, drop, keep);
+	if (groups == 1)
+		return;
+	strvec_addf(env, "SLURM_JOB_ID=%s", a->job);
+	strvec_addf(env, "SLURM_HET_SIZE=%u", groups);
 }
 
 static int start(struct launching *l, const struct launch_start *s, struct err *err)
 {
-	/* Slurm's own options stand in its variables too: those of the job would be this step's. */
-	static const char *const drop[] = {"SLURM_", "SRUN_", "SALLOC_", "SBATCH_", NULL};
-	static const char *const keep[] = {"SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT", NULL};
 	struct onecall c = {.input = true, .on_line = on_line};
 	if (!s->allocation->job[0])
 		return err_set(err, EINVAL, "these nodes are of no job");
+	/* srun hands its input to the first component alone. */
+	if (groups_of(s->allocation) > 1 && launching_use_file(l, s, err) < 0)
+		return -1;
 	add_srun(l, s, &c.argv);
-	env_without(&c.env, drop, keep);
+	add_env(s->allocation, &c.env);
 	return onecall_start(l, &c, err);
 }
 
