@@ -33,6 +33,8 @@ static void test_waiting(void)
 	is_int(stats(0).queued, 0, "the dial fails: what waited is gone");
 	is_int(stats(0).dropped_link, 300, "and counted");
 	is_int(sites[0].asked[2], 1, "not asked anew without a frame");
+	tunnel_detach(sites[0].tunnel, 2);
+	is_int(stats(0).dropped_link, 300, "once");
 	teardown();
 }
 
@@ -59,6 +61,7 @@ static void test_backoff(void)
 	is_int(stats(0).asked, 5, "asked once a wait");
 	tunnel_failed(sites[0].tunnel, 1);
 	tunnel_detach(sites[0].tunnel, 1);
+	tunnel_failed(sites[0].tunnel, 1); /* late: nobody waits for it */
 	unsigned before = sites[0].asked[1];
 	send_data(0, 4, 60, 0);
 	ok(wait_for(sites[0].asked[1] == before + 1), "a node that was detached is asked for anew");
@@ -263,6 +266,31 @@ static void test_idle(void)
 	teardown();
 }
 
+/* A link on which frames come, but go only one way. Only a stretch without a stall of this process counts. */
+static void test_one_way(void)
+{
+	enum { IDLE = 300 };
+	setup_with((struct tunnel_config){.idle_ms = IDLE});
+	uint64_t end = loop_now(loop) + WAIT_MS, begin, last, now;
+	bool stalled, good;
+	do {
+		stalled = false;
+		good = pass(0, 4, 60, 1);
+		uint64_t closed = stats(0).closed_idle + stats(1).closed_idle;
+		begin = last = loop_now(loop);
+		while (!stalled && last - begin < 2 * IDLE) {
+			let_pass(5);
+			good = good && pass(0, 4, 60, 2);
+			now = loop_now(loop);
+			stalled = now - last > IDLE / 3;
+			last = now;
+		}
+		good = good && stats(0).closed_idle + stats(1).closed_idle == closed;
+	} while (stalled && loop_now(loop) < end);
+	ok(good || stalled, "frames that only come keep a link from being idle");
+	teardown();
+}
+
 static void test_slow(void)
 {
 	enum { LEN = 9014, N = 400 };
@@ -450,6 +478,8 @@ static void test_callbacks(void)
 		send_data(0, 8, 60, 1);
 		ok(wait_for(deeds >= 1), "%d in connect", what);
 		rounds(10);
+		if (what == DESTROY)
+			is_int(deeds, 1, "and not called after");
 		send_data(0, 4, 60, 1);
 		ok(pass(0, 1, 60, 2), "the switch goes on");
 		close(raw);
@@ -491,6 +521,7 @@ int main(void)
 	test_answers();
 	test_loss();
 	test_idle();
+	test_one_way();
 	test_slow();
 	test_tls();
 	test_doors();
