@@ -1,19 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What this node offers, and what it lacks for which job. */
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <string.h>
 #include <sys/statvfs.h>
-#include <sys/wait.h>
 
 #include "base/alloc.h"
 #include "base/path.h"
 #include "base/rundir.h"
 #include "base/size.h"
 #include "commands/common.h"
+#include "commands/offer.h"
 #include "image/image.h"
-#include "io/child.h"
 
 struct check {
 	json_t *all;
@@ -33,43 +31,14 @@ static void say(struct check *c, const char *what, bool good, bool needed, const
 
 /* ---- hypervisors: the agent's word ---- */
 
-static char *agent_says(struct err *err)
-{
-	_cleanup_free_ char *dir = path_self_dir();
-	_cleanup_free_ char *agent = dir ? path_join(dir, "vse-agent") : NULL;
-	if (!agent || access(agent, X_OK) < 0) {
-		free(agent);
-		agent = dir ? path_join(dir, "../libexec/vse/vse-agent") : NULL;
-	}
-	int p[2];
-	pid_t pid;
-	if (!agent || pipe2(p, O_CLOEXEC) < 0)
-		return NULL;
-	struct child_spec spec = {.argv = (char *[]){agent, (char *)"--probe", NULL},
-				  .fds = {-1, p[1], -1},
-				  .n_fds = 3,
-				  .die_with_parent = true};
-	int rc = child_spawn(&spec, &pid, err);
-	close(p[1]);
-	char *text = xcalloc(1, 65536);
-	if (rc == 0) {
-		fd_read_full(p[0], text, 65535);
-		waitpid(pid, NULL, 0);
-	}
-	close(p[0]);
-	return text;
-}
-
 static void hypervisors(struct check *c)
 {
 	struct err err = ERR_INIT;
-	_cleanup_free_ char *text = agent_says(&err);
-	json_t *list = text ? json_loads(text, 0, NULL) : NULL, *h;
+	json_t *list = offer_ask("auto", &err), *h;
 	size_t i;
 	bool any = false;
-	if (!json_is_array(list))
-		say(c, "agent", false, true,
-		    err.text[0] ? err.text : "vse-agent is not beside vse nor in ../libexec/vse");
+	if (!list)
+		say(c, "agent", false, true, err.text);
 	json_array_foreach (list, i, h) {
 		const char *name = json_string_value(json_object_get(h, "name")),
 			   *why = json_string_value(json_object_get(h, "why"));
@@ -84,7 +53,7 @@ static void hypervisors(struct check *c)
 		any = any || (usable && strcmp(name, "fake") != 0);
 		say(c, name, usable, false, line);
 	}
-	if (!any && json_is_array(list))
+	if (!any && list)
 		say(c, "hypervisors", false, true, "none that runs real VMs: install qemu-system-x86");
 	json_decref(list);
 }

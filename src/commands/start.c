@@ -14,6 +14,7 @@
 #include "base/time.h"
 #include "client/sshkey.h"
 #include "commands/common.h"
+#include "commands/offer.h"
 #include "commands/progress.h"
 #include "image/image.h"
 #include "launcher/launcher.h"
@@ -147,11 +148,23 @@ static const char *choice(const struct plan *p, const char *option, const char *
 	return v ? v : otherwise;
 }
 
+/* Before a long build, not after. */
+static int usable(void *arg, struct err *err)
+{
+	const struct plan *p = arg;
+	if (p->launch) /* other nodes run it: nobody knows yet what they have */
+		return 0;
+	return offer_check(choice(p, "hypervisor", "qemu"), choice(p, "accel", "auto"), err);
+}
+
 static int build(struct plan *p)
 {
 	struct err err = ERR_INIT;
 	bool cached;
-	struct image_build_options o = {.progress = progress_step, .progress_arg = &p->progress};
+	struct image_build_options o = {.allow = usable,
+					.allow_arg = p,
+					.progress = progress_step,
+					.progress_arg = &p->progress};
 	uint64_t begun = time_mono_ms();
 	int rc = image_build(p->vse, &o, &p->image, &cached, &err);
 	p->started->build_s = (double)(time_mono_ms() - begun) / 1000;
@@ -188,26 +201,12 @@ static int dry_run(struct plan *p)
 
 /* ---- the agent ---- */
 
-static char *agent_path(void)
-{
-	static const char *const places[] = {"vse-agent", "../libexec/vse/vse-agent"};
-	_cleanup_free_ char *dir = path_self_dir();
-	for (size_t i = 0; dir && i < ARRAY_SIZE(places); i++) {
-		char *path = path_join(dir, places[i]);
-		if (access(path, X_OK) == 0)
-			return path;
-		free(path);
-	}
-	return NULL;
-}
-
 static int launch(struct plan *p, const char *base, struct err *err)
 {
-	_cleanup_free_ char *agent = agent_path();
+	_cleanup_free_ char *agent = offer_agent(err);
 	_cleanup_close_ int hold = -1;
 	if (!agent)
-		return err_set(err,
-			       ENOENT, "vse-agent is not beside vse nor in ../libexec/vse: install it there");
+		return -1;
 	if (p->image && image_hold(p->image, &hold, err) < 0)
 		return -1;
 	struct launch l = {.agent = agent, .base = base, .name = p->name, .hold_fd = hold};

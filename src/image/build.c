@@ -437,6 +437,8 @@ int image_build(const struct vse *v, const struct image_build_options *options, 
 		return -1;
 	if (o->rebuild || find_input(store, r->key, &i, NULL) < 0) {
 		free(TAKE_PTR(store));
+		if (o->allow && o->allow(o->allow_arg, err) < 0)
+			return -1;
 		if (store_open(o->store, &store, err) < 0)
 			return -1;
 		if (r->base_unknown && o->progress)

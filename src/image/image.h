@@ -38,9 +38,12 @@ typedef void image_progress_fn(void *arg, const char *step, unsigned done, unsig
 			       const char *text);
 
 struct image_build_options {
-	const char *store;           /* NULL: the user's store */
-	bool rebuild;                /* ignore the cache */
-	const char *guest_init;      /* path of vse-guest; NULL: beside the running program */
+	const char *store;      /* NULL: the user's store */
+	bool rebuild;           /* ignore the cache */
+	const char *guest_init; /* path of vse-guest; NULL: beside the running program */
+	/* Asked once when a build is about to begin, never where an image is found: -1 with *err refuses it. May be NULL. */
+	int (*allow)(void *arg, struct err *err);
+	void *allow_arg;
 	image_progress_fn *progress; /* may be NULL */
 	void *progress_arg;
 };

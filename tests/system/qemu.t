@@ -8,7 +8,7 @@ import sys
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
-from harness import VSE, Tap, real_world  # noqa: E402
+from harness import BUILD, BUSYBOX_VSE, VSE, Tap, real_world  # noqa: E402
 
 
 def main():
@@ -120,6 +120,22 @@ def checks(tap, w, file):
     tap.ok(r.code == 1 and "vse up: vm0: " in r.said and "frob" in r.said, "a VMM that refuses its arguments", r)
     left = w.clean_within()
     tap.ok(not left, "nothing is left", *left)
+
+    # no hypervisor: said before a build, not after
+    other = w.write("other.yaml", BUSYBOX_VSE.replace("name: bb", "name: other") % (w.dir / "root"))
+    bare = dict(w.env, PATH=str(BUILD))
+    r = w.vse("up", "-q", other, env=bare, timeout=60)
+    tap.ok(r.code == 1 and len(r.said.splitlines()) == 1 and "qemu-system-x86_64: not in PATH" in r.said and
+           "package qemu-system-x86" in r.said, "without QEMU: one line, with the package", r)
+    built = [p for n in ("images", "tmp") for p in (w.data / "vse" / n).glob("*")]
+    tap.ok(not built, "and nothing was built", *built)
+    r = w.vse("up", "-q", other, "--accel", "kvm", env=dict(w.env, VSE_QEMU="/no/qemu"), timeout=60)
+    tap.ok(r.code == 1 and "VSE_QEMU=/no/qemu: no such program" in r.said, "the same for a program that was named", r)
+    r = w.vse("up", "-q", file, env=bare, timeout=60)
+    tap.ok(r.code == 1 and len(r.said.splitlines()) == 1 and "qemu-system-x86_64: not in PATH" in r.said,
+           "and where the image is there", r)
+    vse("the fake needs none", "up", "-q", "--hypervisor", "fake", other, env=bare, timeout=60)
+    vse("down", "down", "other")
 
     # a run directory that is removed below its cluster: nobody could find that any more
     vse("up: a cluster", "up", "-q", "-n", "2", "--hypervisor", "fake", "--name", "gone", w.fake_vse(), timeout=60)
