@@ -206,7 +206,10 @@ static void ended_early(struct connection *c, int status, const char *text)
 	if (c->fail[0])
 		err_set(&why, ENOEXEC, "%.400s", c->fail);
 	else
-		err_set(&why, dropped ? t->code : EIO, "ssh: %.400s", c->last[0] ? c->last : text);
+		err_set(&why, dropped ? t->code : EIO, "ssh: %.400s",
+			!c->last[0]                         ? text
+			: strncmp(c->last, "ssh: ", 5) == 0 ? c->last + 5
+							    : c->last);
 	finish(c, &why);
 }
 
