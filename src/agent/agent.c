@@ -271,6 +271,7 @@ static void finish(struct agent *a)
 	evtimer_destroy(a->lonely);
 	evtimer_destroy(a->home);
 	node_finish(a);
+	service_launch_finish(a);
 	agent_release(a);
 	/* Only now: who is told that the cluster is down may start one of the same name at once. */
 	for (size_t i = 0; i < a->n_ending; i++)

@@ -4,18 +4,19 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/random.h>
-#include <sys/stat.h>
 
 #include "agent/bootstrap.h"
 #include "agent/fabric.h"
 #include "agent/spread.h"
 #include "agent/state.h"
+#include "agent/waves.h"
 #include "base/alloc.h"
 #include "base/log.h"
 #include "base/path.h"
 #include "base/text.h"
 #include "cluster/plan.h"
 #include "launcher/launcher.h"
+#include "overlay/overlay.h"
 #include "wire/message.h"
 
 #define NODES_MAX 100000
@@ -37,6 +38,7 @@ struct member {
 	uint32_t cpus;
 	uint64_t memory;
 	bool up, failed;
+	bool direct; /* the root starts its agent itself */
 };
 
 struct deploy {
@@ -46,8 +48,9 @@ struct deploy {
 	const struct launcher *launcher;
 	struct allocating *allocating;
 	struct allocation *allocation;
-	struct launching *launching;
-	char *bootstrap_dir;
+	struct waves *waves;
+	struct branch *branches; /* requests to agents to start their children */
+	bool tree, told_flat;
 	struct member *members; /* 1..n */
 	uint32_t n, n_up, n_failed;
 	struct evtimer *bound;
@@ -59,6 +62,7 @@ struct deploy {
 };
 
 static void move_next(struct deploy *d);
+static void start_branch(struct deploy *d, uint32_t node);
 
 /* ---- the journal ---- */
 
@@ -143,7 +147,8 @@ static void deploy_json(struct call *call, json_t *j, bool last)
 			move_next(d);
 		} else if (d->step == ENDING) {
 			d->step = ENDED;
-			evtimer_start(d->bound, d->launching ? LAUNCHER_END_MS : 0, 0);
+			evtimer_start(d->bound,
+				      d->waves && waves_running(d->waves) ? LAUNCHER_END_MS : 0, 0);
 		}
 	} else if (what && strcmp(what, "progress") == 0) {
 		cluster_elsewhere_progress(
@@ -469,8 +474,10 @@ static void on_node_up(void *arg, uint32_t node, const json_t *resources)
 	note_change(d);
 	if (d->step == UP)
 		tell_places(d);
-	if (d->step == LAUNCHING)
+	if (d->step == LAUNCHING) {
 		tell(d, "starting agents", d->n_up, d->n);
+		start_branch(d, node);
+	}
 	look(d);
 }
 
@@ -546,39 +553,146 @@ static const struct mesh_ops mesh_ops = {
 
 /* ---- the start of the agents ---- */
 
-static void on_launch_failed(void *arg, size_t node, const struct err *why)
+/* With more nodes than fit below the root, agents that came by ssh start those of their children. */
+static uint32_t fanout(const struct deploy *d)
+{
+	return d->bootstrap.fanout ? d->bootstrap.fanout : OVERLAY_FANOUT;
+}
+
+static void start_here(struct deploy *d, const uint32_t *nodes, size_t n)
+{
+	struct err err = ERR_INIT;
+	if (!n || waves_start(d->waves, nodes, n, &err) == 0)
+		return;
+	for (size_t i = 0; i < n; i++)
+		give_up_node(d, nodes[i], err.text);
+}
+
+/* The children of a node that nobody has started yet. */
+static size_t children(struct deploy *d, uint32_t node, uint32_t **ret)
+{
+	uint32_t k = fanout(d);
+	uint32_t *list = xcalloc(k, sizeof(*list));
+	size_t n = 0;
+	for (uint64_t i = (uint64_t)node * k + 1; i <= (uint64_t)node * k + k && i <= d->n; i++)
+		if (!d->members[i].up && !d->members[i].failed && !d->members[i].direct)
+			list[n++] = (uint32_t)i;
+	*ret = list;
+	return n;
+}
+
+static void start_children_here(struct deploy *d, uint32_t node)
+{
+	_cleanup_free_ uint32_t *list = NULL;
+	size_t n = children(d, node, &list);
+	for (size_t i = 0; i < n; i++)
+		d->members[list[i]].direct = true;
+	start_here(d, list, n);
+}
+
+struct branch {
+	struct deploy *deploy;
+	struct branch *next;
+	struct call *call;
+	uint32_t node;
+};
+
+static void branch_end(struct branch *b)
+{
+	struct branch **p = &b->deploy->branches;
+	while (*p != b)
+		p = &(*p)->next;
+	*p = b->next;
+	free(b);
+}
+
+static void branch_failed(struct deploy *d, const json_t *j)
+{
+	json_int_t node = json_integer_value(json_object_get(j, "node"));
+	const char *why = json_string_value(json_object_get(j, "error"));
+	if (node < 1 || node > d->n || d->members[node].up || d->members[node].direct ||
+	    d->step != LAUNCHING)
+		return;
+	if (!d->told_flat) {
+		_cleanup_free_ char *text = text_cleaned(why ? why : "");
+		events_add(cluster_events(d->agent->cluster), EVENT_NO_RANK, "node",
+			   "nodes cannot start agents on one another, the root does it: %s: %s",
+			   d->members[node].name, text);
+	}
+	d->told_flat = true;
+	d->members[node].direct = true;
+	start_here(d, &(uint32_t){(uint32_t)node}, 1);
+}
+
+static void branch_json(struct call *call, json_t *j, bool last)
+{
+	struct branch *b = call->out_arg;
+	struct deploy *d = b->deploy;
+	struct err err = ERR_INIT;
+	const char *what = json_string_value(json_object_get(j, "event"));
+	if (last) {
+		uint32_t node = b->node;
+		branch_end(b);
+		if (message_is_error(j, &err) && d->step == LAUNCHING)
+			start_children_here(d, node);
+	} else if (what && strcmp(what, "failed") == 0) {
+		branch_failed(d, j);
+	}
+	json_decref(j);
+}
+
+static const struct call_out branch_out = {
+	.json = branch_json,
+	.data = no_data,
+	.credit = no_credit,
+	.backlog = no_backlog,
+};
+
+/* A node has come up: its children are its own to start. */
+static void start_branch(struct deploy *d, uint32_t node)
+{
+	struct err err = ERR_INIT;
+	_cleanup_free_ uint32_t *list = NULL;
+	_cleanup_free_ char *line = bootstrap_write(&d->bootstrap, NULL);
+	size_t n = d->tree ? children(d, node, &list) : 0;
+	if (!n || !line)
+		return;
+	json_t *nodes = json_array();
+	for (size_t i = 0; i < n; i++)
+		json_array_append_new(nodes, json_integer(list[i]));
+	json_t *req = json_pack("{s:s, s:I, s:o, s:s, s:s, s:O}", "verb", "launch", "to",
+				(json_int_t)node, "nodes", nodes, "launcher", d->launcher->name,
+				"bootstrap", line, "options", d->launch);
+	explicit_bzero(line, strlen(line));
+	struct branch *b = xcalloc(1, sizeof(*b));
+	*b = (struct branch){.deploy = d, .next = d->branches, .node = node};
+	d->branches = b;
+	struct call *call = call_create(d->agent, &branch_out, b);
+	b->call = call;
+	if (spread_begin(call, VERB_launch, req, &err) < 0)
+		call_fail(call, &err);
+	json_decref(req);
+}
+
+static void on_launch_failed(void *arg, uint32_t node, const struct err *why)
 {
 	struct deploy *d = arg;
 	if (d->step != LAUNCHING)
 		return; /* whether a node lives is the overlay's to say */
-	for (uint32_t i = 1; i <= d->n; i++)
-		if (node == LAUNCH_ALL || node == i - 1)
-			give_up_node(d, i, why->text);
+	give_up_node(d, node, why->text);
+	if (d->tree)
+		start_children_here(d, node);
 	look(d);
 }
 
-static void on_launch_ended(void *arg, const struct err *why)
+static void on_launch_ended(void *arg)
 {
 	struct deploy *d = arg;
-	launching_destroy(TAKE_PTR(d->launching));
-	if (d->step == LAUNCHING && why->code)
-		on_launch_failed(d, LAUNCH_ALL, why);
-	else if (d->step == ENDED)
+	if (d->step == ENDED)
 		evtimer_start(d->bound, 0, 0);
 }
 
-static void on_launch_output(void *arg, size_t node, const char *line)
-{
-	struct deploy *d = arg;
-	_cleanup_free_ char *text = text_cleaned(line);
-	log_info("%s: %s", node < d->n ? d->members[node + 1].name : d->launcher->name, text);
-}
-
-static const struct launch_ops launch_ops = {
-	.on_node_failed = on_launch_failed,
-	.on_ended = on_launch_ended,
-	.on_output = on_launch_output,
-};
+static const struct waves_ops waves_ops = {.on_failed = on_launch_failed, .on_ended = on_launch_ended};
 
 static int make_secret(struct bootstrap *b, struct err *err)
 {
@@ -611,55 +725,23 @@ static int make_mesh(struct deploy *d, const json_t *journal, struct err *err)
 	return a->fabric ? 0 : -1;
 }
 
-/* A folder that every node sees, for launchers that do not carry standard input: in the user's home. */
-static int make_bootstrap_dir(struct deploy *d, struct err *err)
+static int launch(struct deploy *d, struct err *err)
 {
-	const char *home = getenv("HOME");
-	if (launcher_carries_input(d->launcher))
-		return 0;
-	if (!home || home[0] != '/')
-		return err_set(err, ENOENT,
-			       "launcher %s needs a folder that all nodes see: HOME is not set",
-			       d->launcher->name);
-	d->bootstrap_dir = xasprintf("%s/.vse-%s-XXXXXX", home, d->agent->name);
-	if (!mkdtemp(d->bootstrap_dir)) {
-		int code = errno;
-		free(TAKE_PTR(d->bootstrap_dir));
-		return err_errno(err, code, "a folder in %s that all nodes see", home);
+	const char *how = json_string_value(json_object_get(d->launch, "tree"));
+	struct waves_config c = {.launcher = d->launcher,
+				 .allocation = d->allocation,
+				 .bootstrap = &d->bootstrap,
+				 .options = d->launch};
+	_cleanup_free_ uint32_t *nodes = xcalloc(d->n, sizeof(*nodes));
+	d->waves = waves_create(d->agent, &c, &waves_ops, d);
+	d->tree = launcher_names_nodes(d->launcher) && launcher_carries_input(d->launcher) &&
+		  d->n > fanout(d) && !(how && strcmp(how, "flat") == 0);
+	uint32_t n = d->tree ? fanout(d) : d->n;
+	for (uint32_t i = 0; i < n; i++) {
+		nodes[i] = i + 1;
+		d->members[i + 1].direct = true;
 	}
-	return 0;
-}
-
-static int launch(struct deploy *d, const struct bootstrap *b, struct err *err)
-{
-	_cleanup_free_ char *line = bootstrap_write(b, err), *self = realpath("/proc/self/exe", NULL);
-	_cleanup_strvec_ struct strvec args = STRVEC_INIT;
-	_cleanup_free_ size_t *nodes = xcalloc(d->n, sizeof(*nodes));
-	_cleanup_free_ unsigned *index = xcalloc(d->n, sizeof(*index));
-	if (!line || make_bootstrap_dir(d, err) < 0)
-		return -1;
-	if (!self)
-		return err_errno(err, errno, "path of the agent");
-	strvec_add(&args, "--node");
-	for (uint32_t i = 0; i < d->n; i++) {
-		nodes[i] = i;
-		index[i] = i + 1;
-	}
-	struct launch_agent agent = {.file = self,
-				     .stage = true,
-				     .args = &args,
-				     .index = index,
-				     .bootstrap = line,
-				     .bootstrap_len = strlen(line),
-				     .bootstrap_dir = d->bootstrap_dir};
-	struct launch_options o = {.parallel = setting(d, "parallel"),
-				   .connect_ms = setting(d, "connect_ms"),
-				   .cheap_kex = json_is_true(
-					   json_object_get(d->launch, "cheap_kex"))};
-	d->launching = launcher_start(d->launcher, d->agent->loop, d->allocation, nodes, d->n,
-				      &agent, &o, &launch_ops, d, err);
-	explicit_bzero(line, strlen(line));
-	return d->launching ? 0 : -1;
+	return waves_start(d->waves, nodes, n, err);
 }
 
 static int start_agents(struct deploy *d, struct err *err)
@@ -676,7 +758,7 @@ static int start_agents(struct deploy *d, struct err *err)
 	b->give_up_ms = setting(d, "give_up_ms");
 	for (size_t i = 0; i < d->n; i++)
 		strvec_add(&b->nodes, d->allocation->nodes[i].name);
-	if (make_mesh(d, NULL, err) < 0 || launch(d, b, err) < 0)
+	if (make_mesh(d, NULL, err) < 0 || launch(d, err) < 0)
 		return -1;
 	mesh_start(d->agent->mesh);
 	uint32_t bound = setting(d, "up_ms");
@@ -873,16 +955,18 @@ void deploy_destroy(struct deploy *d)
 		fabric_offer_cancel(d->offer);
 	if (d->call)
 		call_drop(d->call);
-	launching_destroy(d->launching);
+	while (d->branches) {
+		struct call *call = d->branches->call;
+		branch_end(d->branches);
+		call_drop(call);
+	}
+	waves_destroy(d->waves);
 	allocation_destroy(d->allocation);
-	if (d->bootstrap_dir)
-		path_remove(d->bootstrap_dir, NULL);
 	for (uint32_t i = 1; d->members && i <= d->n; i++) {
 		free(d->members[i].name);
 		free(d->members[i].why);
 	}
 	free(d->members);
-	free(d->bootstrap_dir);
 	evtimer_destroy(d->bound);
 	json_decref(d->req);
 	json_decref(d->moves);

@@ -7,15 +7,15 @@
 #include "wire/message.h"
 
 static service_fn *const table[VERB_COUNT] = {
-	[VERB_hello] = service_hello,   [VERB_create] = service_create,
-	[VERB_keep] = service_keep,     [VERB_status] = service_status,
-	[VERB_events] = service_events, [VERB_down] = service_down,
-	[VERB_size] = service_size,     [VERB_stop] = service_stop,
-	[VERB_pause] = service_pause,   [VERB_move] = service_move,
-	[VERB_resume] = service_resume, [VERB_restart] = service_restart,
-	[VERB_exec] = service_exec,     [VERB_put] = service_put,
-	[VERB_get] = service_get,       [VERB_console] = service_console,
-	[VERB_logs] = service_logs,
+	[VERB_hello] = service_hello,     [VERB_create] = service_create,
+	[VERB_keep] = service_keep,       [VERB_status] = service_status,
+	[VERB_events] = service_events,   [VERB_down] = service_down,
+	[VERB_size] = service_size,       [VERB_stop] = service_stop,
+	[VERB_pause] = service_pause,     [VERB_launch] = service_launch,
+	[VERB_move] = service_move,       [VERB_resume] = service_resume,
+	[VERB_restart] = service_restart, [VERB_exec] = service_exec,
+	[VERB_put] = service_put,         [VERB_get] = service_get,
+	[VERB_console] = service_console, [VERB_logs] = service_logs,
 };
 
 service_fn *service_find(enum verb v)

@@ -29,6 +29,9 @@ int service_move(struct call *call, const json_t *req, struct err *err);
 int service_exec(struct call *call, const json_t *req, struct err *err);
 int service_put(struct call *call, const json_t *req, struct err *err);
 int service_get(struct call *call, const json_t *req, struct err *err);
+/* service_launch.c */
+int service_launch(struct call *call, const json_t *req, struct err *err);
+void service_launch_finish(struct agent *a);
 /* service_console.c */
 int service_console(struct call *call, const json_t *req, struct err *err);
 int service_logs(struct call *call, const json_t *req, struct err *err);

@@ -68,7 +68,7 @@ static bool can_spread(enum verb v)
 	for (size_t i = 0; i < ARRAY_SIZE(some); i++)
 		if (some[i] == v)
 			return true;
-	return takes_all(v);
+	return takes_all(v) || v == VERB_launch;
 }
 
 /* ---- folding ---- */
@@ -529,11 +529,26 @@ static void send_hop(struct hop *h, const json_t *req)
 	json_decref(mine);
 }
 
+/* The direction of a request that is for one agent. */
+static int one_agent(struct agent *a, const json_t *req, struct child **ret, struct err *err)
+{
+	json_int_t to;
+	if (message_int(req, "to", 0, UINT32_MAX, &to, err) < 0)
+		return -1;
+	*ret = to == a->self ? NULL : mesh_route(a->mesh, (uint32_t)to);
+	if (to != a->self && !*ret)
+		return err_set(err, EHOSTUNREACH, "node %s is lost",
+			       mesh_node_name(a->mesh, (uint32_t)to));
+	return 0;
+}
+
 int spread_begin(struct call *call, enum verb v, const json_t *req, struct err *err)
 {
 	struct agent *a = call->agent;
+	struct child *only = NULL;
 	_cleanup_rankset_ struct rankset ranks = RANKSET_INIT;
-	if (!takes_all(v) && asked(a, req, &ranks, err) < 0)
+	if (v == VERB_launch ? one_agent(a, req, &only, err) < 0
+			     : !takes_all(v) && asked(a, req, &ranks, err) < 0)
 		return -1;
 	struct spread *s = xcalloc(1, sizeof(*s));
 	*s = (struct spread){.call = call, .verb = v, .told = GUESTPROTO_STDIN_WINDOW};
@@ -542,7 +557,9 @@ int spread_begin(struct call *call, enum verb v, const json_t *req, struct err *
 	s->hops = xcalloc(count_children(a->mesh) + 1, sizeof(*s->hops));
 	call->ops = &call_ops;
 	call->state = s;
-	if (takes_all(v)) {
+	if (v == VERB_launch) {
+		add_hop(s, only);
+	} else if (takes_all(v)) {
 		if (a->self || v == VERB_status)
 			add_hop(s, NULL);
 		for (struct child *c = NULL; (c = mesh_child_next(a->mesh, c));)

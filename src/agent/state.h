@@ -37,8 +37,9 @@ struct agent {
 	struct evtimer *home;   /* looks whether the run directory is still there */
 	bool over;
 	/* With others: */
-	struct deploy *deploy; /* the root's */
-	struct report *report; /* a node's */
+	struct deploy *deploy;        /* the root's */
+	struct launch_part *launches; /* of agents that this one has started (service_launch.c) */
+	struct report *report;        /* a node's */
 	struct fabric *fabric;
 	struct watch *input;
 	bool admitted;

@@ -89,7 +89,7 @@ static int fill(const struct command *cmd, const struct args *a, json_t *j)
 	int code = 0;
 	if (arg_value(a, "hosts") && hostlist_expand(arg_value(a, "hosts"), &names, &err) < 0)
 		return command_usage(cmd, "--hosts: %s", err.text);
-	static const char *const texts[] = {"launcher", "hosts", "start", "place"};
+	static const char *const texts[] = {"launcher", "hosts", "start", "place", "tree"};
 	for (size_t i = 0; !code && i < ARRAY_SIZE(texts); i++)
 		code = text(cmd, a, texts[i], j);
 	if (!code)

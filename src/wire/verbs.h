@@ -20,7 +20,8 @@
 	X(pause, true, "ranks -> - -> -")                                                                               \
 	X(resume, true, "ranks -> - -> -")                                                                              \
 	X(restart, true, "ranks -> - -> -")                                                                             \
-	X(move, true, "of agents: place{node: ranks} start -> - -> -")                                                        \
+	X(launch, false, "of agents: to nodes launcher bootstrap options -> failed{node,error} -> -")                   \
+	X(move, true, "of agents: place{node: ranks} start -> - -> -")                                                  \
 	X(exec, true, "ranks argv env user cwd tty rows cols stdin window -> started exit error (each with rank) -> -") \
 	X(put, true, "ranks path into -> done error -> -")                                                              \
 	X(get, true, "ranks path window -> done error -> -")                                                            \
