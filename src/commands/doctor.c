@@ -9,9 +9,11 @@
 #include "base/path.h"
 #include "base/rundir.h"
 #include "base/size.h"
+#include "base/text.h"
 #include "commands/common.h"
 #include "commands/offer.h"
 #include "image/image.h"
+#include "launcher/launcher.h"
 
 struct check {
 	json_t *all;
@@ -151,6 +153,20 @@ static void places(struct check *c)
 		place(c, "image store", store, 1ull << 30);
 }
 
+/* ---- how agents get onto nodes ---- */
+
+static void launchers(struct check *c)
+{
+	const struct launcher *l;
+	char why[LAUNCH_WHY_MAX];
+	for (size_t i = 0; (l = launcher_at(i)); i++) {
+		enum launch_fit fit = launcher_probe(l, why);
+		_cleanup_free_ char *what = xasprintf("launcher %s", l->name),
+				    *text = text_cleaned(why);
+		say(c, what, fit != LAUNCH_UNUSABLE, false, text);
+	}
+}
+
 static int run(const struct command *cmd _unused_, struct args *a)
 {
 	struct check c = {.all = json_array(), .json = arg_flag(a, "json")};
@@ -158,6 +174,7 @@ static int run(const struct command *cmd _unused_, struct args *a)
 	tools(&c);
 	subids(&c);
 	places(&c);
+	launchers(&c);
 	if (c.json) {
 		json_t *j = json_pack("{s:b, s:O}", "ok", c.bad == 0, "checks", c.all);
 		common_print_json(j);
