@@ -9,7 +9,7 @@
 
 /* ---- the listening half ---- */
 
-#define LINK_PENDING_MAX 256 /* connections of one listener that are not authenticated yet */
+#define LINK_PENDING_MAX 128 /* connections of one listener that are not authenticated yet */
 
 struct link_listener;
 

@@ -130,6 +130,10 @@ static void on_poll(uv_poll_t *h, int status, int events)
 	struct watch *w = h->data;
 	/* An error (UV_EBADF, POLLERR) is told as ready: the owner's read or write then learns the errno. */
 	int ready = status < 0 ? w->events : 0;
+	if (status < 0) { /* libuv has stopped the watch; but there may be more to read than the owner does at once */
+		w->events = 0;
+		watch_set(w, ready);
+	}
 	if (events & (UV_READABLE | UV_DISCONNECT))
 		ready |= WATCH_READ;
 	if (events & UV_WRITABLE)

@@ -251,7 +251,7 @@ static void read_layer(struct stream *s)
 	struct layer *y = s->layer;
 	struct err err = ERR_INIT;
 	bool was_open = y->open;
-	size_t had = buf_len(&s->in), queued = stream_queued(s);
+	size_t had = buf_len(&s->in), queued = stream_queued(s), wire = buf_len(&s->wire);
 	ssize_t n = read(s->fd, y->scratch, LAYER_SCRATCH);
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
@@ -265,9 +265,10 @@ static void read_layer(struct stream *s)
 	}
 	s->opened = y->open && !was_open;
 	s->fresh |= buf_len(&s->in) > had;
-	/* What the layer answers goes out at once, where nothing is before it: writable() does the rest. */
-	if (!queued && !s->out_broken)
-		push(s);
+	/* What the layer answers goes out at once, where nothing is before it; the user's bytes, and that they are out,
+	 * are writable()'s. */
+	if (!s->out_broken && !wire)
+		(void)(queued ? push_buf(s, &s->wire) : push(s));
 	update(s);
 	settle(s);
 }

@@ -11,7 +11,7 @@
 
 #include "io/tls.h"
 
-enum { INPUT_MAX = 40000, EDITS_MAX = 64 };
+enum { INPUT_MAX = 40000, EDITS_MAX = 64, IDLE_ROUNDS = 4 };
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -121,11 +121,12 @@ static void meddler(int down, const uint8_t *data, size_t size)
 {
 	struct side s = {0}, c = {0};
 	size_t up_at = 0, down_at = 0, n = size / 3 < EDITS_MAX ? size / 3 : EDITS_MAX;
-	int server = start(&s, TLS_SERVER), client = start(&c, TLS_CLIENT), moved = 1;
+	int server = start(&s, TLS_SERVER), client = start(&c, TLS_CLIENT), idle = 0;
 	stream_write(c.s, "xx", 2);
-	while (moved) {
-		moved = pass(client, server, &up_at, data, down ? 0 : n);
+	while (idle < IDLE_ROUNDS) {
+		int moved = pass(client, server, &up_at, data, down ? 0 : n);
 		moved |= pass(server, client, &down_at, data, down ? n : 0);
+		idle = moved ? 0 : idle + 1;
 		evtimer_start(tick, 0, 0); /* the end that got nothing, or is gone, has nothing to do */
 		loop_run_once(loop);
 	}

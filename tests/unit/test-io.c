@@ -198,6 +198,23 @@ static void test_stream(void)
 	is_int(a.closes, 1, "and the other side");
 }
 
+/* The peer leaves in anger, with much of what it said still unread. */
+static void test_stream_reset(void)
+{
+	int p[2];
+	struct err err = ERR_INIT;
+	struct seen a = {0};
+	static char big[150000];
+	ok(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, p) == 0, "socketpair");
+	a.s = stream_create(loop, p[0], &ops, &a, &err);
+	stream_write(a.s, "never read", 10);
+	ok(fd_write_all(p[1], big, sizeof(big)) == 0, "more than is read at once");
+	close(p[1]);
+	loop_run(loop);
+	is_int(a.bytes, sizeof(big), "all of it came");
+	is_int(a.closes, 1, "then the end");
+}
+
 static void on_timer(void *arg)
 {
 	struct seen *s = arg;
@@ -293,6 +310,7 @@ int main(void)
 	test_child_limit();
 	test_adopt();
 	test_stream();
+	test_stream_reset();
 	test_timer();
 	test_listener();
 	test_listener_full();

@@ -18,7 +18,7 @@
 #include "tls-peers.h"
 
 #define MANY 1500 /* links, one after the other */
-#define FLOOD 280 /* connections of a stranger; more than LINK_PENDING_MAX */
+#define FLOOD 150 /* connections of a stranger; more than LINK_PENDING_MAX */
 
 struct loop *loop;
 
@@ -363,18 +363,22 @@ static void test_many(void)
 
 static int stranger(uint16_t port)
 {
+	static const char hello[7000] = "\x16\x03\x01\x40"; /* the first half of a record */
 	struct sockaddr_in from = {.sin_family = AF_INET},
 			   to = {.sin_family = AF_INET, .sin_port = htons(port)};
 	from.sin_addr.s_addr = htonl(0x7f000009);
 	to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (fd >= 0 && bind(fd, (struct sockaddr *)&from, sizeof(from)) == 0 &&
-	    (connect(fd, (struct sockaddr *)&to, sizeof(to)) == 0 || errno == EINPROGRESS))
+	    connect(fd, (struct sockaddr *)&to, sizeof(to)) == 0) {
+		if (send(fd, hello, sizeof(hello), MSG_DONTWAIT) < 0)
+			abort();
 		return fd;
+	}
 	abort();
 }
 
-/* One host takes all places and says nothing. */
+/* One host takes all places, and never ends what it says. */
 static void test_flood(void)
 {
 	struct host h = {0};
@@ -388,6 +392,7 @@ static void test_flood(void)
 	tls_context_stats(ts, &before);
 	host_open(&h, ts, local, 0);
 	int was = count_fds();
+	size_t heap = mallinfo2().uordblks;
 	for (int i = 0; i < FLOOD; i++) {
 		fds[i] = stranger(link_listener_port(h.ln));
 		if (i % 32 == 31)
@@ -395,6 +400,8 @@ static void test_flood(void)
 	}
 	run_rounds(20);
 	is_int(count_fds() - was - FLOOD, LINK_PENDING_MAX, "so many of %d are let in", FLOOD);
+	long grown = (long)mallinfo2().uordblks - (long)heap;
+	ok(grown < 16 << 20, "in %ld KiB", grown >> 10);
 	dial(&g, tc, local, link_listener_port(h.ln), 60000);
 	run_until(&g.done);
 	ok(g.end.s != NULL, "a member comes in all the same: %s", g.why.text);
@@ -406,6 +413,40 @@ static void test_flood(void)
 		close(fds[i]);
 	host_close(&h);
 	hang_up(&g);
+}
+
+struct ticks {
+	int n;
+};
+
+static void on_tick(void *arg)
+{
+	((struct ticks *)arg)->n++;
+}
+
+/* No descriptor is left for a newcomer: that costs no time, and he is served once there is one. */
+static void test_full(void)
+{
+	struct host h = {0};
+	struct rlimit was, none;
+	int rounds = 0;
+	struct ticks ticks = {0};
+	host_open(&h, ts, local, 0);
+	int fd = stranger(link_listener_port(h.ln));
+	struct evtimer *t = evtimer_create(loop, on_tick, &ticks);
+	getrlimit(RLIMIT_NOFILE, &was);
+	none = (struct rlimit){.rlim_cur = 0, .rlim_max = was.rlim_max};
+	setrlimit(RLIMIT_NOFILE, &none);
+	evtimer_start(t, 20, 20);
+	for (; ticks.n < 3; rounds++)
+		loop_run_once(loop);
+	setrlimit(RLIMIT_NOFILE, &was);
+	evtimer_destroy(t);
+	ok(rounds <= 10, "without descriptors the loop sleeps: %d rounds", rounds);
+	close(fd);
+	run_until(&h.refusals);
+	is_int(h.why.code, ECONNABORTED, "then he is looked at: %s", h.why.text);
+	host_close(&h);
 }
 
 int main(void)
@@ -421,6 +462,7 @@ int main(void)
 	test_destroyed();
 	test_many();
 	test_flood();
+	test_full();
 	tls_context_destroy(ts);
 	tls_context_destroy(tc);
 	loop_destroy(loop);

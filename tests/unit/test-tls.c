@@ -546,8 +546,29 @@ static void test_replay(void)
 
 /* ---- */
 
+/* KiB of this process that a core dump leaves out. */
+static int undumped(void)
+{
+	char line[512];
+	int kib = 0, last = 0;
+	FILE *f = fopen("/proc/self/smaps", "re");
+	while (f && fgets(line, sizeof(line), f)) {
+		sscanf(line, "Size: %d kB", &last);
+		kib += strncmp(line, "VmFlags:", 8) == 0 && strstr(line, " dd") ? last : 0;
+	}
+	if (f)
+		fclose(f);
+	return kib;
+}
+
 static void test_context(void)
 {
+	int before = undumped();
+	struct tls_context *t = context(secret, "vse:test");
+	is_int(undumped() - before, (int)sysconf(_SC_PAGESIZE) >> 10,
+	       "the secret is no part of a core dump");
+	tls_context_destroy(t);
+	is_int(undumped() - before, 0, "and not there any more afterwards");
 	struct err err = ERR_INIT;
 	char lengthy[TLS_IDENTITY_MAX + 2];
 	memset(lengthy, 'x', sizeof(lengthy) - 1);
