@@ -298,7 +298,7 @@ static void on_beat(struct overlay *o, const struct link *l, const struct proto 
 	answer.type = PROTO_PULSE;
 	answer.stamp = m->stamp;
 	answer.epoch = o->epoch;
-	answer.arg = l->confirmed && is_current(o, l) ? up_lease_age(o) : PROTO_NO_LEASE;
+	answer.arg = l->confirmed ? up_lease_age(o) : PROTO_NO_LEASE;
 	link_send(o, l, &answer);
 }
 
@@ -341,9 +341,13 @@ static bool take_record(struct overlay *o, const struct link *l, uint32_t node,
 	if (!tree_below(k, l->node, node) || run->depth < tree_depth(k, l->node) ||
 	    run->depth >= tree_depth(k, node))
 		return false;
-	if (members_merge(&o->members, node, &news))
+	if (members_merge(&o->members, node, &news)) {
+		const struct member *r = members_find(&o->members, node);
+		struct link *old = r->slot < o->n_links ? &o->links[r->slot] : NULL;
+		if (old && old->kind == LINK_CHILD && old->node == node)
+			old->confirmed = false; /* it has left us: no lease from here */
 		changed(o, node);
-	else if (run->state == MEMBER_ATTACHED && is_other(&o->members, node, &news))
+	} else if (run->state == MEMBER_ATTACHED && is_other(&o->members, node, &news))
 		contradict(o, l, node, run);
 	return true;
 }

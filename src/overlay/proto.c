@@ -81,6 +81,10 @@ static void get_who(struct reader *r, struct proto *m)
 	if (get(r, 4) != PROTO_MAGIC)
 		r->bad = true;
 	m->version = (uint16_t)get(r, 2);
+	if (m->version != PROTO_VERSION) { /* what follows may look otherwise */
+		r->p = r->end;
+		return;
+	}
 	memcpy(m->cluster, get_bytes(r, r->bad ? 0 : 16), r->bad ? 0 : 16);
 	m->node = get_index(r);
 	m->incarnation = (uint32_t)get(r, 4);
@@ -90,10 +94,12 @@ static void get_who(struct reader *r, struct proto *m)
 
 static void check_runs(struct reader *r, const struct proto *m)
 {
+	uint64_t all = 0;
 	for (uint16_t i = 0; !r->bad && i < m->n; i++) {
 		struct proto_run run;
 		proto_run(m, i, &run);
-		r->bad = run.node >= OVERLAY_NODES_MAX || !run.count ||
+		all += run.count;
+		r->bad = all > OVERLAY_NODES_MAX || run.node >= OVERLAY_NODES_MAX || !run.count ||
 			 run.count > OVERLAY_NODES_MAX - run.node || !run.incarnation ||
 			 run.state < MEMBER_ATTACHED || run.state > MEMBER_SILENT ||
 			 run.depth >= TREE_DEPTH_MAX;
@@ -105,10 +111,8 @@ static void get_body(struct reader *r, struct proto *m)
 	switch (m->type) {
 	case PROTO_HELLO:
 		get_who(r, m);
-		if (!r->bad && m->version != PROTO_VERSION) { /* its rest may look otherwise */
-			r->p = r->end;
+		if (m->version != PROTO_VERSION)
 			break;
-		}
 		m->port = (uint16_t)get(r, 2);
 		m->skip = (uint8_t)get(r, 1);
 		m->flags = (uint8_t)get_in(r, 1, 0, HELLO_PATIENT | HELLO_BYPASS);

@@ -50,7 +50,6 @@ void agent_start(struct world *w, struct agent *a, uint32_t incarnation)
 	char address[24];
 	a->life++;
 	a->ended = a->admitted = a->fenced = false;
-	a->seen = seen_create(64, 1 << 16);
 	a->o = create(w, a, incarnation, 0);
 	snprintf(address, sizeof(address), "r%u:1000", w->root - w->n_max - 1);
 	overlay_hint(a->o, w->now, 0, address);
@@ -104,7 +103,6 @@ void root_begin(struct world *w, uint32_t number)
 	w->root = a->id;
 	a->life++;
 	a->ended = false;
-	a->seen = seen_create(64, 1 << 16);
 	a->o = create(w, a, 0, ++w->epoch);
 	for (uint32_t i = 1; i <= w->n; i++) {
 		const struct journal *j = &w->books[i];

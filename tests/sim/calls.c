@@ -216,6 +216,8 @@ static void ask_self(struct world *w, struct agent *a, struct call *c)
 	size_t len;
 	rankset_add(&me, a->index);
 	fanout_assign(c->f, FANOUT_LOCAL, &me);
+	if (!a->seen)
+		a->seen = seen_create(64, 1 << 16);
 	switch (seen_ask(a->seen, c->id, 1, &answer, &len)) {
 	case SEEN_NEW: {
 		struct event *e = event_new(EV_RAN);
@@ -386,8 +388,9 @@ void calls_ran(struct world *w, struct agent *a, const struct event *e)
 
 /* ---- The one who asks. */
 
-static void issue(struct world *w, struct agent *a)
+void calls_issue(struct world *w)
 {
+	struct agent *a = agent_of(w, w->root);
 	struct issued *t = &w->issued[w->n_issued];
 	struct call *c = xcalloc(1, sizeof(*c));
 	*t = (struct issued){.id = ++w->n_issued, .again = rnd(w, 2), .at = w->now};
@@ -416,8 +419,8 @@ void calls_wake(struct world *w)
 	if (!a->o)
 		return;
 	again(w, a);
-	if (w->n_issued < (w->n > 2000 ? 5u : CALLS_MAX) && w->now + 3 * w->lost_ms < w->end_at &&
+	if (w->n_issued < (w->n > 2000 ? 3u : CALLS_MAX) && w->now + 3 * w->lost_ms < w->end_at &&
 	    !rnd(w, 3))
-		issue(w, a);
+		calls_issue(w);
 	agent_actions(w, a);
 }

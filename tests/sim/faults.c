@@ -119,16 +119,15 @@ static void plan_root(struct world *w, uint64_t from, uint64_t until)
 
 void faults_plan(struct world *w)
 {
-	uint64_t from = 4 * w->beat_ms, until = from + (8 + rnd(w, 8)) * w->beat_ms;
-	uint64_t settle = 7 * w->lost_ms + 8 * w->beat_ms;
+	uint64_t from = 4 * w->beat_ms;
+	uint64_t until = from + (8 + (w->n > 2000 ? 0 : rnd(w, 8))) * w->beat_ms;
+	uint64_t settle = 5 * w->lost_ms + 5 * w->beat_ms;
 	if (!rnd(w, 8)) /* some see the very end: what is lost becomes safe */
 		settle += w->give_up_ms + 2 * w->lost_ms;
-	for (uint32_t i = 1; i <= w->n; i++)
-		plan(w, START, i,
-		     rnd(w, rnd(w, 20)  ? w->beat_ms
-			    : until > 2 ? (uint32_t)until
-					: 2),
-		     0);
+	for (uint32_t i = 1; i <= w->n; i++) {
+		bool late = !w->opt.scale && !rnd(w, 20);
+		plan(w, START, i, rnd(w, late ? (uint32_t)until : w->beat_ms), 0);
+	}
 	w->end_at = until + settle;
 	if (w->opt.no_faults)
 		return;
@@ -159,7 +158,9 @@ static void island(struct world *w, uint32_t top, uint32_t id)
 			w->agents[i].island = id;
 			w->agents[i].touched = true;
 		}
-	net_recheck(w);
+	for (uint32_t i = top; i <= w->n_max; i++)
+		if (in_subtree(w, top, i))
+			net_recheck(w, i);
 }
 
 static void cut(struct world *w, uint32_t node, uint32_t more)
@@ -176,7 +177,7 @@ static void cut(struct world *w, uint32_t node, uint32_t more)
 	if (!(more & 4) || more & 16)
 		w->cuts[w->n_cuts++] = (struct cut){.a = up, .b = node};
 	agent_of(w, node)->touched = true;
-	net_recheck(w);
+	net_recheck(w, node);
 }
 
 static void mend(struct world *w, uint32_t node)
@@ -186,14 +187,14 @@ static void mend(struct world *w, uint32_t node)
 		if (w->cuts[i].a != node && w->cuts[i].b != node)
 			w->cuts[kept++] = w->cuts[i];
 	w->n_cuts = kept;
-	net_recheck(w);
+	net_recheck(w, node);
 }
 
 static void silence(struct world *w, struct agent *a, bool silent)
 {
 	a->silent = silent;
 	a->touched = true;
-	net_recheck(w);
+	net_recheck(w, a->id);
 }
 
 static void hint_root(struct world *w, struct agent *a)
@@ -283,7 +284,7 @@ void faults_do(struct world *w, const struct event *e)
 		break;
 	case CRASH:
 		a->silent = true;
-		net_recheck(w);
+		net_recheck(w, a->id);
 		agent_kill(w, a);
 		break;
 	case RETURN:

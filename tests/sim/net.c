@@ -36,13 +36,12 @@ static void attach_end(struct agent *a, uint32_t link, struct conn *c, int end)
 	uint32_t slot = link & 0xffff;
 	if (slot >= a->n_conns) {
 		uint32_t n = MAX(slot + 1, a->n_conns * 2);
-		a->conns = xreallocarray(a->conns, n, sizeof(struct conn *));
-		a->ends = xreallocarray(a->ends, n, 1);
-		memset(a->conns + a->n_conns, 0, (n - a->n_conns) * sizeof(struct conn *));
+		a->conns = xreallocarray(a->conns, n, sizeof(*a->conns));
+		memset(a->conns + a->n_conns, 0, (n - a->n_conns) * sizeof(*a->conns));
 		a->n_conns = n;
 	}
-	a->conns[slot] = c;
-	a->ends[slot] = (uint8_t)end;
+	a->conns[slot].conn = c;
+	a->conns[slot].end = (uint32_t)end;
 	c->end[end].agent = a->id;
 	c->end[end].link = link;
 	c->end[end].life = a->life;
@@ -58,8 +57,8 @@ static void detach_end(struct world *w, struct conn *c, int end)
 	if (!e->open)
 		return;
 	e->open = false;
-	if (a->conns[e->link & 0xffff] == c)
-		a->conns[e->link & 0xffff] = NULL;
+	if (a->conns[e->link & 0xffff].conn == c)
+		a->conns[e->link & 0xffff].conn = NULL;
 	a->n_open--;
 	unref(c);
 }
@@ -67,11 +66,11 @@ static void detach_end(struct world *w, struct conn *c, int end)
 struct end *net_end(struct agent *a, uint32_t link, struct conn **ret)
 {
 	uint32_t slot = link & 0xffff;
-	struct conn *c = slot < a->n_conns ? a->conns[slot] : NULL;
-	if (!c || c->end[a->ends[slot]].link != link)
+	struct conn *c = slot < a->n_conns ? a->conns[slot].conn : NULL;
+	if (!c || c->end[a->conns[slot].end].link != link)
 		return NULL;
 	*ret = c;
-	return &c->end[a->ends[slot]];
+	return &c->end[a->conns[slot].end];
 }
 
 /* Puts e on its way to one end. */
@@ -143,8 +142,8 @@ void net_close(struct world *w, struct agent *a, uint32_t link)
 void net_close_all(struct world *w, struct agent *a)
 {
 	for (uint32_t i = 0; i < a->n_conns; i++)
-		if (a->conns[i])
-			net_close(w, a, a->conns[i]->end[a->ends[i]].link);
+		if (a->conns[i].conn)
+			net_close(w, a, a->conns[i].conn->end[a->conns[i].end].link);
 }
 
 static void on_syn(struct world *w, struct conn *c)
@@ -250,19 +249,17 @@ static void heal(struct world *w, struct conn *c, int end)
 	queue_at(w, e, w->now + c->latency);
 }
 
-void net_recheck(struct world *w)
+void net_recheck(struct world *w, uint32_t agent)
 {
-	for (uint32_t id = 1; id <= w->n_max + ROOTS_MAX; id++) {
-		struct agent *a = &w->agents[id];
-		for (uint32_t i = 0; i < a->n_conns; i++) {
-			struct conn *c = a->conns[i];
-			if (!c)
-				continue;
-			for (int end = 0; end < 2; end++) {
-				c->end[end].cut = is_cut(w, c->end[!end].agent, c->end[end].agent);
-				if (!c->end[end].cut && c->end[end].held)
-					heal(w, c, end);
-			}
+	struct agent *a = agent_of(w, agent);
+	for (uint32_t i = 0; i < a->n_conns; i++) {
+		struct conn *c = a->conns[i].conn;
+		if (!c)
+			continue;
+		for (int end = 0; end < 2; end++) {
+			c->end[end].cut = is_cut(w, c->end[!end].agent, c->end[end].agent);
+			if (!c->end[end].cut && c->end[end].held)
+				heal(w, c, end);
 		}
 	}
 }

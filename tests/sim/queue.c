@@ -7,7 +7,7 @@
 
 #define SLOTS 65536u
 
-static struct slot {
+static struct bucket {
 	struct event *first, **last;
 } slots[SLOTS];
 static struct event *spare;
@@ -46,7 +46,7 @@ void event_data(struct event *e, const void *data, size_t len)
 
 static void append(struct event *e, uint64_t at)
 {
-	struct slot *s = &slots[at % SLOTS];
+	struct bucket *s = &slots[at % SLOTS];
 	e->next = NULL;
 	if (!s->first)
 		s->last = &s->first;
@@ -60,10 +60,29 @@ void queue_at(struct world *w, struct event *e, uint64_t at)
 	append(e, e->at - w->now < SLOTS ? e->at : w->now + SLOTS - 1);
 }
 
+/* The memory of ten thousand agents is in no cache: what the next events will touch is fetched beforehand. */
+static void look_ahead(const struct world *w, const struct event *e)
+{
+	const struct event *first = e->next, *second = first ? first->next : NULL,
+			   *third = second ? second->next : NULL;
+	if (third && third->conn)
+		__builtin_prefetch(third->conn);
+	if (second)
+		__builtin_prefetch(
+			&w->agents[second->conn ? second->conn->end[second->end].agent : second->a]);
+	if (!first || first->type > EV_CLOSED)
+		return;
+	const struct agent *a = &w->agents[first->conn ? first->conn->end[first->end].agent : first->a];
+	__builtin_prefetch(a->conns);
+	if (a->o)
+		for (int i = 0; i < 10; i++)
+			__builtin_prefetch((const char *)a->o + i * 64);
+}
+
 struct event *queue_next(struct world *w)
 {
 	for (;;) {
-		struct slot *s = &slots[w->now % SLOTS];
+		struct bucket *s = &slots[w->now % SLOTS];
 		struct event *e = s->first;
 		if (!e) {
 			if (++w->now > w->end_at)
@@ -71,6 +90,7 @@ struct event *queue_next(struct world *w)
 			continue;
 		}
 		s->first = e->next;
+		look_ahead(w, e);
 		if (e->at <= w->now)
 			return e;
 		queue_at(w, e, e->at); /* it was beyond the horizon */

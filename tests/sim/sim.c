@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* sim                                    the test: many seeds, as TAP
  * sim --seed S --agents N [--verbose]    one world again
- * sim --seeds A-B --agents N             many, one line each that fails and a sum */
+ * sim --seeds A-B --agents N             many, one line each that fails and a sum; N = 0: of 2 to 501 agents
+ * sim --scale [--agents N]               how much memory and virtual time 100,000 agents and 1,000,000 VMs take */
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -87,11 +88,11 @@ int main(int argc, char **argv)
 {
 	static const struct option options[] = {
 		{"seed", 1, NULL, 's'},   {"seeds", 1, NULL, 'S'},     {"agents", 1, NULL, 'a'},
-		{"fanout", 1, NULL, 'k'}, {"no-faults", 0, NULL, 'n'}, {"verbose", 0, NULL, 'v'},
-		{NULL, 0, NULL, 0}};
+		{"fanout", 1, NULL, 'k'}, {"no-faults", 0, NULL, 'n'}, {"scale", 0, NULL, 'x'},
+		{"scale", 0, NULL, 'x'},  {"verbose", 0, NULL, 'v'},   {NULL, 0, NULL, 0}};
 	struct options opt = {.agents = 200};
 	uint64_t first = 0, last = 0;
-	bool one = false, many = false;
+	bool one = false, many = false, scaled = false;
 	char *end;
 	for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;)
 		switch (c) {
@@ -106,10 +107,16 @@ int main(int argc, char **argv)
 			break;
 		case 'a': opt.agents = (uint32_t)strtoul(optarg, NULL, 10); break;
 		case 'k': opt.fanout = (uint32_t)strtoul(optarg, NULL, 10); break;
+		case 'x': scaled = true; break;
 		case 'n': opt.no_faults = true; break;
 		case 'v': opt.verbose = true; break;
 		default: return 2;
 		}
+	if (scaled) {
+		uint32_t n = opt.agents == 200 ? 100000 : opt.agents;
+		ok(scale(n, n * 10), "%u agents", n);
+		return done();
+	}
 	if (one) {
 		struct sums s = {0};
 		bool good = run(&opt, &s);

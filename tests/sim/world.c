@@ -36,8 +36,10 @@ void world_init(struct world *w, const struct options *opt)
 		w->opt.fanout = fanouts[opt->agents > 2000 ? 2 + rnd(w, 4) : rnd(w, 6)];
 	w->n = opt->agents;
 	w->n_max = w->n + w->n / 20 + 2;
-	w->beat_ms = 500 + 500 * rnd(w, 2);
-	w->lost_ms = w->beat_ms * (3 + rnd(w, 3));
+	w->beat_ms = opt->scale ? OVERLAY_BEAT_MS : 500 + 500 * rnd(w, 2);
+	w->lost_ms = w->beat_ms * (3 + (opt->agents > 2000 ? 0 : rnd(w, 3)));
+	if (opt->scale)
+		w->lost_ms = OVERLAY_LOST_MS;
 	w->give_up_ms = 8 * w->lost_ms + 20 * w->beat_ms;
 	w->agents = xcalloc(w->n_max + ROOTS_MAX + (size_t)1, sizeof(*w->agents));
 	w->vms = xcalloc(w->n_max + (size_t)1, sizeof(*w->vms));
@@ -51,13 +53,16 @@ void world_init(struct world *w, const struct options *opt)
 	w->n_roots = 1;
 	root_begin(w, 0);
 	faults_plan(w);
-	calls_wake(w);
+	if (!opt->scale)
+		calls_wake(w);
 }
 
 void world_finish(struct world *w)
 {
-	for (uint32_t i = 0; i <= w->n_max + ROOTS_MAX; i++)
+	for (uint32_t i = 0; i <= w->n_max + ROOTS_MAX; i++) {
+		w->agents[i].n_vms = 0;
 		agent_kill(w, &w->agents[i]);
+	}
 	/* What is still under way. */
 	struct event *e;
 	w->end_at = w->now + 200000;
@@ -79,7 +84,6 @@ void world_finish(struct world *w)
 	}
 	for (uint32_t i = 0; i <= w->n_max + ROOTS_MAX; i++) {
 		free(w->agents[i].conns);
-		free(w->agents[i].ends);
 	}
 	free(w->agents);
 	free(w->vms);
@@ -124,12 +128,19 @@ static void handle(struct world *w, struct event *e)
 	event_free(e);
 }
 
+bool world_step(struct world *w)
+{
+	struct event *e = queue_next(w);
+	if (!e)
+		return false;
+	w->n_events++;
+	handle(w, e);
+	return true;
+}
+
 void world_run(struct world *w)
 {
-	struct event *e;
-	while (!w->failure[0] && (e = queue_next(w))) {
-		w->n_events++;
-		handle(w, e);
+	while (!w->failure[0] && world_step(w)) {
 		if (w->max_bytes > QUEUE_BYTES)
 			fail(w, "%u bytes of the overlay's wait on one connection", w->max_bytes);
 	}

@@ -79,9 +79,11 @@ struct agent {
 	bool silent;   /* nothing gets in or out */
 	bool removed, admitted, fenced;
 	bool ended;
-	bool touched;        /* by a fault of its own */
-	struct conn **conns; /* by the slot of the link */
-	uint8_t *ends;
+	bool touched; /* by a fault of its own */
+	struct slot { /* by the slot of the link */
+		struct conn *conn;
+		uint32_t end;
+	} * conns;
 	uint32_t n_conns, n_open, peak_open;
 	struct call *calls;
 	struct seen *seen;
@@ -162,6 +164,7 @@ void fail(struct world *w, const char *fmt, ...) __attribute__((format(printf, 2
 void world_init(struct world *w, const struct options *opt);
 void world_finish(struct world *w);
 void world_run(struct world *w);
+bool world_step(struct world *w); /* one event; false: none is left before end_at */
 struct agent *agent_of(struct world *w, uint32_t id);
 
 /* net.c */
@@ -173,7 +176,7 @@ void net_close(struct world *w, struct agent *a, uint32_t link);
 void net_close_all(struct world *w, struct agent *a); /* its process is gone: the kernel says so to the others */
 void net_deliver(struct world *w, struct event *e);
 void net_flush(struct world *w, struct event *e);
-void net_recheck(struct world *w); /* cuts have changed */
+void net_recheck(struct world *w, uint32_t agent); /* cuts around it have changed */
 struct end *net_end(struct agent *a, uint32_t link, struct conn **ret);
 
 /* agent.c */
@@ -191,6 +194,7 @@ void cluster_start_vm(struct world *w, struct agent *a, uint32_t vm, uint32_t in
 void vms_gone(struct world *w, struct agent *a);
 
 /* calls.c */
+void calls_issue(struct world *w);
 void calls_wake(struct world *w); /* the caller at the root */
 void calls_link_lost(struct world *w, struct agent *a, uint32_t link);
 void calls_message(struct world *w, struct agent *a, uint32_t link, const void *data, size_t len);
@@ -201,6 +205,9 @@ void calls_retire(struct world *w, struct agent *a, uint32_t link);
 /* faults.c */
 void faults_plan(struct world *w);
 void faults_do(struct world *w, const struct event *e);
+
+/* scale.c */
+bool scale(uint32_t agents, uint32_t vms);
 
 /* check.c */
 void check_step(struct world *w, struct agent *a);
