@@ -12,7 +12,7 @@ struct layer;
 
 struct layer_ops {
 	/* Once, first: appends what opens the conversation to `wire`. */
-	void (*start)(struct layer *y, struct stream *s, struct buf *wire);
+	void (*begin)(struct layer *y, struct stream *s, struct buf *wire);
 	/* n bytes came: appends the user's to `plain`, what must be answered to `wire`. -1: broken, why; what was
 	 * appended before is good. */
 	int (*in)(struct layer *y, const char *p, size_t n, struct buf *plain, struct buf *wire,

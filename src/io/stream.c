@@ -331,7 +331,7 @@ struct stream *stream_create_layered(struct loop *l, int fd, struct layer *y,
 	s->arg = arg;
 	s->layer = y;
 	if (y) {
-		y->ops->start(y, s, &s->wire);
+		y->ops->begin(y, s, &s->wire);
 		push_buf(s, &s->wire);
 	}
 	update(s);

@@ -304,7 +304,7 @@ static void on_timeout(void *arg)
 	stream_fail(y->stream, &err);
 }
 
-static void layer_start(struct layer *base, struct stream *s, struct buf *wire)
+static void layer_begin(struct layer *base, struct stream *s, struct buf *wire)
 {
 	struct tls_layer *y = tls_layer(base);
 	y->stream = s;
@@ -446,7 +446,7 @@ static void layer_destroy(struct layer *base)
 }
 
 static const struct layer_ops layer_ops = {
-	.start = layer_start,
+	.begin = layer_begin,
 	.in = layer_in,
 	.cut = layer_cut,
 	.out = layer_out,

@@ -79,11 +79,11 @@ static void end_later(struct caller *c, struct open_call *p, const struct err *e
 /* Those that are doomed now, oldest first; what their ends make anew is for the next round. */
 static void end_doomed(struct caller *c)
 {
-	uint32_t upto = c->last_id;
+	uint32_t newest = c->last_id;
 	for (;;) {
 		struct open_call *oldest = NULL;
 		for (struct open_call *p = c->calls; p; p = p->next)
-			if (p->why && upto - p->id < UINT32_MAX / 2)
+			if (p->why && newest - p->id < UINT32_MAX / 2)
 				oldest = p;
 		if (!oldest)
 			return;

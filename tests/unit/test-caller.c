@@ -136,7 +136,7 @@ static const struct caller_link_ops owner_ops = {.on_frame = on_frame,
 
 struct seen {
 	struct owner *owner;
-	int events, datas, credits, ends, good, code, eofs;
+	int events, reads, credits, ends, good, code, eofs;
 	size_t bytes;
 	char text[ERR_TEXT_MAX];
 	bool destroy_on_event, destroy_on_end, again;
@@ -156,7 +156,7 @@ static void on_data(void *arg, uint32_t rank _unused_, int fd _unused_, const ch
 		    size_t n, bool eof)
 {
 	struct seen *s = arg;
-	s->datas++;
+	s->reads++;
 	s->bytes += n;
 	s->eofs += eof;
 }
@@ -235,7 +235,7 @@ static void test_ask(void)
 	uint32_t id = caller_call(o.c, verb("wait"), &seen_ops, &d);
 	caller_data(o.c, id, 7, "input", 5, true);
 	run_until(&d.credits);
-	ok(d.datas == 1 && d.bytes == 5 && d.eofs == 1, "data goes and comes, and credit");
+	ok(d.reads == 1 && d.bytes == 5 && d.eofs == 1, "data goes and comes, and credit");
 	struct seen f = {.owner = &o};
 	caller_forget(o.c, id);
 	say(&p, id, json_pack("{s:b}", "ok", 1));
@@ -400,7 +400,7 @@ static void test_taken_over(void)
 	first.s = stream_create(loop, pair[0], &end_ops, &first, NULL);
 	say(&p, 0, json_object());
 	say(&p, 0, json_object());
-	run_until(&first.datas);
+	run_until(&first.reads);
 	o.c = caller_create(loop, TAKE_PTR(first.s), "it", &owner_ops, &o);
 	while (o.notes < 2)
 		loop_run_once(loop);

@@ -140,10 +140,10 @@ static void test_meet(void)
 	ok(g.end.s != NULL, "connected: %s", g.why.text);
 	stream_write(g.end.s, "hello", 5);
 	run_until(&h.links);
-	run_until(&h.end.datas);
+	run_until(&h.end.reads);
 	is_str(buf_cstr(&h.end.got), "hello", "the first bytes come to the owner");
 	stream_write(h.end.s, "welcome", 7);
-	run_until(&g.end.datas);
+	run_until(&g.end.reads);
 	is_str(buf_cstr(&g.end.got), "welcome", "and back");
 	ok(strncmp(h.peer, "127.0.0.1:", 10) == 0, "the peer is %s", h.peer);
 	tcp_peer(stream_fd(g.end.s), peer);
@@ -282,7 +282,7 @@ static void test_destroyed(void)
 	run_until(&g.done);
 	run_until(&h.links);
 	stream_write(g.end.s, "x", 1);
-	run_until(&h.end.datas);
+	run_until(&h.end.reads);
 	ok(!h.ln && h.end.bytes == 1, "a listener destroyed in on_link: the link stays");
 	host_close(&h);
 	hang_up(&g);

@@ -57,8 +57,8 @@ static void test_good(void)
 	stream_write(c.s, "the question", 12); /* waits for the handshake */
 	stream_write(s.s, "the answer", 10);
 	is_int(stream_queued(s.s), 10, "the queue holds it");
-	run_until(&s.datas);
-	run_until(&c.datas);
+	run_until(&s.reads);
+	run_until(&c.reads);
 	is_str(buf_cstr(&s.got), "the question", "what was written at once came");
 	is_str(buf_cstr(&c.got), "the answer", "in both directions");
 	ok(s.opens == 1 && c.opens == 1, "on_open once each");
@@ -82,7 +82,7 @@ static void test_one_byte_at_a_time(void)
 	struct relay *r = relay_pair(&s, ts, &c, tc);
 	relay_piece(r, 1);
 	stream_write(c.s, "slow", 4);
-	run_until(&s.datas);
+	run_until(&s.reads);
 	is_str(buf_cstr(&s.got), "slow", "bytes that come one by one");
 	relay_destroy(r);
 	end_finish(&s);
@@ -157,7 +157,7 @@ static void test_early_end(void)
 	end_pair(&s, ts, &c, tc);
 	stream_end(c.s);
 	run_until(&s.closes);
-	ok(s.why.code == 0 && s.opens == 1 && !s.datas, "an end with nothing before it");
+	ok(s.why.code == 0 && s.opens == 1 && !s.reads, "an end with nothing before it");
 	end_finish(&s);
 	end_finish(&c);
 }
@@ -173,10 +173,10 @@ static void test_paused_from_start(void)
 	run_until(&s.opens);
 	run_until(&c.drains);
 	run_rounds(3);
-	ok(s.opens == 1 && !s.datas && !s.closes, "paused: authenticated, nothing else is told");
+	ok(s.opens == 1 && !s.reads && !s.closes, "paused: authenticated, nothing else is told");
 	stream_pause(s.s, false);
 	run_until(&s.closes);
-	ok(s.datas == 1 && s.why.code == 0 && s.bytes == 1, "then the bytes and the end");
+	ok(s.reads == 1 && s.why.code == 0 && s.bytes == 1, "then the bytes and the end");
 	end_finish(&s);
 	end_finish(&c);
 }
@@ -186,26 +186,26 @@ static void test_owner_changes(void)
 	struct end s = {.careless = true}, second = {.hoard = true}, third = {.hoard = true}, c = {0};
 	end_pair(&s, ts, &c, tc);
 	stream_write(c.s, "first frame", 11);
-	run_until(&s.datas);
+	run_until(&s.reads);
 	stream_set_ops(s.s, &end_ops, &second);
 	second.s = TAKE_PTR(s.s);
-	run_until(&second.datas);
+	run_until(&second.reads);
 	is_str(buf_cstr(&second.got), "first frame", "unread bytes go to the new owner");
-	is_int(s.datas, 1, "not to the old one");
+	is_int(s.reads, 1, "not to the old one");
 	stream_write(c.s, "more", 4);
-	second.datas = 0;
-	run_until(&second.datas);
+	second.reads = 0;
+	run_until(&second.reads);
 	is_str(buf_cstr(&second.got), "first framemore", "and what comes later");
 	second.careless = true;
-	second.datas = 0;
+	second.reads = 0;
 	stream_write(c.s, "unread", 6);
-	run_until(&second.datas);
+	run_until(&second.reads);
 	stream_pause(second.s, true);
 	stream_end(c.s);
 	stream_set_ops(second.s, &end_ops, &third);
 	third.s = TAKE_PTR(second.s);
 	run_rounds(3);
-	ok(!third.datas && !third.closes, "a paused stream keeps it");
+	ok(!third.reads && !third.closes, "a paused stream keeps it");
 	stream_pause(third.s, false);
 	run_until(&third.closes);
 	is_str(buf_cstr(&third.got), "unread", "until it is read");
@@ -239,7 +239,7 @@ static void test_destroyed_in_callbacks(void)
 static void is_refused(const struct end *e, struct tls_context *t, enum tls_refusal r, int code,
 		       uint64_t before, const char *what)
 {
-	ok(e->closes == 1 && !e->datas && e->why.code == code, "%s: %s", what, e->why.text);
+	ok(e->closes == 1 && !e->reads && e->why.code == code, "%s: %s", what, e->why.text);
 	is_int(refused(t, r) - before, 1, "counted as %s", tls_refusal_name(r));
 }
 
@@ -442,7 +442,7 @@ static void test_cut(void)
 	uint64_t before = refused(ts, TLS_REFUSED_TRUNCATED);
 	struct relay *r = relay_pair(&s, ts, &c, tc);
 	stream_write(c.s, "half of what I ", 15);
-	run_until(&s.datas);
+	run_until(&s.reads);
 	relay_cut(r);
 	run_until(&s.closes);
 	ok(s.why.code == ECONNABORTED && s.bytes == 15, "a cut is no end: %s", s.why.text);
@@ -460,7 +460,7 @@ static void test_spoilt(void)
 	uint64_t before = refused(ts, TLS_REFUSED_CORRUPT);
 	struct relay *r = relay_pair(&s, ts, &c, tc);
 	stream_write(c.s, "good", 4);
-	run_until(&s.datas);
+	run_until(&s.reads);
 	relay_spoil(r, UP, relay_seen(r, UP)->end + 8);
 	stream_write(c.s, "spoilt", 6);
 	run_until(&s.closes);
@@ -486,11 +486,11 @@ static void test_spoilt_handshake(void)
 			tls_context_set_timeout(ts, 40); /* a spoilt length: the rest never comes */
 			tls_context_set_timeout(tc, 40);
 			stream_write(c.s, "x", 1);
-			while (!s.datas && !s.closes && loop_run_once(loop))
+			while (!s.reads && !s.closes && loop_run_once(loop))
 				;
 			if (buf_len(relay_seen(r, dir)) > at) {
 				tries++;
-				opened += s.datas;
+				opened += s.reads;
 				closed += s.closes;
 			}
 			relay_destroy(r);
@@ -511,7 +511,7 @@ static void test_replay(void)
 	struct end s = {.hoard = true}, c = {0}, again = {0};
 	struct relay *r = relay_pair(&s, ts, &c, tc);
 	stream_write(c.s, "stop all machines", 17);
-	run_until(&s.datas);
+	run_until(&s.reads);
 	is_str(buf_cstr(&s.got), "stop all machines", "said once");
 	const struct buf *seen = relay_seen(r, UP);
 	uint64_t before = refused(ts, TLS_REFUSED_CORRUPT);

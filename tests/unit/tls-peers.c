@@ -35,7 +35,7 @@ void end_send(struct end *e)
 static void on_data(void *arg, struct buf *in)
 {
 	struct end *e = arg;
-	e->datas++;
+	e->reads++;
 	if (gone(e, "data") || e->careless)
 		return;
 	e->bytes += buf_len(in);

@@ -14,7 +14,7 @@ struct end {
 	bool hoard;    /* keep what comes in `got`; else only count it */
 	bool careless; /* leave what comes unread */
 	size_t bytes;
-	int opens, datas, closes, drains;
+	int opens, reads, closes, drains;
 	struct err why;
 	/* Destroy the stream at the first call of that callback: "open", "data", "drain", "close". */
 	const char *destroy_at;
