@@ -9,6 +9,7 @@
 #include "base/rundir.h"
 #include "base/size.h"
 #include "io/child.h"
+#include "launcher/launcher.h"
 
 #define BOOTSTRAP_MS 60000 /* for the line on standard input to come */
 
@@ -59,6 +60,7 @@ int main(int argc, char **argv)
 	bool node = false;
 	struct err err = ERR_INIT;
 	proc_fill_stdio();
+	launcher_name_self(argv[0]);
 	log_setup("vse-agent", LOG_WARN, true);
 	for (int i = 1; i < argc; i++) {
 		const char *word = argv[i], *value = i + 1 < argc ? argv[i + 1] : NULL;

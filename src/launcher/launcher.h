@@ -103,6 +103,10 @@ void time_query_destroy(struct time_query *q); /* NULL is fine */
  * names are not known by the rank that ALPS, PALS or Flux gave. -1: none of them, or more than one. */
 int launcher_self(char *const *names, size_t n);
 
+/* First thing in main(): an agent that travelled was run as /proc/self/fd/9. Lets `ps` show it as vse-agent, and closes
+ * that descriptor. Does nothing to any other. */
+void launcher_name_self(char *argv0);
+
 /* ---- start ---- */
 
 #define LAUNCH_ALL SIZE_MAX

@@ -13,6 +13,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "launcher/launcher.h"
+
 /* Not buffered: the input is watched after it. */
 static bool read_line(int fd, char *line, size_t size)
 {
@@ -76,6 +78,7 @@ int main(int argc, char **argv)
 {
 	char line[512], secret[128], path[108], hello[1024];
 	const char *file = NULL, *index = "-";
+	launcher_name_self(argv[0]);
 	for (int i = 1; i + 1 < argc; i++) {
 		if (strcmp(argv[i], "--bootstrap") == 0)
 			file = argv[i + 1];
