@@ -15,6 +15,8 @@
 	(128 << 10) /* bytes the kernel takes before they can be sent: what waits there cannot be cancelled */
 #define IDLE_MS 120000 /* a link unused for so long is closed */
 
+#define PIECE_FILL (PIECE_MAX - 9) /* with its header, four whole TLS records */
+
 /* The chunk that is arriving. */
 struct incoming {
 	struct entry *entry; /* NULL: it is thrown away */
@@ -37,6 +39,7 @@ struct link {
 	uint32_t node;
 	struct stream *stream;
 	bool greeted, pump;
+	bool full;    /* its queue was, when something was to be added */
 	bool *closed; /* set when it is closed while its on_data runs */
 	uint64_t used_at;
 	struct incoming in;
@@ -115,6 +118,9 @@ void stage_link_send(struct stage *s, uint32_t node, const struct stage_msg *m)
 		return;
 	stage_proto_write(stream_out(l->stream), m);
 	stream_flush(l->stream);
+	/* Where this has emptied the queue, nobody tells that it is empty. */
+	if (l->full && stream_queued(l->stream) < QUEUE_LOW)
+		link_want_pump(s, node);
 }
 
 void link_want_pump(struct stage *s, uint32_t node)
@@ -146,7 +152,7 @@ static int put_piece(struct link *l)
 {
 	struct outgoing *o = &l->out;
 	struct buf *out = stream_out(l->stream);
-	uint32_t n = MIN(PIECE_MAX, o->size - o->done);
+	uint32_t n = MIN(PIECE_FILL, o->size - o->done);
 	stage_proto_write(out, &(struct stage_msg){.type = STAGE_PIECE, .n = n});
 	if (o->idx == STAGE_INDEX) {
 		buf_add(out, buf_head(&o->index) + o->done, n);
@@ -174,7 +180,7 @@ static bool pump(struct link *l)
 	struct stage *s = l->stage;
 	struct swarm_file *f;
 	uint32_t idx;
-	l->pump = false;
+	l->pump = l->full = false;
 	for (uint32_t burst = 0; stream_queued(l->stream) < QUEUE_LOW;) {
 		if (burst >= BURST) {
 			l->pump = true;
@@ -198,6 +204,7 @@ static bool pump(struct link *l)
 		l->used_at = stage_now(s);
 		stream_flush(l->stream);
 	}
+	l->full = true;
 	return false;
 }
 
