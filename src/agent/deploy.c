@@ -13,6 +13,7 @@
 #include "base/alloc.h"
 #include "base/log.h"
 #include "base/path.h"
+#include "base/size.h"
 #include "base/text.h"
 #include "cluster/plan.h"
 #include "launcher/launcher.h"
@@ -29,7 +30,9 @@
 #define JOURNAL "journal"
 #define JOURNAL_MS 20            /* changes that come together are written together */
 #define JOURNAL_MAX (256u << 20) /* bytes */
-#define NAMED_MAX 4              /* nodes whose reason is told in one error */
+#define CLOCK_MS 30000 /* between questions for the time left: each runs a program of the manager */
+#define WARN_S 300
+#define NAMED_MAX 4 /* nodes whose reason is told in one error */
 
 enum step { ALLOCATING, LAUNCHING, STAGING, STARTING, UP, ENDING, ENDED };
 
@@ -58,7 +61,12 @@ struct deploy {
 	struct call *call; /* the request that goes down the tree: create, then moves, then down */
 	json_t *moves;     /* that wait until the one before is over */
 	struct bootstrap bootstrap;
-	struct evtimer *journal; /* writes it soon */
+	struct evtimer *journal;  /* writes it soon */
+	struct evtimer *forsaken; /* ends a cluster that has no node any more */
+	struct evtimer *clock;    /* asks for the time that is left of the job */
+	struct time_query *query;
+	int64_t left_s; /* of the job; -1: not known, or no limit */
+	bool warned;
 };
 
 static void move_next(struct deploy *d);
@@ -141,6 +149,8 @@ static void deploy_json(struct call *call, json_t *j, bool last)
 			d->step = UP;
 			cluster_elsewhere_started(c, bad ? &err : NULL);
 			note_change(d);
+			if (d->allocation && d->allocation->job && d->allocation->job[0])
+				evtimer_start(d->clock, 0, CLOCK_MS);
 		} else if (d->step == UP) { /* a move */
 			if (bad)
 				events_add(cluster_events(c), EVENT_NO_RANK, "node", "%s", err.text);
@@ -154,6 +164,10 @@ static void deploy_json(struct call *call, json_t *j, bool last)
 		cluster_elsewhere_progress(
 			c, (uint32_t)json_integer_value(json_object_get(j, "ready")),
 			(uint32_t)json_integer_value(json_object_get(j, "failed")));
+	} else if (what && strcmp(what, "staging") == 0) {
+		tell(d, "image to the nodes (MiB)",
+		     (uint32_t)(json_integer_value(json_object_get(j, "have")) >> 20),
+		     (uint32_t)(json_integer_value(json_object_get(j, "all")) >> 20));
 	} else if (d->agent->creating) {
 		call_event(d->agent->creating, json_incref(j));
 	}
@@ -499,6 +513,11 @@ static void on_node_lost(void *arg, uint32_t node, const char *why)
 	log_warn("node %s is lost: %s", m->name, why);
 	fabric_node_lost(d->agent->fabric, node);
 	note_change(d);
+	if (d->step == UP && !d->n_up) {
+		events_add(cluster_events(d->agent->cluster), EVENT_NO_RANK, "cluster",
+			   "every node is lost: ending");
+		evtimer_start(d->forsaken, 0, 0);
+	}
 	look(d);
 }
 
@@ -830,6 +849,43 @@ static int allocate(struct deploy *d, struct err *err)
 	return d->allocating ? 0 : -1;
 }
 
+/* ---- the job's end ---- */
+
+static void on_forsaken(void *arg)
+{
+	struct deploy *d = arg;
+	agent_down(d->agent, false);
+}
+
+static void on_time_left(void *arg, int64_t seconds)
+{
+	struct deploy *d = arg;
+	struct events *events = cluster_events(d->agent->cluster);
+	char text[24];
+	uint64_t before = setting(d, "before_end_ms");
+	time_query_destroy(TAKE_PTR(d->query));
+	d->left_s = seconds;
+	if (seconds < 0 || d->step >= ENDING)
+		return;
+	duration_format((uint64_t)seconds * 1000, text);
+	if (before && (uint64_t)seconds * 1000 <= before) {
+		events_add(events, EVENT_NO_RANK, "cluster", "the job ends in %s: stopping the VMs",
+			   text);
+		agent_down(d->agent, true);
+		return;
+	}
+	if (seconds <= WARN_S && !d->warned)
+		events_add(events, EVENT_NO_RANK, "cluster", "the job ends in %s", text);
+	d->warned = seconds <= WARN_S;
+}
+
+static void on_clock(void *arg)
+{
+	struct deploy *d = arg;
+	if (d->step == UP && !d->query && d->allocation)
+		d->query = launcher_time_left(d->agent->loop, d->allocation, on_time_left, d);
+}
+
 /* ---- life ---- */
 
 bool deploy_wanted(const json_t *req)
@@ -845,6 +901,9 @@ static struct deploy *make(struct agent *a, const json_t *req)
 	d->moves = json_object();
 	d->bound = evtimer_create(a->loop, on_bound, d);
 	d->journal = evtimer_create(a->loop, on_journal, d);
+	d->forsaken = evtimer_create(a->loop, on_forsaken, d);
+	d->clock = evtimer_create(a->loop, on_clock, d);
+	d->left_s = -1;
 	a->deploy = d;
 	cluster_start_elsewhere(a->cluster);
 	return d;
@@ -971,6 +1030,9 @@ void deploy_destroy(struct deploy *d)
 	json_decref(d->req);
 	json_decref(d->moves);
 	evtimer_destroy(d->journal);
+	evtimer_destroy(d->forsaken);
+	evtimer_destroy(d->clock);
+	time_query_destroy(d->query);
 	bootstrap_finish(&d->bootstrap);
 	free(d);
 }
@@ -1033,6 +1095,8 @@ void deploy_status(struct deploy *d, json_t *status)
 	free(by_rank);
 	json_object_set_new(status, "vms", all);
 	json_object_set_new(status, "nodes", node_list(d));
+	if (d->left_s >= 0)
+		json_object_set_new(status, "time_left_s", json_integer(d->left_s));
 	json_object_set_new(status, "launcher", json_string(d->launcher ? d->launcher->name : ""));
 	json_object_set_new(status, "job",
 			    json_string(d->allocation && d->allocation->job ? d->allocation->job : ""));

@@ -255,6 +255,19 @@ struct fabric_fetch *fabric_fetch(struct fabric *f, const json_t *files,
 	return NULL;
 }
 
+void fabric_fetch_progress(const struct fabric_fetch *f, uint64_t *ret_have, uint64_t *ret_all)
+{
+	*ret_have = *ret_all = 0;
+	for (size_t i = 0; i < FILES; i++) {
+		struct stage_progress p;
+		if (!f->fabric->jobs[i])
+			continue;
+		stage_job_progress(f->fabric->jobs[i], &p);
+		*ret_have += p.here + p.kept + p.received;
+		*ret_all += p.size;
+	}
+}
+
 void fabric_fetch_cancel(struct fabric_fetch *f)
 {
 	release(f->fabric);

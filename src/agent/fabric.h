@@ -38,6 +38,7 @@ void fabric_offer_cancel(struct fabric_offer *o);
 struct fabric_fetch *fabric_fetch(struct fabric *f, const json_t *files,
 				  void (*done)(void *arg, const json_t *paths, const struct err *err),
 				  void *arg, struct err *err);
+void fabric_fetch_progress(const struct fabric_fetch *f, uint64_t *ret_have, uint64_t *ret_all); /* bytes */
 void fabric_fetch_cancel(struct fabric_fetch *f);
 
 #endif

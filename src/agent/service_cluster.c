@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The cluster as a whole: create, keep, status, events, down. */
 #include <errno.h>
+#include <inttypes.h>
 #include <string.h>
 
 #include "agent/services.h"
@@ -84,13 +85,19 @@ struct fetching {
 	struct call *call;
 	json_t *req;
 	struct fabric_fetch *fetch;
+	struct evtimer *timer; /* tells how it stands, and gives up when nothing comes */
+	uint64_t have, since;
 };
+
+#define FETCH_TELL_MS 500
+#define FETCH_STALL_MS 60000 /* without a byte */
 
 static void on_fetch_end(struct call *call)
 {
 	struct fetching *f = call->state;
 	if (f->fetch)
 		fabric_fetch_cancel(f->fetch);
+	evtimer_destroy(f->timer);
 	json_decref(f->req);
 	free(f);
 }
@@ -118,6 +125,27 @@ static void on_fetched(void *arg, const json_t *paths, const struct err *err)
 		call_fail(call, &why);
 }
 
+static void on_fetching(void *arg)
+{
+	struct fetching *f = arg;
+	struct agent *a = f->call->agent;
+	uint64_t have, all;
+	fabric_fetch_progress(f->fetch, &have, &all);
+	if (have != f->have) {
+		f->have = have;
+		f->since = loop_now(a->loop);
+		call_event(f->call, json_pack("{s:s, s:I, s:I}", "event", "staging", "have",
+					      (json_int_t)have, "all", (json_int_t)all));
+	} else if (loop_now(a->loop) - f->since > FETCH_STALL_MS) {
+		struct err err = ERR_INIT;
+		err_set(&err, ETIMEDOUT,
+			"%s: image: %" PRIu64 " of %" PRIu64
+			" bytes are here, and nothing came for %d s",
+			mesh_node_name(a->mesh, a->self), have, all, FETCH_STALL_MS / 1000);
+		call_fail(f->call, &err);
+	}
+}
+
 static int fetch(struct call *call, const json_t *req, const json_t *files, struct err *err)
 {
 	struct fetching *f = xcalloc(1, sizeof(*f));
@@ -125,8 +153,13 @@ static int fetch(struct call *call, const json_t *req, const json_t *files, stru
 	json_object_del(f->req, "files");
 	call->ops = &fetch_ops;
 	call->state = f;
+	f->since = loop_now(call->agent->loop);
+	f->timer = evtimer_create(call->agent->loop, on_fetching, f);
 	f->fetch = fabric_fetch(call->agent->fabric, files, on_fetched, f, err);
-	return f->fetch ? 0 : -1;
+	if (!f->fetch)
+		return -1;
+	evtimer_start(f->timer, FETCH_TELL_MS, FETCH_TELL_MS);
+	return 0;
 }
 
 int service_create(struct call *call, const json_t *req, struct err *err)

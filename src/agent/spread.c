@@ -20,10 +20,11 @@ struct hop {
 	struct child *child;
 	uint32_t id; /* of the call at the child */
 	bool over;
-	struct rankset ranks; /* VMs in this direction */
-	struct rankset left;  /* of them, those that have not answered */
-	uint64_t granted;     /* bytes of stdin it has room for, ever */
-	json_int_t ready, failed;
+	struct rankset ranks;     /* VMs in this direction */
+	struct rankset left;      /* of them, those that have not answered */
+	uint64_t granted;         /* bytes of stdin it has room for, ever */
+	json_int_t ready, failed; /* VMs that start */
+	json_int_t have, all;     /* bytes of the image */
 };
 
 /* Equal events of several VMs, not sent yet. */
@@ -234,6 +235,19 @@ static void progress(struct hop *h, const json_t *e)
 				      "failed", failed, "size", json_object_get(e, "size")));
 }
 
+static void staging(struct hop *h, const json_t *e)
+{
+	struct spread *s = h->spread;
+	json_int_t have = 0, all = 0;
+	h->have = json_integer_value(json_object_get(e, "have"));
+	h->all = json_integer_value(json_object_get(e, "all"));
+	for (size_t i = 0; i < s->n_hops; i++) {
+		have += s->hops[i].have;
+		all += s->hops[i].all;
+	}
+	call_event(s->call, json_pack("{s:s, s:I, s:I}", "event", "staging", "have", have, "all", all));
+}
+
 static void answered(struct hop *h, const json_t *e, const char *what)
 {
 	struct spread *s = h->spread;
@@ -263,6 +277,8 @@ static void hop_event(struct hop *h, const json_t *e)
 		return;
 	if (strcmp(what, "progress") == 0)
 		progress(h, e);
+	else if (strcmp(what, "staging") == 0)
+		staging(h, e);
 	else if (json_object_get(e, "rank") || json_object_get(e, "ranks"))
 		answered(h, e, what);
 	else

@@ -15,6 +15,8 @@
 /* Exit codes of every command. `run` and `exec` give the program's own. */
 enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_INTERRUPTED = 130 };
 
+#define OPTIONS_MAX 64 /* of a command */
+
 struct args;
 
 struct option_spec {
@@ -42,9 +44,9 @@ struct command {
 /* A parsed command line. */
 struct args {
 	const struct command *cmd;
-	const char *values[32]; /* by index of the option in cmd->options; NULL = not given; flags: "" */
-	struct strvec repeated[32]; /* every value of an option that was given more than once, in order */
-	char **operands;            /* borrowed from argv, NULL-terminated */
+	const char *values[OPTIONS_MAX]; /* by index of the option in cmd->options; NULL = not given; flags: "" */
+	struct strvec repeated[OPTIONS_MAX]; /* every value of an option that was given more than once, in order */
+	char **operands;                     /* borrowed from argv, NULL-terminated */
 	int n_operands;
 };
 

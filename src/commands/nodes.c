@@ -68,6 +68,20 @@ static void print(const json_t *nodes)
 	}
 }
 
+static void print_job(const json_t *status)
+{
+	const json_t *left = json_object_get(status, "time_left_s");
+	char time[24];
+	if (!text(status, "job")[0])
+		return;
+	printf("%s job %s", text(status, "launcher"), text(status, "job"));
+	if (left) {
+		duration_format((uint64_t)json_integer_value(left) * 1000, time);
+		printf(", %s left", time);
+	}
+	putchar('\n');
+}
+
 static int run(const struct command *cmd, struct args *a)
 {
 	json_t *status;
@@ -76,13 +90,15 @@ static int run(const struct command *cmd, struct args *a)
 		return code;
 	json_t *nodes = node_list(status);
 	if (arg_flag(a, "json")) {
-		json_t *j = json_pack("{s:s, s:s, s:s, s:O}", "cluster", text(status, "name"),
+		json_t *j = json_pack("{s:s, s:s, s:s, s:O*, s:O}", "cluster", text(status, "name"),
 				      "launcher", text(status, "launcher"), "job",
-				      text(status, "job"), "nodes", nodes);
+				      text(status, "job"), "time_left_s",
+				      json_object_get(status, "time_left_s"), "nodes", nodes);
 		common_print_json(j);
 		json_decref(j);
 	} else {
 		print(nodes);
+		print_job(status);
 	}
 	json_decref(nodes);
 	json_decref(status);

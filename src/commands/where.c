@@ -112,6 +112,8 @@ static int fill(const struct command *cmd, const struct args *a, json_t *j)
 		code = duration(cmd, a, "lost-after", 500, "lost_ms", j);
 	if (!code)
 		code = duration(cmd, a, "give-up-after", 2000, "give_up_ms", j);
+	if (!code)
+		code = duration(cmd, a, "before-end", 1000, "before_end_ms", j);
 	json_int_t lost = json_integer_value(json_object_get(j, "lost_ms"));
 	if (lost)
 		json_object_set_new(j, "beat_ms", json_integer(lost / BEATS));

@@ -26,6 +26,7 @@
 		{"wait", 0, "TIME", "for an allocation (default 1h)", NULL},                           \
 		{"fanout", 0, "N", "children of an agent in the tree (default 32)", NULL},             \
 		{"tree", 0, "HOW", "ssh: auto (default, agents start agents) or flat", "auto|flat"},   \
+		{"before-end", 0, "TIME", "stop the VMs so long before the end of the job", NULL},     \
 		{"lost-after", 0, "TIME", "a node that is silent so long is lost (default 5s)", NULL}, \
 		{"give-up-after", 0, "TIME",                                                           \
 		 "a node that is cut off so long ends its VMs (default 30s)", NULL},                   \
