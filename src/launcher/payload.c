@@ -7,11 +7,13 @@
 #include <openssl/evp.h>
 #include <stdbool.h>
 #include <string.h>
+#include <zstd.h>
 
 #include "base/alloc.h"
 #include "base/path.h"
 
 #define FILE_MAX ((size_t)256 << 20)
+#define LEVEL 3 /* 10 ms of CPU a MB */
 
 /* The checksum of POSIX.1-2017, cksum: CRC-32 with the polynomial 0x04c11db7, high bit first, over the bytes and then
  * over their count, low byte first. */
@@ -86,10 +88,25 @@ int payload_load(const char *file, struct payload **ret, struct err *err)
 	return rc;
 }
 
+int payload_pack(struct payload *p, struct err *err)
+{
+	size_t room = ZSTD_compressBound(p->sent.size);
+	if (p->packed)
+		return 0;
+	_cleanup_free_ char *packed = xmalloc(room);
+	size_t n = ZSTD_compress(packed, room, p->data, p->sent.size, LEVEL);
+	if (ZSTD_isError(n))
+		return err_set(err, EIO, "zstd: %s", ZSTD_getErrorName(n));
+	p->packed = TAKE_PTR(packed);
+	p->packed_size = n;
+	return 0;
+}
+
 void payload_destroy(struct payload *p)
 {
 	if (!p)
 		return;
 	free(p->data);
+	free(p->packed);
 	free(p);
 }

@@ -16,9 +16,13 @@ struct digest {
 struct payload {
 	char *data; /* what travels: without what follows the last loaded segment of an ELF file (debug information) */
 	struct digest whole, sent; /* of the file as it is, and of `data` */
+	char *packed;              /* NULL before payload_pack() */
+	size_t packed_size;
 };
 
 int payload_load(const char *file, struct payload **ret, struct err *err);
+/* Compresses `data` with zstd, once: half of the bytes, for nodes that can unpack them. */
+int payload_pack(struct payload *p, struct err *err);
 void payload_destroy(struct payload *p); /* NULL is fine */
 
 /* Of an ELF file of 64 bits and this byte order: cuts what no loader looks at, in place. Gives the new size; `size`

@@ -28,7 +28,8 @@ struct connection {
 	unsigned tries;
 	struct tool *tool;
 	struct evtimer *timer; /* the deadline, or the pause before another try */
-	size_t sent, to_send;  /* of the agent's bytes */
+	const char *bytes;     /* the agent's, as they are or packed */
+	size_t sent, to_send;  /* of them */
 	char fail[TOOL_LINE_MAX + 1],
 		last[TOOL_LINE_MAX + 1]; /* the script's word; the last line of ssh's own */
 };
@@ -142,10 +143,17 @@ static void send_more(struct connection *c)
 {
 	while (c->sent < c->to_send && tool_input_empty(c->tool)) {
 		size_t n = MIN(c->to_send - c->sent, (size_t)CHUNK);
-		tool_write(c->tool, c->ssh->payload->data + c->sent, n);
+		tool_write(c->tool, c->bytes + c->sent, n);
 		c->sent += n;
 	}
 	evtimer_start(c->timer, c->ssh->o.deadline_ms, 0);
+}
+
+static void send_agent(struct connection *c, const char *bytes, size_t n)
+{
+	c->bytes = bytes;
+	c->to_send = n;
+	send_more(c);
 }
 
 static void on_drain(void *arg)
@@ -169,12 +177,17 @@ static void running(struct connection *c)
 /* A line of the script; anything before its mark is what start-up files printed. */
 static void on_word(struct connection *c, const char *word)
 {
+	struct payload *p = c->ssh->payload;
 	evtimer_start(c->timer, c->ssh->o.deadline_ms, 0);
 	if (strcmp(word, "run") == 0) {
 		running(c);
 	} else if (strcmp(word, "send") == 0 && !c->to_send) {
-		c->to_send = c->ssh->payload->sent.size;
-		send_more(c);
+		send_agent(c, p->data, p->sent.size);
+	} else if (strcmp(word, "pack") == 0 && !c->to_send && payload_pack(p, NULL) == 0) {
+		char line[24];
+		int n = snprintf(line, sizeof(line), "%zu\n", p->packed_size);
+		tool_write(c->tool, line, (size_t)n);
+		send_agent(c, p->packed, p->packed_size);
 	} else if (strncmp(word, "fail ", 5) == 0) {
 		snprintf(c->fail, sizeof(c->fail), "%s", word + 5);
 	}

@@ -32,7 +32,9 @@ static const char script[] =
 	"done; "
 	"[ -n \"$d\" ] || b \"it has no folder from which a program may run\"; "
 	"exec 8>\"$d/a\" 9<\"$d/a\"; rm -rf \"$d\"; d=; "
-	"echo \"$m send\"; head -c \"$n\" >&8; exec 8>&-; "
+	"if command -v zstd >/dev/null 2>&1; then echo \"$m pack\"; read z; head -c \"$z\" | zstd "
+	"-dc >&8; "
+	"else echo \"$m send\"; head -c \"$n\" >&8; fi; exec 8>&-; "
 	"q /proc/self/fd/9 \"$n\" \"$N\" \"$k\" || b \"the agent did not arrive whole\"; "
 	"echo \"$m run\"; exec /proc/self/fd/9 \"$@\"";
 

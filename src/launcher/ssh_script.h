@@ -3,6 +3,7 @@
  * fish too) hands on unchanged. It speaks to the launcher in lines "MARK word": the mark is random, so that whatever
  * start-up files print is no answer.
  *   MARK send       the node has no such agent: its bytes are wanted on standard input, then
+ *   MARK pack       the same, as a line with their number and then as one frame of zstd, then
  *   MARK run        the agent runs from now on: its bootstrap is wanted on standard input
  *   MARK fail TEXT  nothing was left behind
  * A received agent is written to a file in a new folder of mode 0700; the folder is removed before a byte arrives, and

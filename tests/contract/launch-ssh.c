@@ -108,6 +108,18 @@ struct remote {
 	int status;
 };
 
+/* As they are, or packed. */
+static int give(int fd, const char *bytes, size_t len, bool pack)
+{
+	struct payload p = {.data = (char *)bytes, .sent = {.size = len}};
+	if (!pack)
+		return fd_write_all(fd, bytes, len);
+	if (payload_pack(&p, NULL) < 0)
+		return -1;
+	_cleanup_free_ char *packed = p.packed, *line = xasprintf("%zu\n", p.packed_size);
+	return fd_write_all(fd, line, strlen(line)) < 0 ? -1 : fd_write_all(fd, packed, p.packed_size);
+}
+
 /* shell -c COMMAND, with `input` once it asks for it. */
 static void run(const char *const *shell, const char *command, const char *input, size_t len,
 		struct remote *r)
@@ -132,9 +144,10 @@ static void run(const char *const *shell, const char *command, const char *input
 	while (rc == 0 && n < sizeof(r->out) - 1 &&
 	       (got = read(out[0], r->out + n, sizeof(r->out) - 1 - n)) > 0) {
 		n += (size_t)got;
-		if (!sent && strstr(r->out, MARK " send")) {
+		bool pack = strstr(r->out, MARK " pack") != NULL;
+		if (!sent && (pack || strstr(r->out, MARK " send"))) {
 			sent = true;
-			if (fd_write_all(in[1], input, len) < 0)
+			if (give(in[1], input, len, pack) < 0)
 				break;
 			close(TAKE_FD(in[1]));
 		} else if (strstr(r->out, MARK " run")) {
@@ -183,7 +196,8 @@ static void under_shells(const struct payload *p)
 		ok(strstr(r.out, MARK " run") && r.status == 41, "%s: the agent arrives and runs",
 		   shells[i][0]);
 		run(shells[i], place, NULL, 0, &r);
-		ok(strstr(r.out, MARK " run") && !strstr(r.out, MARK " send") && r.status == 41,
+		ok(strstr(r.out, MARK " run") && !strstr(r.out, MARK " send") &&
+			   !strstr(r.out, MARK " pack") && r.status == 41,
 		   "%s: the agent is found and runs", shells[i][0]);
 	}
 }
@@ -224,7 +238,7 @@ static void refusals(struct payload *p, const char *folder)
 	char *at = strstr(stage, MARK " ") + strlen(MARK) + 1;
 	memset(at, 'x', strcspn(at, " "));
 	run(sh, stage, p->data, p->sent.size, &r);
-	ok(strstr(r.out, MARK " fail its processor is") && !strstr(r.out, MARK " send"),
+	ok(strstr(r.out, MARK " fail its processor is") && !strstr(r.out, MARK " pack"),
 	   "another processor");
 }
 
@@ -247,7 +261,8 @@ static void without_sha256(const struct payload *p)
 	}
 	setenv("PATH", bin, 1);
 	run(sh, stage, p->data, p->sent.size, &r);
-	ok(strstr(r.out, MARK " run") && r.status == 41, "without sha256sum the agent runs");
+	ok(strstr(r.out, MARK " send") && strstr(r.out, MARK " run") && r.status == 41,
+	   "without sha256sum and zstd the agent runs");
 	bad[p->sent.size / 2] ^= 1;
 	run(sh, stage, bad, p->sent.size, &r);
 	ok(strstr(r.out, MARK " fail"), "and one that was changed does not");
