@@ -72,7 +72,8 @@ static void plan_one(struct world *w, uint64_t from, uint64_t until)
 	case 5:
 	case 6:
 		plan(w, ISOLATE, node, at, 0);
-		plan(w, REJOIN, node, later, 0);
+		if (!w->to_the_end || rnd(w, 2)) /* else it has to end itself */
+			plan(w, REJOIN, node, later, 0);
 		break;
 	case 7:
 	case 8:
@@ -122,8 +123,9 @@ void faults_plan(struct world *w)
 	uint64_t from = 4 * w->beat_ms;
 	uint64_t until = from + (8 + (w->n > 2000 ? 0 : rnd(w, 8))) * w->beat_ms;
 	uint64_t settle = 5 * w->lost_ms + 5 * w->beat_ms;
-	if (!rnd(w, 8)) /* some see the very end: what is lost becomes safe */
-		settle += w->give_up_ms + 2 * w->lost_ms;
+	w->to_the_end = !rnd(w, 8);
+	if (w->to_the_end) /* what is lost becomes safe, who is cut off ends */
+		settle += w->give_up_ms + 3 * w->lost_ms;
 	for (uint32_t i = 1; i <= w->n; i++) {
 		bool late = !w->opt.scale && !rnd(w, 20);
 		plan(w, START, i, rnd(w, late ? (uint32_t)until : w->beat_ms), 0);

@@ -137,7 +137,7 @@ struct world {
 	uint64_t epoch;
 	uint8_t cluster[16];
 	uint32_t beat_ms, lost_ms, give_up_ms;
-	bool faults_done, had_faults;
+	bool had_faults, to_the_end;
 	struct cut cuts[64];
 	uint32_t n_cuts;
 	struct place *vms;     /* one set of VMs a node */
