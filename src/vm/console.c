@@ -9,7 +9,12 @@
 #include "base/path.h"
 #include "io/stream.h"
 
-#define INPUT_MAX (64u << 10) /* bytes typed ahead */
+/* An emulated serial port hands over byte by byte: after a small piece the next is looked for only this much later, so
+ * that a chatty guest costs a wake-up for each piece and not for each byte. */
+#define GATHER_MS 5
+#define SMALL 4096             /* bytes */
+#define DRAIN_MAX (256u << 10) /* bytes: more than a socket holds */
+#define INPUT_MAX (64u << 10)  /* bytes typed ahead */
 
 struct console_reader {
 	struct console *console;
@@ -24,6 +29,8 @@ struct console {
 	int log;
 	size_t written; /* bytes in the current file */
 	struct stream *stream;
+	struct evtimer *gather; /* runs while the stream is paused */
+	bool gathering;
 	struct console_reader *readers;
 };
 
@@ -43,17 +50,47 @@ static void keep(struct console *c, const char *p, size_t n)
 		c->written += n;
 }
 
-static void on_data(void *arg, struct buf *in)
+static void deliver(struct console *c, const char *p, size_t n)
 {
-	struct console *c = arg;
-	const char *p = buf_head(in);
-	size_t n = buf_len(in);
 	keep(c, p, n);
 	for (struct console_reader *r = c->readers, *next; r; r = next) {
 		next = r->next;
 		r->on_data(r->arg, p, n);
 	}
+}
+
+static void on_data(void *arg, struct buf *in)
+{
+	struct console *c = arg;
+	size_t n = buf_len(in);
+	deliver(c, buf_head(in), n);
 	buf_consume(in, n);
+	if (n >= SMALL || !c->stream)
+		return;
+	c->gathering = true;
+	stream_pause(c->stream, true);
+	evtimer_start(c->gather, GATHER_MS, 0);
+}
+
+static void on_gathered(void *arg)
+{
+	struct console *c = arg;
+	c->gathering = false;
+	if (c->stream)
+		stream_pause(c->stream, false);
+}
+
+/* What was printed while the stream is paused: the last words of a guest are not to be missed. */
+static void drain(struct console *c)
+{
+	char some[4096];
+	ssize_t n;
+	for (size_t all = 0; c->stream && c->gathering && all < DRAIN_MAX; all += (size_t)n) {
+		n = read(stream_fd(c->stream), some, sizeof(some));
+		if (n <= 0)
+			return;
+		deliver(c, some, (size_t)n);
+	}
 }
 
 static void on_close(void *arg, const struct err *err _unused_)
@@ -72,6 +109,7 @@ struct console *console_create(struct loop *l, const char *log_path)
 			      .path = xstrdup(log_path),
 			      .old_path = xasprintf("%s.1", log_path),
 			      .log = -1};
+	c->gather = evtimer_create(l, on_gathered, c);
 	return c;
 }
 
@@ -82,6 +120,7 @@ void console_destroy(struct console *c)
 	while (c->readers)
 		console_detach(c->readers);
 	stream_destroy(c->stream);
+	evtimer_destroy(c->gather);
 	if (c->log >= 0)
 		close(c->log);
 	free(c->path);
@@ -92,6 +131,7 @@ void console_destroy(struct console *c)
 int console_connect(struct console *c, int fd, struct err *err)
 {
 	stream_destroy(c->stream);
+	c->gathering = false;
 	c->stream = stream_create(c->loop, fd, &stream_ops, c, err);
 	return c->stream ? 0 : -1;
 }
@@ -131,6 +171,7 @@ void console_input(struct console *c, const char *p, size_t n)
 char *console_tail(struct console *c, size_t max, size_t *ret_len)
 {
 	_cleanup_buf_ struct buf b = BUF_INIT;
+	drain(c);
 	const char *const files[] = {c->old_path, c->path};
 	for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
 		_cleanup_free_ char *data = NULL;
