@@ -38,7 +38,7 @@ static void check_node(struct world *w, struct agent *a)
 {
 	struct overlay *root = agent_of(w, w->root)->o;
 	bool lives = a->o && !a->removed;
-	if (a->o && a->silent)
+	if (a->o && (a->silent || a->island))
 		fail(w, "node %u is cut off for good and still runs", a->index);
 	if (a->removed && a->o && !w->failure[0])
 		fail(w, "node %u was removed and still runs", a->index);

@@ -83,7 +83,8 @@ static void plan_one(struct world *w, uint64_t from, uint64_t until)
 		break;
 	case 10:
 		plan(w, ISLAND, node, at, 0);
-		plan(w, MAINLAND, node, later, 0);
+		if (!w->to_the_end || rnd(w, 2))
+			plan(w, MAINLAND, node, later, 0);
 		break;
 	case 11:
 		plan(w, SLOW, node, at, 50 + rnd(w, w->lost_ms / 6));
