@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* TM, a STAND-IN for the libraries of Torque and OpenPBS, written from the public interface (PSCHED API): what passes with
- * it was not tested on either. Tasks are processes of this host. As on the real ones: an entry for each line of
+ * it was not tested on either. Tasks are processes of this host, or of the nodes of a lab where STAND_IN_ON_NODE names
+ * the program that starts there (tests/fakes/on-node). As on the real ones: an entry for each line of
  * PBS_NODEFILE; a task has the environment of a login and what the caller gives, its own PBS_TASKNUM (which the
  * caller's would override), the home folder, no input; tm_poll() waits; one connection a process. */
 #include <errno.h>
@@ -83,10 +84,12 @@ int tm_nodeinfo(tm_node_id **list, int *n)
 
 static _Noreturn void run(int argc, char **argv, char **envp, const char *node)
 {
-	static const char *const keep[] = {"HOME",      "USER",          "LOGNAME",
-					   "PBS_JOBID", "PBS_JOBCOOKIE", "VSE_LAUNCH_TEST"};
+	static const char *const keep[] = {"HOME",          "USER",          "LOGNAME",
+					   "PBS_JOBID",     "PBS_JOBCOOKIE", "VSE_LAUNCH_TEST",
+					   "STAND_IN_MOM_PORT"};
 	char *env[32], *words[256], text[32][512];
-	int n = 0, null = open("/dev/null", O_RDWR);
+	char *on_node[] = {getenv("STAND_IN_ON_NODE"), (char *)"go-on", (char *)node};
+	int n = 0, w = 0, null = open("/dev/null", O_RDWR);
 	for (size_t i = 0; i < sizeof(keep) / sizeof(keep[0]); i++)
 		if (getenv(keep[i]) &&
 		    snprintf(text[n], sizeof(text[n]), "%s=%s", keep[i], getenv(keep[i])) > 0)
@@ -99,9 +102,11 @@ static _Noreturn void run(int argc, char **argv, char **envp, const char *node)
 	for (; envp && *envp && n < 31; envp++)
 		env[n++] = *envp;
 	env[n] = NULL;
-	for (int i = 0; i < argc && i < 255; i++)
-		words[i] = argv[i];
-	words[argc < 255 ? argc : 255] = NULL;
+	for (int i = 0; on_node[0] && i < 3; i++)
+		words[w++] = on_node[i];
+	for (int i = 0; i < argc && w < 255; i++)
+		words[w++] = argv[i];
+	words[w] = NULL;
 	setsid();
 	signal(SIGTERM, SIG_DFL);
 	signal(SIGPIPE, SIG_DFL);

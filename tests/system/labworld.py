@@ -21,8 +21,10 @@ sys.path.insert(1, str(harness.TOP / "tests/lab"))
 import client  # noqa: E402
 from client import LabError  # noqa: E402,F401
 
-PROGRAMS = ("vse", "vse-agent", "vse-guest")
+PROGRAMS = ("vse", "vse-agent", "vse-guest", "vse-tm")
 STORE = "/opt/vse/store"
+FAKES = "/opt/fakes"  # where a test that wants them binds tests/fakes
+MOM_PORT = 15002
 # A user's image store is there to stay.
 KEPT = ("file *: /home/*/.local/", "file *: /home/*/.local/share/", "file *: /home/*/.local/share/vse/*")
 numbers = itertools.count(1)
@@ -96,6 +98,13 @@ class Lab:
         """The process id on this machine of what a start()ed process runs; to send signals to it."""
         with open("/proc/%d/task/%d/children" % (process.pid, process.pid)) as f:
             return int(f.read().split()[0])
+
+    def start_moms(self, nodes):
+        """The daemons of the stand-ins for resource managers that start tasks on nodes (tests/fakes/mom)."""
+        for node in nodes:
+            p = self.start(FAKES + "/mom", MOM_PORT, node=node, stdout=subprocess.PIPE)
+            if p.stdout.readline() != b"ready\n":
+                raise LabError("no stand-in for a resource manager on " + node)
 
     # ---- files ----
 
