@@ -84,8 +84,12 @@ int tm_nodeinfo(tm_node_id **list, int *n)
 
 static _Noreturn void run(int argc, char **argv, char **envp, const char *node)
 {
-	static const char *const keep[] = {"HOME",          "USER",          "LOGNAME",
-					   "PBS_JOBID",     "PBS_JOBCOOKIE", "VSE_LAUNCH_TEST",
+	static const char *const keep[] = {"HOME",
+					   "USER",
+					   "LOGNAME",
+					   "PBS_JOBID",
+					   "PBS_JOBCOOKIE",
+					   "VSE_LAUNCH_TEST",
 					   "STAND_IN_MOM_PORT"};
 	char *env[32], *words[256], text[32][512];
 	char *on_node[] = {getenv("STAND_IN_ON_NODE"), (char *)"go-on", (char *)node};
