@@ -300,6 +300,18 @@ static void act_child(struct mesh *m, const struct overlay_action *a)
 	caller_lost(c->caller, &why);
 }
 
+/* What was asked over it ends with the reason, not as if somebody had interrupted it. */
+static void close_link(struct child *c, const char *text)
+{
+	struct err why = ERR_INIT;
+	err_set(&why, EHOSTUNREACH, "node %s: its link is gone%s%s",
+		mesh_node_name(c->mesh, c->node), text ? ": " : "", text ? text : "");
+	c->up = false;
+	if (c->caller)
+		caller_lost(c->caller, &why);
+	remove_link(c);
+}
+
 static void set_text(char **to, const char *text)
 {
 	free(*to);
@@ -337,7 +349,7 @@ static void act(struct mesh *m, const struct overlay_action *a)
 	case OVERLAY_SEND: act_send(m, a); break;
 	case OVERLAY_CLOSE:
 		if ((c = find(m, a->link)))
-			remove_link(c);
+			close_link(c, a->why);
 		break;
 	case OVERLAY_RETIRE: act_retire(m, a); break;
 	case OVERLAY_REFUSED:

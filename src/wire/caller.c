@@ -215,7 +215,10 @@ void caller_destroy(struct caller *c)
 	struct err err = ERR_INIT;
 	if (!c || c->dead)
 		return;
-	err_set(&err, ECANCELED, "interrupted");
+	if (c->lost.code) /* by its owner in on_lost: that is the reason, nobody has interrupted anything */
+		err_copy(&err, &c->lost);
+	else
+		err_set(&err, ECANCELED, "interrupted");
 	c->dead = true;
 	c->busy++;
 	while (c->calls)

@@ -36,7 +36,8 @@ struct caller_link_ops {
  * names the other side in errors: "the agent of cluster 'a'". ops NULL: none. Any callback may destroy the caller. */
 struct caller *caller_create(struct loop *l, struct stream *s, const char *peer,
 			     const struct caller_link_ops *ops, void *arg);
-/* Ends open calls with ECANCELED and closes the stream; NULL is fine. */
+/* Ends open calls with ECANCELED (once the link is lost: with ECONNRESET and the reason) and closes the stream; NULL
+ * is fine. */
 void caller_destroy(struct caller *c);
 
 /* req: taken. Gives the id for what follows, never 0. What cannot be sent ends the call: E2BIG, or ECONNRESET once
