@@ -158,6 +158,7 @@ static void on_signal(void *arg, int signo)
 {
 	struct agent *a = arg;
 	log_info("SIG%s: ending the cluster", sigabbrev_np(signo) ?: "?");
+	a->signalled = true;
 	if (a->cluster)
 		agent_down(a, false);
 	else
@@ -211,6 +212,7 @@ static void report(int *fd, const struct err *err)
 static int prepare_node(struct agent *a, const struct agent_options *o, struct err *err)
 {
 	_cleanup_free_ char *own = rundir_node_name(a->name);
+	rundir_sweep_node(a->base);
 	if (rundir_claim(a->base, own, &a->dir, &a->lock, err) < 0)
 		return -1;
 	open_log(a->dir);

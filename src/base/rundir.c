@@ -303,19 +303,27 @@ static void remove_empty(const char *base)
 		rmdir(base);
 }
 
-int rundir_list(const char *base, struct strvec *names, struct err *err)
+/* The names in BASE that this host may sweep, sorted. */
+static int read_names(const char *base, struct strvec *names, struct err *err)
 {
 	DIR *d = opendir(base);
 	struct dirent *e;
-	bool any = false;
 	if (!d)
 		return errno == ENOENT ? 0 : err_errno(err, errno, "run directory %s", base);
-	_cleanup_strvec_ struct strvec all = STRVEC_INIT;
 	while ((e = readdir(d)))
 		if (own_name_check(e->d_name, NULL) == 0)
-			strvec_add(&all, e->d_name);
+			strvec_add(names, e->d_name);
 	closedir(d);
-	strvec_sort(&all);
+	strvec_sort(names);
+	return 0;
+}
+
+int rundir_list(const char *base, struct strvec *names, struct err *err)
+{
+	bool any = false;
+	_cleanup_strvec_ struct strvec all = STRVEC_INIT;
+	if (read_names(base, &all, err) < 0)
+		return -1;
 	for (size_t i = 0; i < all.n; i++) {
 		bool alive = rundir_alive(base, all.v[i]);
 		any |= alive;
@@ -327,4 +335,14 @@ int rundir_list(const char *base, struct strvec *names, struct err *err)
 	if (!any)
 		remove_empty(base);
 	return 0;
+}
+
+void rundir_sweep_node(const char *base)
+{
+	_cleanup_strvec_ struct strvec all = STRVEC_INIT;
+	if (read_names(base, &all, NULL) < 0)
+		return;
+	for (size_t i = 0; i < all.n; i++)
+		if (strchr(all.v[i], '@') && !rundir_alive(base, all.v[i]))
+			rundir_sweep(base, all.v[i]);
 }

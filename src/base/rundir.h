@@ -38,6 +38,10 @@ bool rundir_alive(const char *base, const char *name);
 /* Names of the clusters whose agents live, sorted; dead ones are swept on the way (best effort), and an empty BASE
  * is removed. */
 int rundir_list(const char *base, struct strvec *names, struct err *err);
+/* What the agent of a node does first: sweeps what dead agents of this host have left, of any cluster. (A node that lost
+ * power has no reaper, and no user's command runs there.) Clusters that other hosts may hold are left alone: where BASE is
+ * shared, locks need not be. */
+void rundir_sweep_node(const char *base);
 /* `dir`, as claimed, is still the folder whose lock is held: nobody removed it, nor made another in its place. */
 bool rundir_owns(const char *dir, int lock);
 /* Kills what a dead agent left, waits for it (at most 3 s), and removes its folder, then BASE if it is empty. Does nothing while the lock is

@@ -196,6 +196,31 @@ static void test_reclaim(const char *base)
 	rmdir(base);
 }
 
+/* A host without power leaves its agents' folders on its disk; no user's command runs there. */
+static void test_sweep_node(const char *base)
+{
+	struct err err = ERR_INIT;
+	_cleanup_free_ char *name = rundir_node_name("old"), *now = rundir_node_name("now"),
+			    *dead = NULL, *live = NULL, *own = NULL;
+	_cleanup_free_ char *far = path_join(base, "old@another-host");
+	int lock = -1, live_lock = -1, own_lock = -1;
+	ok(rundir_claim(base, name, &dead, &lock, &err) == 0 &&
+		   rundir_claim(base, now, &live, &live_lock, &err) == 0 &&
+		   rundir_claim(base, "root", &own, &own_lock, &err) == 0 && mkdir(far, 0700) == 0,
+	   "folders of two agents of this host, of a front end's cluster, and of another host");
+	close(lock);
+	close(own_lock); /* as a lock of another host looks where a shared folder knows of none */
+	rundir_sweep_node(base);
+	ok(!path_exists(dead), "what the dead agent left is swept");
+	ok(path_exists(live), "the living one's is not");
+	ok(path_exists(far), "nor another host's");
+	ok(path_exists(own), "nor what another host may hold");
+	rundir_leave(base, now, live_lock);
+	close(live_lock);
+	rundir_sweep(base, "root");
+	ok(rmdir(far) == 0 && rmdir(base) == 0, "nothing is left");
+}
+
 static void test_foreign(const char *base)
 {
 	struct err err = ERR_INIT;
@@ -312,6 +337,7 @@ int main(void)
 	test_sweep_many(base);
 	test_replaced(base);
 	test_reclaim(base);
+	test_sweep_node(base);
 	test_foreign(base);
 	test_unsure(base);
 	test_together(base);
