@@ -373,7 +373,8 @@ static void test_destroyed(void)
 	run_until(&p.frames);
 	stream_end(p.s);
 	run_until(&b.ends);
-	ok(!o.c && b.code == ECONNRESET && o.losts == 1, "destroyed in on_lost: the calls end with that reason");
+	ok(!o.c && b.code == ECONNRESET && o.losts == 1,
+	   "destroyed in on_lost: the calls end with that reason");
 	part(&o, &p);
 	meet(&o, &p);
 	a = (struct seen){.owner = &o, .destroy_on_end = true};
