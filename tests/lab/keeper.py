@@ -173,7 +173,9 @@ class Keeper:
             self.hear(n, "isolated")
         lines = []
         for n in nodes:
-            lines.append("link add p-%s type veth peer name eth0 netns %d" % (n.name, n.pid))
+            # A node keeps its address over a power cut: its neighbours go on to know it.
+            lines.append("link add p-%s type veth peer name eth0 address 02:4c:41:42:00:%02x netns %d" %
+                         (n.name, int(n.name[1:]), n.pid))
             if n.name not in self.cut:
                 lines.append("link set p-%s master br0" % n.name)
             lines.append("link set p-%s up" % n.name)
