@@ -378,6 +378,7 @@ static void gathered(struct deploy *d)
 	struct err err = ERR_INIT;
 	const struct cluster_spec *s = cluster_get_spec(d->agent->cluster);
 	evtimer_stop(d->bound);
+	waves_settled(d->waves);
 	if (place(d, &err) < 0) {
 		failed(d, &err);
 		return;

@@ -10,6 +10,8 @@
 #include "agent/state.h"
 #include "base/alloc.h"
 #include "base/log.h"
+#include "base/path.h"
+#include "base/rundir.h"
 #include "launcher/launcher.h"
 
 static void fail_calls(struct agent *a, int code, const char *text)
@@ -150,7 +152,21 @@ int node_join(struct agent *a, const struct bootstrap *b, uint32_t index, bool i
 /* ---- leaving ---- */
 
 #define LEAVE_MS 10000 /* for the children's answers */
+#define ROOT_MS 2000
 #define LOOK_MS 5
+
+/* A job that ends may kill the root, when that is on this host, with all that could sweep after it, while its other
+ * agents get a signal and time. True: wait. */
+static bool root_dies(struct agent *a)
+{
+	_cleanup_free_ char *dir = path_join(a->base, a->name);
+	if (!a->signalled || !path_exists(dir))
+		return false;
+	if (rundir_alive(a->base, a->name))
+		return loop_now(a->loop) < a->leave_until - LEAVE_MS + ROOT_MS;
+	rundir_sweep(a->base, a->name);
+	return false;
+}
 
 static void on_leave(void *arg)
 {
@@ -158,7 +174,7 @@ static void on_leave(void *arg)
 	unsigned open = 0;
 	for (struct conn *c = a->conns; c; c = conn_next(c))
 		open += conn_calls(c);
-	if (!open || loop_now(a->loop) > a->leave_until)
+	if ((!open && !root_dies(a)) || loop_now(a->loop) > a->leave_until)
 		agent_end(a);
 }
 

@@ -42,7 +42,7 @@ struct agent {
 	struct report *report;        /* a node's */
 	struct fabric *fabric;
 	struct watch *input;
-	bool admitted;
+	bool admitted, signalled; /* signalled: SIGTERM or the like told it to end */
 	struct evtimer *leave; /* a node's: looks whether the last answer is out */
 	uint64_t leave_until;
 };

@@ -170,6 +170,13 @@ int waves_start(struct waves *w, const uint32_t *nodes, size_t n, struct err *er
 	return -1;
 }
 
+void waves_settled(struct waves *w)
+{
+	if (w->bootstrap_dir)
+		path_remove(w->bootstrap_dir, NULL);
+	free(TAKE_PTR(w->bootstrap_dir));
+}
+
 bool waves_running(const struct waves *w)
 {
 	return w->list;
@@ -189,8 +196,6 @@ void waves_destroy(struct waves *w)
 		return;
 	while (w->list)
 		end(w->list);
-	if (w->bootstrap_dir)
-		path_remove(w->bootstrap_dir, NULL);
-	free(w->bootstrap_dir);
+	waves_settled(w);
 	free(w);
 }

@@ -31,5 +31,7 @@ struct waves *waves_create(struct agent *a, const struct waves_config *c,
 void waves_destroy(struct waves *w);
 int waves_start(struct waves *w, const uint32_t *nodes, size_t n, struct err *err); /* indexes from 1 */
 bool waves_running(const struct waves *w);
+/* Every agent that will come has come: a file that they were to read, with the secret in it, is removed. */
+void waves_settled(struct waves *w);
 
 #endif
