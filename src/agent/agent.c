@@ -158,6 +158,7 @@ static void on_signal(void *arg, int signo)
 {
 	struct agent *a = arg;
 	log_info("SIG%s: ending the cluster", sigabbrev_np(signo) ?: "?");
+	a->signalled = true;
 	if (a->cluster)
 		agent_down(a, false);
 	else
