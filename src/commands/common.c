@@ -5,101 +5,88 @@
 #include <errno.h>
 #include <signal.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/alloc.h"
-#include "base/rundir.h"
+#include "client/options.h"
 
-#define CONNECT_TRIES 60 /* every 50 ms */
-
-char *common_base(const struct command *cmd)
+int common_fail(const struct command *cmd, const struct vse_error *e)
 {
-	struct err err = ERR_INIT;
-	char *base;
-	if (rundir_base(&base, &err) < 0) {
-		command_fail(cmd, &err);
-		return NULL;
-	}
-	return base;
+	const char *problem;
+	for (size_t i = 0; (problem = vse_error_problem(e, i)); i++)
+		fprintf(stderr, "%s\n", problem);
+	if (vse_error_problem(e, 0))
+		return EXIT_USAGE;
+	if (e->usage)
+		return command_usage(cmd, "%s%s", e->option[0] ? "--" : "", e->err.text);
+	return command_fail(cmd, &e->err);
 }
 
-char *common_cluster(const char *base, const char *named, struct err *err)
+int common_connect(const char *named, struct vse_cluster **ret, struct vse_error *e)
 {
-	_cleanup_strvec_ struct strvec names = STRVEC_INIT;
-	if (named) {
-		if (cluster_name_check(named, err) < 0)
-			return NULL;
-		if (rundir_alive(base, named))
-			return xstrdup(named);
-		rundir_sweep(base, named);
-		err_set(err, ENOENT, "no cluster '%s' runs (see 'vse ps')", named);
-		return NULL;
-	}
-	if (rundir_list(base, &names, err) < 0)
-		return NULL;
-	if (names.n == 1)
-		return xstrdup(names.v[0]);
-	if (!names.n) {
-		err_set(err, ENOENT, "no cluster runs ('vse up FILE' starts one)");
-		return NULL;
-	}
-	_cleanup_buf_ struct buf b = BUF_INIT;
-	for (size_t i = 0; i < names.n && i < 8; i++)
-		buf_addf(&b, "%s%s", i ? ", " : "", names.v[i]);
-	err_set(err, EINVAL, "%zu clusters run (%s%s): say which with -c NAME", names.n,
-		buf_cstr(&b), names.n > 8 ? ", ..." : "");
-	return NULL;
+	struct vse_session *s;
+	int rc = vse_open(&s, e);
+	if (rc)
+		return rc;
+	rc = vse_attach(s, named, ret, e);
+	if (rc)
+		vse_close(s);
+	return rc;
 }
 
-int common_connect(const char *named, struct loop **ret_loop, struct client **ret, struct err *err)
+void common_disconnect(struct vse_cluster *c)
 {
-	_cleanup_free_ char *base = NULL, *name = NULL;
-	if (rundir_base(&base, err) < 0)
-		return -1;
-	name = common_cluster(base, named, err);
-	if (!name)
-		return -1;
-	struct loop *loop = loop_create();
-	int rc = client_connect(loop, base, name, ret, err);
-	/* A root agent that died is followed by another within a moment. */
-	for (int i = 0;
-	     rc < 0 && err->code == ENOENT && i < CONNECT_TRIES && rundir_alive(base, name); i++) {
-		nanosleep(&(struct timespec){.tv_nsec = 50000000}, NULL);
-		rc = client_connect(loop, base, name, ret, err);
-	}
-	if (rc < 0) {
-		loop_destroy(loop);
-		return -1;
-	}
-	*ret_loop = loop;
-	return 0;
+	vse_close(c->session);
 }
 
-void common_disconnect(struct loop *loop, struct client *c)
+int common_names(struct strvec *names, struct vse_error *e)
 {
-	client_destroy(c);
-	loop_destroy(loop);
+	_cleanup_free_ char *text = NULL;
+	struct vse_session *s;
+	int rc = vse_open(&s, e);
+	if (rc)
+		return rc;
+	rc = vse_list(s, &text, e);
+	if (rc == 0)
+		strvec_split(names, text, "\n");
+	vse_close(s);
+	return rc;
 }
 
 int common_ask(const struct command *cmd, const struct args *a, json_t *req, uint64_t bound_ms,
 	       json_t **ret)
 {
-	struct loop *loop;
-	struct client *c;
-	struct err err = ERR_INIT;
-	if (common_connect(arg_value(a, "cluster"), &loop, &c, &err) < 0) {
+	_cleanup_(vse_error_finish) struct vse_error e = {0};
+	struct vse_cluster *c;
+	if (common_connect(arg_value(a, "cluster"), &c, &e)) {
 		json_decref(req);
-		return command_fail(cmd, &err);
+		return common_fail(cmd, &e);
 	}
-	int rc = client_ask(c, req, bound_ms, ret, &err);
-	common_disconnect(loop, c);
-	return rc < 0 ? common_refused(cmd, &err) : EXIT_OK;
+	int rc = cluster_ask(c, req, bound_ms, ret, &e);
+	common_disconnect(c);
+	return rc ? common_fail(cmd, &e) : EXIT_OK;
 }
 
 int common_refused(const struct command *cmd, const struct err *err)
 {
 	return err->code == ERANGE || err->code == EINVAL ? command_usage(cmd, "%s", err->text)
 							  : command_fail(cmd, err);
+}
+
+int common_options(const struct command *cmd, const struct args *a, int calls, struct vse_options **ret)
+{
+	_cleanup_(vse_error_finish) struct vse_error e = {0};
+	struct vse_options *o = vse_options_new();
+	for (const struct option_spec *s = cmd->options; s && s->name; s++) {
+		const struct strvec *given = arg_values(a, s->name);
+		for (size_t i = 0; option_known(s->name, calls) && i < given->n; i++) {
+			if (!vse_options_set(o, s->name, s->argument ? given->v[i] : "yes", &e))
+				continue;
+			vse_options_free(o);
+			return common_fail(cmd, &e);
+		}
+	}
+	*ret = o;
+	return 0;
 }
 
 const char *common_vm_text(const char *operand)

@@ -6,7 +6,7 @@
 #include <jansson.h>
 
 #include "base/rankset.h"
-#include "client/client.h"
+#include "client/library.h"
 #include "commands/command.h"
 
 /* The option every command about a running cluster has. */
@@ -23,13 +23,15 @@
 		"json", 0, NULL, "print JSON", NULL                                                \
 	}
 
-/* The run directory's base; NULL with the reason printed. malloc'ed. */
-char *common_base(const struct command *cmd);
-/* The cluster named, or the only one that runs. malloc'ed; NULL with *err. */
-char *common_cluster(const char *base, const char *named, struct err *err);
-/* Both, and a connection. The loop is made here. */
-int common_connect(const char *named, struct loop **ret_loop, struct client **ret, struct err *err);
-void common_disconnect(struct loop *loop, struct client *c);
+/* Prints what went wrong; gives EXIT_USAGE where what was asked for is wrong, else EXIT_FAILED. */
+int common_fail(const struct command *cmd, const struct vse_error *e);
+/* The cluster named, or the only one that runs, in a session of its own. */
+int common_connect(const char *named, struct vse_cluster **ret, struct vse_error *e);
+void common_disconnect(struct vse_cluster *c);               /* and its session */
+int common_names(struct strvec *names, struct vse_error *e); /* of all clusters; added */
+/* The options of this command that the library has for these calls (client/options.h). 0, or an exit code with the
+ * reason printed. */
+int common_options(const struct command *cmd, const struct args *a, int calls, struct vse_options **ret);
 
 /* One request to the cluster meant by --cluster, with its reply; gives an exit code, the reason printed. */
 int common_ask(const struct command *cmd, const struct args *a, json_t *req, uint64_t bound_ms,

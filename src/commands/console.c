@@ -7,7 +7,7 @@
 #include "base/path.h"
 #include "base/size.h"
 #include "commands/common.h"
-#include "commands/input.h"
+#include "client/input.h"
 
 #define ESCAPE 0x1d  /* Ctrl-] : as telnet and virsh console */
 #define LAST_MS 1000 /* for what is printed after the input has ended */
@@ -98,12 +98,15 @@ static void terminal(struct attached *at)
 static int run(const struct command *cmd, struct args *a)
 {
 	struct attached at = {0};
-	struct loop *loop;
 	int64_t rank;
 	if (int_parse(common_vm_text(a->operands[0]), 0, 999999, &rank, &at.err) < 0)
 		return command_usage(cmd, "%s: not a VM (such as vm3 or 3)", a->operands[0]);
-	if (common_connect(arg_value(a, "cluster"), &loop, &at.client, &at.err) < 0)
-		return command_fail(cmd, &at.err);
+	_cleanup_(vse_error_finish) struct vse_error e = {0};
+	struct vse_cluster *cluster;
+	if (common_connect(arg_value(a, "cluster"), &cluster, &e))
+		return common_fail(cmd, &e);
+	struct loop *loop = cluster->session->loop;
+	at.client = cluster->client;
 	struct interrupts *in = interrupts_create(loop, on_interrupt, &at);
 	at.id = client_call(at.client,
 			    json_pack("{s:s, s:I, s:i}", "verb", "console", "rank",
@@ -124,7 +127,7 @@ static int run(const struct command *cmd, struct args *a)
 	evtimer_destroy(at.last);
 	client_forget(at.client, at.id);
 	interrupts_destroy(in);
-	common_disconnect(loop, at.client);
+	common_disconnect(cluster);
 	if (at.err.code)
 		return common_refused(cmd, &at.err);
 	return at.signo ? 128 + at.signo : EXIT_OK;

@@ -265,10 +265,12 @@ static int get(struct copy *c, const char *ranks, const char *from, const char *
 static int copy(struct copy *c, const struct args *a, char *ranks, const char *inside, bool into_vm)
 {
 	json_t *reply;
-	struct loop *loop;
-	if (common_connect(arg_value(a, "cluster"), &loop, &c->client, &c->err) < 0)
-		return command_fail(c->cmd, &c->err);
+	_cleanup_(vse_error_finish) struct vse_error e = {0};
+	struct vse_cluster *cluster;
+	if (common_connect(arg_value(a, "cluster"), &cluster, &e))
+		return common_fail(c->cmd, &e);
 	int code = EXIT_FAILED;
+	c->client = cluster->client;
 	if (client_ask(c->client, json_pack("{s:s}", "verb", "size"), 10000, &reply, &c->err) < 0) {
 		command_fail(c->cmd, &c->err);
 	} else {
@@ -282,7 +284,7 @@ static int copy(struct copy *c, const struct args *a, char *ranks, const char *i
 			code = get(c, ranks, inside, a->operands[1]);
 	}
 	rankset_finish(&c->ranks);
-	common_disconnect(loop, c->client);
+	common_disconnect(cluster);
 	return code;
 }
 

@@ -11,7 +11,7 @@
 #include "base/size.h"
 #include "base/text.h"
 #include "commands/common.h"
-#include "commands/offer.h"
+#include "client/programs.h"
 #include "image/image.h"
 #include "launcher/launcher.h"
 
@@ -36,7 +36,7 @@ static void say(struct check *c, const char *what, bool good, bool needed, const
 static void hypervisors(struct check *c)
 {
 	struct err err = ERR_INIT;
-	json_t *list = offer_ask("auto", &err), *h;
+	json_t *list = offer_ask(NULL, "auto", &err), *h;
 	size_t i;
 	bool any = false;
 	if (!list)

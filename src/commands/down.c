@@ -1,38 +1,26 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <string.h>
-
 #include "base/alloc.h"
-#include "base/rundir.h"
 #include "base/strvec.h"
 #include "commands/common.h"
 
-#define DOWN_MS 10000
-#define GRACEFUL_MS 60000
-
 static int down(const struct command *cmd, const struct args *a, const char *name)
 {
-	struct loop *loop;
-	struct client *c;
-	struct err err = ERR_INIT;
-	bool graceful = arg_flag(a, "graceful");
-	if (common_connect(name, &loop, &c, &err) < 0)
-		return command_fail(cmd, &err);
-	int rc = client_ask(c, json_pack("{s:s, s:b}", "verb", "down", "graceful", graceful),
-			    graceful ? GRACEFUL_MS : DOWN_MS, NULL, &err);
-	common_disconnect(loop, c);
-	return rc < 0 ? command_fail(cmd, &err) : EXIT_OK;
+	_cleanup_(vse_error_finish) struct vse_error e = {0};
+	struct vse_cluster *c;
+	if (common_connect(name, &c, &e))
+		return common_fail(cmd, &e);
+	int rc = vse_down(c, arg_flag(a, "graceful"), &e);
+	common_disconnect(c);
+	return rc ? common_fail(cmd, &e) : EXIT_OK;
 }
 
 static int down_all(const struct command *cmd, const struct args *a)
 {
 	_cleanup_strvec_ struct strvec names = STRVEC_INIT;
-	struct err err = ERR_INIT;
-	_cleanup_free_ char *base = common_base(cmd);
+	_cleanup_(vse_error_finish) struct vse_error e = {0};
 	int code = EXIT_OK;
-	if (!base)
-		return EXIT_FAILED;
-	if (rundir_list(base, &names, &err) < 0)
-		return command_fail(cmd, &err);
+	if (common_names(&names, &e))
+		return common_fail(cmd, &e);
 	for (size_t i = 0; i < names.n; i++)
 		if (down(cmd, a, names.v[i]) != EXIT_OK)
 			code = EXIT_FAILED;

@@ -1,77 +1,75 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <errno.h>
-#include <signal.h>
+#include <string.h>
 
 #include "base/alloc.h"
-#include "base/text.h"
 #include "base/time.h"
+#include "client/options.h"
 #include "commands/common.h"
 
 struct follow {
-	bool json, over;
+	struct vse_session *session;
+	bool json;
 	int signo; /* that interrupted it */
-	struct err err;
 };
 
-static void on_event(void *arg, const json_t *e)
+static int on_event(void *arg, const struct vse_event *e)
 {
 	struct follow *f = arg;
+	char when[24], who[16] = "cluster";
+	if (vse_event_kind(e) != VSE_HAPPENED)
+		return 0;
 	if (f->json) {
-		_cleanup_free_ char *line = json_dumps(e, JSON_COMPACT);
-		puts(line ? line : "{}");
+		puts(vse_event_json(e));
 	} else {
-		char when[24], who[16] = "cluster";
-		const json_t *rank = json_object_get(e, "rank");
-		_cleanup_free_ char *text = text_cleaned(
-			json_string_value(json_object_get(e, "text")));
-		time_format((uint64_t)json_integer_value(json_object_get(e, "time_ns")) / 1000000000u,
-			    when);
-		if (json_is_integer(rank))
-			snprintf(who, sizeof(who), "vm%lld", (long long)json_integer_value(rank));
-		printf("%s %-8s %s\n", when, who, text);
+		if (vse_event_ranks(e)[0])
+			snprintf(who, sizeof(who), "vm%.12s", vse_event_ranks(e));
+		time_format((uint64_t)vse_event_number(e, "time_ns") / 1000000000u, when);
+		printf("%s %-8s %s\n", when, who, vse_event_text(e));
 	}
 	fflush(stdout);
-	if (ferror(stdout))
-		f->over = true;
+	return ferror(stdout);
 }
-
-static void on_end(void *arg, const json_t *reply, const struct err *err)
-{
-	struct follow *f = arg;
-	f->over = true;
-	/* The cluster's end is the regular end of following it. */
-	if (!reply && err->code != ESHUTDOWN)
-		f->err = *err;
-}
-
-static const struct client_ops ops = {.on_event = on_event, .on_end = on_end};
 
 static void on_interrupt(void *arg, int signo)
 {
 	struct follow *f = arg;
-	f->over = true;
 	f->signo = signo;
+	vse_cancel(f->session);
+}
+
+static int follow(struct vse_cluster *c, struct follow *f, const struct vse_options *o,
+		  struct vse_error *e)
+{
+	struct vse_call *call;
+	int rc = vse_events(c, o, on_event, f, &call, e);
+	if (rc)
+		return rc;
+	struct interrupts *in = interrupts_create(c->session->loop, on_interrupt, f);
+	rc = vse_wait(call, e);
+	interrupts_destroy(in);
+	vse_call_free(call);
+	return f->signo || ferror(stdout) ? 0 : rc;
 }
 
 static int run(const struct command *cmd, struct args *a)
 {
+	_cleanup_(vse_error_finish) struct vse_error e = {0};
 	struct follow f = {.json = arg_flag(a, "json")};
-	struct loop *loop;
-	struct client *c;
-	const char *named = a->n_operands ? a->operands[0] : arg_value(a, "cluster");
-	if (common_connect(named, &loop, &c, &f.err) < 0)
-		return command_fail(cmd, &f.err);
-	struct interrupts *in = interrupts_create(loop, on_interrupt, &f);
-	uint32_t id = client_call(
-		c, json_pack("{s:s, s:b}", "verb", "events", "follow", arg_flag(a, "follow")), &ops, &f);
-	while (!f.over)
-		loop_run_once(loop);
-	client_forget(c, id);
-	interrupts_destroy(in);
-	common_disconnect(loop, c);
-	if (f.signo)
-		return 128 + f.signo;
-	return f.err.code ? command_fail(cmd, &f.err) : EXIT_OK;
+	struct vse_cluster *c;
+	struct vse_options *o;
+	int code = common_options(cmd, a, FOR_FOLLOW, &o);
+	if (code)
+		return code;
+	int rc = common_connect(a->n_operands ? a->operands[0] : arg_value(a, "cluster"), &c, &e);
+	if (rc == 0) {
+		f.session = c->session;
+		rc = follow(c, &f, o, &e);
+		common_disconnect(c);
+	}
+	vse_options_free(o);
+	if (rc)
+		return common_fail(cmd, &e);
+	return f.signo ? 128 + f.signo : EXIT_OK;
 }
 
 static const struct option_spec options[] = {

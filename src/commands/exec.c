@@ -4,21 +4,14 @@
 
 static int run(const struct command *cmd, struct args *a)
 {
-	struct loop *loop;
-	struct client *c;
-	struct err err = ERR_INIT;
-	json_t *status;
-	if (common_connect(arg_value(a, "cluster"), &loop, &c, &err) < 0)
-		return command_fail(cmd, &err);
-	int code = EXIT_FAILED;
-	if (client_ask(c, json_pack("{s:s}", "verb", "size"), 10000, &status, &err) < 0) {
-		command_fail(cmd, &err);
-	} else {
-		uint32_t size = (uint32_t)json_integer_value(json_object_get(status, "size"));
-		json_decref(status);
-		code = session_run(cmd, a, c, common_ranks(a, "all"), size, a->operands);
-	}
-	common_disconnect(loop, c);
+	_cleanup_(vse_error_finish) struct vse_error e = {0};
+	struct vse_cluster *c;
+	if (common_connect(arg_value(a, "cluster"), &c, &e))
+		return common_fail(cmd, &e);
+	int size = vse_size(c, &e);
+	int code = size < 0 ? common_fail(cmd, &e)
+			    : session_run(cmd, a, c, common_ranks(a, "all"), a->operands);
+	common_disconnect(c);
 	return code;
 }
 

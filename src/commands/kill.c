@@ -3,7 +3,7 @@
 
 static int run(const struct command *cmd, struct args *a)
 {
-	return change_run(cmd, a, "stop", true);
+	return change_run(cmd, a);
 }
 
 static const struct option_spec options[] = {OPTION_CLUSTER, {0}};

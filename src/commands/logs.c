@@ -4,68 +4,75 @@
 
 #include "base/path.h"
 #include "base/size.h"
+#include "client/options.h"
 #include "commands/common.h"
 
-#define TAIL_ALL (2 << 20) /* bytes: the whole log is bounded to this (vm/console.h) */
-
 struct follow {
-	bool over;
-	int signo; /* that interrupted it */
+	struct vse_session *session;
+	int signo;   /* that interrupted it */
+	bool broken; /* stdout */
 	struct err err;
 };
 
-static void on_data(void *arg, uint32_t rank _unused_, int fd _unused_, const char *p, size_t n,
-		    bool eof _unused_)
+static int on_event(void *arg, const struct vse_event *e)
 {
 	struct follow *f = arg;
-	if (fd_write_all(STDOUT_FILENO, p, n) < 0) {
-		f->over = true;
-		if (errno != EPIPE)
-			err_errno(&f->err, errno, "write output");
-	}
+	size_t n;
+	const void *p = vse_event_data(e, &n);
+	if (vse_event_kind(e) != VSE_OUTPUT || fd_write_all(STDOUT_FILENO, p, n) == 0)
+		return 0;
+	f->broken = true;
+	if (errno != EPIPE)
+		err_errno(&f->err, errno, "write output");
+	return 1;
 }
-
-static void on_end(void *arg, const json_t *reply, const struct err *err)
-{
-	struct follow *f = arg;
-	f->over = true;
-	if (!reply && err->code != ESHUTDOWN)
-		f->err = *err;
-}
-
-static const struct client_ops ops = {.on_data = on_data, .on_end = on_end};
 
 static void on_interrupt(void *arg, int signo)
 {
 	struct follow *f = arg;
-	f->over = true;
 	f->signo = signo;
+	vse_cancel(f->session);
+}
+
+static int follow(struct vse_cluster *c, uint32_t rank, struct follow *f,
+		  const struct vse_options *o, struct vse_error *e)
+{
+	struct vse_call *call;
+	int rc = vse_logs(c, o, rank, on_event, f, &call, e);
+	if (rc)
+		return rc;
+	struct interrupts *in = interrupts_create(c->session->loop, on_interrupt, f);
+	rc = vse_wait(call, e);
+	interrupts_destroy(in);
+	vse_call_free(call);
+	e->usage = e->err.code == ERANGE || e->err.code == EINVAL; /* no such VM */
+	return f->signo || f->broken ? 0 : rc;
 }
 
 static int run(const struct command *cmd, struct args *a)
 {
+	_cleanup_(vse_error_finish) struct vse_error e = {0};
 	struct follow f = {0};
-	struct loop *loop;
-	struct client *c;
+	struct vse_cluster *c;
+	struct vse_options *o;
 	int64_t rank;
 	if (int_parse(common_vm_text(a->operands[0]), 0, 999999, &rank, &f.err) < 0)
 		return command_usage(cmd, "%s: not a VM (such as vm3 or 3)", a->operands[0]);
-	if (common_connect(arg_value(a, "cluster"), &loop, &c, &f.err) < 0)
-		return command_fail(cmd, &f.err);
-	struct interrupts *in = interrupts_create(loop, on_interrupt, &f);
-	uint32_t id = client_call(c,
-				  json_pack("{s:s, s:I, s:b, s:i}", "verb", "logs", "rank",
-					    (json_int_t)rank, "follow", arg_flag(a, "follow"),
-					    "tail", TAIL_ALL),
-				  &ops, &f);
-	while (!f.over)
-		loop_run_once(loop);
-	client_forget(c, id);
-	interrupts_destroy(in);
-	common_disconnect(loop, c);
+	int code = common_options(cmd, a, FOR_FOLLOW, &o);
+	if (code)
+		return code;
+	int rc = common_connect(arg_value(a, "cluster"), &c, &e);
+	if (rc == 0) {
+		f.session = c->session;
+		rc = follow(c, (uint32_t)rank, &f, o, &e);
+		common_disconnect(c);
+	}
+	vse_options_free(o);
+	if (rc)
+		return common_fail(cmd, &e);
 	if (f.signo)
 		return 128 + f.signo;
-	return f.err.code ? common_refused(cmd, &f.err) : EXIT_OK;
+	return f.err.code ? command_fail(cmd, &f.err) : EXIT_OK;
 }
 
 static const struct option_spec options[] = {

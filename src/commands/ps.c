@@ -9,39 +9,29 @@
 #include "base/strvec.h"
 #include "commands/common.h"
 
-#define ASK_MS 10000
 #define ENDED_TRIES 25 /* every 20 ms: an agent closes its connections just before it ends */
 
-static int ask(const char *base, const char *name, json_t *into, struct err *err)
+static int ask(const char *name, json_t *into, struct vse_error *e)
 {
-	struct loop *loop = loop_create();
-	struct client *c = NULL;
-	json_t *status = NULL;
-	char host[256] = "";
-	int rc = client_connect(loop, base, name, &c, err);
+	_cleanup_free_ char *text = NULL;
+	struct vse_cluster *c;
+	int rc = common_connect(name, &c, e);
+	if (rc)
+		return rc;
+	rc = vse_status(c, &text, e);
+	common_disconnect(c);
 	if (rc == 0)
-		rc = client_ask(c, json_pack("{s:s}", "verb", "status"), ASK_MS, &status, err);
-	common_disconnect(loop, c);
-	if (rc < 0)
-		return -1;
-	gethostname(host, sizeof(host) - 1);
-	json_object_del(status, "ok");
-	json_t *vms = json_object_get(status, "vms"), *vm;
-	size_t i;
-	json_array_foreach (vms, i, vm) {
-		if (!json_object_get(vm, "node"))
-			json_object_set_new(vm, "node", json_string(host));
-	}
-	json_array_append_new(into, status);
-	return 0;
+		json_array_append_new(into, json_loads(text, 0, NULL));
+	return rc;
 }
 
 /* A cluster that was listed and has ended before it could answer is none, not a failure; nor is an agent that
  * has yet to be given its cluster (ENOENT). */
-static bool is_none(const char *base, const char *name, const struct err *err)
+static bool is_none(const char *name, const struct vse_error *e)
 {
-	if (err->code == ENOENT)
-		return true;
+	_cleanup_free_ char *base = NULL;
+	if (vse_error_code(e) == ENOENT || rundir_base(&base, NULL) < 0)
+		return vse_error_code(e) == ENOENT;
 	for (int i = 0; i < ENDED_TRIES; i++) {
 		if (!rundir_alive(base, name))
 			return true;
@@ -92,26 +82,22 @@ static void print(const json_t *clusters, bool several)
 
 static int run(const struct command *cmd, struct args *a)
 {
-	_cleanup_free_ char *base = common_base(cmd), *one = NULL;
 	_cleanup_strvec_ struct strvec names = STRVEC_INIT;
-	struct err err = ERR_INIT;
+	_cleanup_(vse_error_finish) struct vse_error e = {0};
 	const char *named = a->n_operands ? a->operands[0] : arg_value(a, "cluster");
 	int code = EXIT_OK;
-	if (!base)
-		return EXIT_FAILED;
-	if (named) {
-		one = common_cluster(base, named, &err);
-		if (!one)
-			return command_fail(cmd, &err);
-		strvec_add(&names, one);
-	} else if (rundir_list(base, &names, &err) < 0) {
-		return command_fail(cmd, &err);
-	}
+	if (named)
+		strvec_add(&names, named);
+	else if (common_names(&names, &e))
+		return common_fail(cmd, &e);
 	json_t *clusters = json_array();
 	for (size_t i = 0; i < names.n; i++)
-		if (ask(base, names.v[i], clusters, &err) < 0 &&
-		    (named || !is_none(base, names.v[i], &err)))
-			code = command_fail(cmd, &err);
+		if (ask(names.v[i], clusters, &e) && (named || !is_none(names.v[i], &e)))
+			code = common_fail(cmd, &e);
+	if (named && !json_array_size(clusters)) {
+		json_decref(clusters);
+		return code;
+	}
 	if (arg_flag(a, "json")) {
 		json_t *j = json_pack("{s:O}", "clusters", clusters);
 		common_print_json(j);

@@ -14,8 +14,8 @@ static int run(const struct command *cmd, struct args *a)
 	int code = start_cluster(cmd, a, a->operands[0], check, &s);
 	if (code)
 		return code < 0 ? EXIT_OK : code;
-	code = session_run(cmd, a, s.client, common_ranks(a, "all"), s.size, a->operands + 1);
-	start_undo(&s);
+	code = session_run(cmd, a, s.cluster, common_ranks(a, "all"), a->operands + 1);
+	vse_down(s.cluster, 0, NULL);
 	started_finish(&s);
 	return code;
 }

@@ -2,6 +2,7 @@
 #include "commands/session.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -9,33 +10,27 @@
 
 #include "base/alloc.h"
 #include "base/text.h"
+#include "client/options.h"
 #include "commands/common.h"
 #include "commands/fold.h"
-#include "commands/input.h"
-#include "wire/guestproto.h"
 
 #define WINDOW_TOTAL (16u << 20) /* bytes of output on the way, of all VMs together */
-#define STDIN_CHUNK (64u << 10)
 
 struct session {
 	const struct command *cmd;
-	struct client *client;
-	uint32_t id;
-	struct rankset ranks, failed;
+	struct vse_session *library;
+	struct vse_call *call;
+	struct rankset ranks;
 	struct fold *out, *errs;
 	int code;              /* greatest so far */
 	struct rankset *codes; /* [256]: which VMs ended with which code */
-	bool over;
-	int ended_by; /* signal: the user left, or the reader of the output did */
+	int ended_by;          /* signal: the user left, or the reader of the output did */
 	unsigned interrupts;
-	struct err err; /* of the call as a whole */
+	struct err err; /* of our output */
 
 	bool tty;
 	struct termios saved;
 	bool raw;
-	struct input *input;
-	uint64_t credit; /* bytes of stdin that may be sent */
-	bool input_eof;
 };
 
 /* ---- output ---- */
@@ -43,118 +38,80 @@ struct session {
 static void on_written(void *arg, struct fold *f, uint32_t rank, uint32_t bytes)
 {
 	struct session *s = arg;
-	client_credit(s->client, s->id, rank, f == s->errs ? 2 : 1, bytes);
+	if (s->call)
+		vse_credit(s->call, rank, f == s->errs ? 2 : 1, bytes);
 }
 
-static void on_data(void *arg, uint32_t rank, int fd, const char *p, size_t n, bool eof)
+static int on_output(struct session *s, const struct vse_event *e)
 {
-	struct session *s = arg;
-	struct fold *f = fd == 2 ? s->errs : s->out;
-	fold_add(f, rank, p, n, eof);
-	if (fold_error(f) && !s->over) { /* nobody reads any more: as a local program would get SIGPIPE */
-		err_set(&s->err, fold_error(f), "write output: %s", strerror(fold_error(f)));
-		s->ended_by = fold_error(f) == EPIPE ? SIGPIPE : 0;
-		s->over = true;
-	}
-}
-
-/* ---- stdin ---- */
-
-static void update_input(struct session *s)
-{
-	if (s->input)
-		input_want(s->input, s->credit && !s->input_eof);
-}
-
-static void on_input(void *arg, int events _unused_)
-{
-	struct session *s = arg;
-	char chunk[STDIN_CHUNK];
-	ssize_t n = input_read(s->input, chunk, MIN(sizeof(chunk), s->credit));
-	if (n < 0 && (errno == EAGAIN || errno == EINTR))
-		return;
-	s->input_eof = n <= 0;
-	size_t len = n > 0 ? (size_t)n : 0;
-	s->credit -= len;
-	client_data(s->client, s->id, FRAME_ALL, chunk, len, s->input_eof);
-	update_input(s);
-}
-
-static void on_credit(void *arg, uint32_t rank _unused_, uint32_t bytes)
-{
-	struct session *s = arg;
-	s->credit += bytes;
-	update_input(s);
+	struct fold *f = vse_event_number(e, "stream") == 2 ? s->errs : s->out;
+	size_t n;
+	const char *p = vse_event_data(e, &n);
+	uint32_t rank = (uint32_t)strtoul(vse_event_ranks(e), NULL, 10);
+	fold_add(f, rank, p, n, vse_event_number(e, "eof") == 1);
+	if (!fold_error(f))
+		return 0;
+	/* Nobody reads any more: as a local program would get SIGPIPE. */
+	err_set(&s->err, fold_error(f), "write output: %s", strerror(fold_error(f)));
+	s->ended_by = fold_error(f) == EPIPE ? SIGPIPE : 0;
+	return 1;
 }
 
 /* ---- events ---- */
 
-static void end_rank(struct session *s, uint32_t rank)
+static void end_ranks(struct session *s, const struct rankset *ranks)
 {
-	fold_end_rank(s->out, rank);
-	fold_end_rank(s->errs, rank);
-}
-
-static void on_exit_event(struct session *s, const json_t *e, uint32_t rank)
-{
-	json_int_t code = json_integer_value(json_object_get(e, "code"));
-	json_int_t signo = json_integer_value(json_object_get(e, "signal"));
-	int got = signo ? 128 + (int)signo : (int)code;
-	got = got < 0 || got > 255 ? 255 : got;
-	rankset_add(&s->codes[got], rank);
-	s->code = MAX(s->code, got);
-	end_rank(s, rank);
-}
-
-static void on_error_event(struct session *s, const json_t *e, const struct rankset *ranks)
-{
-	const char *why = json_string_value(json_object_get(e, "error"));
-	_cleanup_free_ char *text = text_cleaned(why ? why : "failed"), *name = common_vm_names(ranks);
 	for (uint32_t r = rankset_next(ranks, 0); r != UINT32_MAX; r = rankset_next(ranks, r + 1)) {
-		end_rank(s, r);
-		rankset_add(&s->failed, r);
+		fold_end_rank(s->out, r);
+		fold_end_rank(s->errs, r);
 	}
+}
+
+static void on_exited(struct session *s, int code, const struct rankset *ranks)
+{
+	for (uint32_t r = rankset_next(ranks, 0); r != UINT32_MAX; r = rankset_next(ranks, r + 1))
+		rankset_add(&s->codes[code], r);
+	s->code = MAX(s->code, code);
+	end_ranks(s, ranks);
+}
+
+static void on_failed(struct session *s, const char *text, const struct rankset *ranks)
+{
+	_cleanup_free_ char *name = common_vm_names(ranks);
+	end_ranks(s, ranks);
 	size_t n = strlen(name);
 	bool named = strncmp(text, name, n) == 0 && text[n] == ':';
 	fprintf(stderr, "vse %s: %s%s%s\n", s->cmd->name, named ? "" : name, named ? "" : ": ", text);
 	s->code = MAX(s->code, EXIT_FAILED);
 }
 
-static void on_event(void *arg, const json_t *e)
+static int on_event(void *arg, const struct vse_event *e)
 {
 	struct session *s = arg;
-	const char *what = json_string_value(json_object_get(e, "event"));
 	_cleanup_rankset_ struct rankset ranks = RANKSET_INIT;
-	if (!what || !common_event_ranks(e, &ranks))
-		return;
-	if (strcmp(what, "error") == 0)
-		on_error_event(s, e, &ranks);
-	for (uint32_t r = rankset_next(&ranks, 0); r != UINT32_MAX && strcmp(what, "exit") == 0;
-	     r = rankset_next(&ranks, r + 1))
-		on_exit_event(s, e, r);
+	int kind = vse_event_kind(e);
+	if (kind == VSE_OUTPUT)
+		return on_output(s, e);
+	if (kind != VSE_EXITED && kind != VSE_FAILED)
+		return 0;
+	rankset_parse(&ranks, vse_event_ranks(e), RANK_MAX, NULL);
+	if (kind == VSE_EXITED)
+		on_exited(s, (int)vse_event_number(e, "code"), &ranks);
+	else
+		on_failed(s, vse_event_text(e), &ranks);
+	return 0;
 }
-
-static void on_end(void *arg, const json_t *reply, const struct err *err)
-{
-	struct session *s = arg;
-	s->over = true;
-	if (!reply && !s->err.code)
-		s->err = *err;
-}
-
-static const struct client_ops ops = {
-	.on_event = on_event, .on_data = on_data, .on_credit = on_credit, .on_end = on_end};
 
 static void on_interrupt(void *arg, int signo)
 {
 	struct session *s = arg;
 	/* The first goes to the programs; who insists leaves at once. */
 	if (s->interrupts++ || signo != SIGINT) {
-		s->over = true;
 		s->ended_by = signo;
+		vse_cancel(s->library);
 		return;
 	}
-	client_message(s->client, s->id, json_pack("{s:s, s:i}", "verb", "signal", "signal", signo));
+	vse_signal(s->call, signo);
 }
 
 /* ---- the terminal ---- */
@@ -164,9 +121,7 @@ static void on_winch(void *arg, int signo _unused_)
 	struct session *s = arg;
 	struct winsize w;
 	if (ioctl(STDIN_FILENO, TIOCGWINSZ, &w) == 0)
-		client_message(s->client, s->id,
-			       json_pack("{s:s, s:i, s:i}", "verb", "resize", "rows", w.ws_row,
-					 "cols", w.ws_col));
+		vse_resize(s->call, w.ws_row, w.ws_col);
 }
 
 static void terminal_raw(struct session *s)
@@ -188,28 +143,6 @@ static void terminal_restore(struct session *s)
 
 /* ---- */
 
-static json_t *request(const struct args *a, const char *ranks, bool tty, bool input,
-		       uint32_t window, char *const *argv)
-{
-	json_t *list = json_array(), *env = json_array();
-	for (; *argv; argv++)
-		json_array_append_new(list, json_string(*argv));
-	const struct strvec *vars = arg_values(a, "env");
-	for (size_t i = 0; i < vars->n; i++)
-		json_array_append_new(env, json_string(vars->v[i]));
-	struct winsize w = {.ws_row = 24, .ws_col = 80};
-	if (tty) {
-		ioctl(STDIN_FILENO, TIOCGWINSZ, &w);
-		const char *term = getenv("TERM");
-		bool good = term && text_is_utf8(term);
-		json_array_append_new(env, json_sprintf("TERM=%s", good ? term : "dumb"));
-	}
-	return json_pack("{s:s, s:s, s:o, s:o, s:s*, s:s*, s:i, s:i, s:i, s:i, s:i}", "verb", "exec",
-			 "ranks", ranks, "argv", list, "env", env, "user", arg_value(a, "user"),
-			 "cwd", arg_value(a, "cwd"), "tty", tty, "rows", (int)w.ws_row, "cols",
-			 (int)w.ws_col, "stdin", input, "window", (int)window);
-}
-
 /* Every VM that ended with something else than 0, when there were several. */
 static void print_codes(struct session *s)
 {
@@ -229,14 +162,35 @@ static void print_codes(struct session *s)
 	}
 }
 
+/* ---- options ---- */
+
+static int set_number(struct vse_options *o, const char *key, unsigned n)
+{
+	char text[16];
+	snprintf(text, sizeof(text), "%u", n);
+	return vse_options_set(o, key, text, NULL);
+}
+
+static void set_terminal(struct vse_options *o)
+{
+	struct winsize w = {.ws_row = 24, .ws_col = 80};
+	const char *term = getenv("TERM");
+	_cleanup_free_ char *set = xasprintf("TERM=%s", term && text_is_utf8(term) ? term : "dumb");
+	ioctl(STDIN_FILENO, TIOCGWINSZ, &w);
+	set_number(o, "rows", w.ws_row);
+	set_number(o, "cols", w.ws_col);
+	vse_options_set(o, "env", set, NULL);
+}
+
 int session_check(const struct command *cmd, const struct args *a, const char *ranks, uint32_t size)
 {
 	_cleanup_rankset_ struct rankset set = RANKSET_INIT;
 	struct err err = ERR_INIT;
-	const struct strvec *vars = arg_values(a, "env");
-	for (size_t i = 0; i < vars->n; i++)
-		if (!strchr(vars->v[i], '=') || vars->v[i][0] == '=')
-			return command_usage(cmd, "--env %s: not NAME=VALUE", vars->v[i]);
+	struct vse_options *o;
+	int code = common_options(cmd, a, FOR_EXEC, &o);
+	if (code)
+		return code;
+	vse_options_free(o);
 	if (rankset_parse(&set, ranks, size, &err) < 0)
 		return command_usage(cmd, "%s", err.text);
 	if (arg_flag(a, "tty") && rankset_count(&set) != 1)
@@ -252,62 +206,78 @@ static bool labels(const struct args *a, bool several)
 	return !when || strcmp(when, "auto") == 0 ? several : strcmp(when, "always") == 0;
 }
 
-static void drive(struct session *s, json_t *req, bool input)
+/* ---- */
+
+static int drive(struct session *s, struct vse_cluster *c, const struct vse_options *o,
+		 const char *const *argv, bool input, struct vse_error *e)
 {
-	struct loop *loop = client_loop(s->client);
+	struct loop *loop = s->library->loop;
 	struct interrupts *in = interrupts_create(loop, on_interrupt, s);
 	struct sigwatch *winch = s->tty ? sigwatch_create(loop, SIGWINCH, on_winch, s) : NULL;
-	s->id = client_call(s->client, req, &ops, s);
-	if (input && !s->over) {
-		s->credit = GUESTPROTO_STDIN_WINDOW;
-		s->input = input_create(loop, STDIN_FILENO, on_input, s);
-		if (!s->input)
-			client_data(s->client, s->id, FRAME_ALL, NULL, 0, true);
-		update_input(s);
+	int rc = vse_exec(c, o, argv, on_event, s, &s->call, e);
+	if (rc == 0) {
+		if (input && vse_read_from(s->call, STDIN_FILENO, NULL))
+			vse_write_end(s->call); /* closed */
+		terminal_raw(s);
+		rc = vse_wait(s->call, e);
+		terminal_restore(s);
 	}
-	terminal_raw(s);
-	while (!s->over)
-		loop_run_once(loop);
-	terminal_restore(s);
-	client_forget(s->client, s->id);
-	input_destroy(s->input);
 	sigwatch_destroy(winch);
 	interrupts_destroy(in);
+	return rc;
 }
 
-int session_run(const struct command *cmd, const struct args *a, struct client *c,
-		const char *ranks, uint32_t size, char *const *argv)
+static int finish(struct session *s, int rc, const struct vse_error *e)
 {
-	struct session s = {.cmd = cmd, .client = c};
-	struct err err = ERR_INIT;
+	fold_flush(s->out);
+	fold_flush(s->errs);
+	print_codes(s);
+	int code = s->code;
+	if (s->ended_by)
+		code = 128 + s->ended_by;
+	else if (s->err.code)
+		code = command_fail(s->cmd, &s->err);
+	else if (rc)
+		code = command_fail(s->cmd, &e->err);
+	fold_destroy(s->out);
+	fold_destroy(s->errs);
+	vse_call_free(s->call);
+	for (int i = 0; i < 256; i++)
+		rankset_finish(&s->codes[i]);
+	free(s->codes);
+	rankset_finish(&s->ranks);
+	return code;
+}
+
+int session_run(const struct command *cmd, const struct args *a, struct vse_cluster *c,
+		const char *ranks, char *const *argv)
+{
+	_cleanup_(vse_error_finish) struct vse_error e = {0};
+	struct session s = {.cmd = cmd, .library = c->session, .tty = arg_flag(a, "tty")};
+	struct vse_options *o;
+	uint32_t size = (uint32_t)vse_size(c, NULL);
 	int code = session_check(cmd, a, ranks, size);
+	if (!code)
+		code = common_options(cmd, a, FOR_EXEC, &o);
 	if (code)
 		return code;
-	rankset_parse(&s.ranks, ranks, size, &err);
-	uint32_t n = rankset_count(&s.ranks);
-	bool label = labels(a, n > 1);
-	s.tty = arg_flag(a, "tty");
+	rankset_parse(&s.ranks, ranks, size, NULL);
+	uint32_t n = rankset_count(&s.ranks),
+		 window = MIN(MAX(WINDOW_TOTAL / n, 16u << 10), 256u << 10);
 	bool input = !arg_flag(a, "no-stdin") &&
 		     (s.tty || arg_flag(a, "interactive") || !isatty(STDIN_FILENO));
-	uint32_t window = MIN(MAX(WINDOW_TOTAL / n, 16u << 10), 256u << 10);
 	s.codes = xcalloc(256, sizeof(*s.codes));
-	s.out = fold_create(client_loop(c), STDOUT_FILENO, label, &s.ranks, window, on_written, &s);
-	s.errs = fold_create(client_loop(c), STDERR_FILENO, label, &s.ranks, window, on_written, &s);
-	drive(&s, request(a, ranks, s.tty, input, window, argv), input);
-	fold_flush(s.out);
-	fold_flush(s.errs);
-	print_codes(&s);
-	code = s.code;
-	if (s.ended_by)
-		code = 128 + s.ended_by;
-	else if (s.err.code)
-		code = command_fail(cmd, &s.err);
-	fold_destroy(s.out);
-	fold_destroy(s.errs);
-	for (int i = 0; i < 256; i++)
-		rankset_finish(&s.codes[i]);
-	free(s.codes);
-	rankset_finish(&s.ranks);
-	rankset_finish(&s.failed);
-	return code;
+	s.out = fold_create(s.library->loop, STDOUT_FILENO, labels(a, n > 1), &s.ranks, window,
+			    on_written, &s);
+	s.errs = fold_create(s.library->loop, STDERR_FILENO, labels(a, n > 1), &s.ranks, window,
+			     on_written, &s);
+	vse_options_set(o, "ranks", ranks, NULL);
+	vse_options_set(o, "flow", "manual", NULL);
+	vse_options_set(o, "stdin", input ? "yes" : "no", NULL);
+	set_number(o, "window", window);
+	if (s.tty)
+		set_terminal(o);
+	int rc = drive(&s, c, o, (const char *const *)argv, input, &e);
+	vse_options_free(o);
+	return finish(&s, rc, &e);
 }

@@ -3,7 +3,7 @@
 #ifndef VSE_COMMANDS_SESSION_H
 #define VSE_COMMANDS_SESSION_H
 
-#include "client/client.h"
+#include "client/library.h"
 #include "commands/command.h"
 
 #define SESSION_OPTIONS                                                                                     \
@@ -20,10 +20,10 @@
 /* What the command line alone tells is wrong with the ranks (text), --env and --tty in a cluster of `size`: 0 or an exit
  * code, the reason printed. For `run`, which starts nothing for nothing. */
 int session_check(const struct command *cmd, const struct args *a, const char *ranks, uint32_t size);
-/* Runs argv on the VMs of `ranks` (text) in a cluster of `size`, checked as above. Gives the exit code: the program's
+/* Runs argv on the VMs of `ranks` (text), checked as above. The size of the cluster is known. Gives the exit code: the program's
  * own, 128 + signal, the greatest of many; 1 when a VM could not run it; 128 + the signal that ended vse itself (130: a
  * second SIGINT). Prints what went wrong. */
-int session_run(const struct command *cmd, const struct args *a, struct client *c,
-		const char *ranks, uint32_t size, char *const *argv);
+int session_run(const struct command *cmd, const struct args *a, struct vse_cluster *c,
+		const char *ranks, char *const *argv);
 
 #endif

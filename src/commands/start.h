@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What `up` and `run` share: read the VSE, build or find its image, launch the agent, create the cluster and wait
- * until its VMs are ready. */
+/* What `up` and `run` share: vse_up() or vse_plan() with the command line's options, and what they print. */
 #ifndef VSE_COMMANDS_START_H
 #define VSE_COMMANDS_START_H
 
-#include "client/client.h"
+#include "client/library.h"
 #include "commands/command.h"
 #include "commands/where.h"
 
@@ -31,12 +30,8 @@
 	}
 
 struct started {
-	struct loop *loop;
-	struct client *client; /* holds the cluster: it ends with this connection unless it is kept */
-	char *name;
-	uint32_t size;
-	uint64_t ready_ms;
-	double build_s; /* time spent on the image */
+	struct vse_session *session;
+	struct vse_cluster *cluster; /* ends with this connection unless it is kept */
 };
 
 /* Looks at the rest of the command line when the size is known, before anything is built or started: 0 or an exit code. */
@@ -45,7 +40,5 @@ typedef int start_check(const struct command *cmd, const struct args *a, uint32_
 int start_cluster(const struct command *cmd, const struct args *a, const char *file,
 		  start_check *check, struct started *ret);
 void started_finish(struct started *s);
-/* Ends the cluster and waits for it (bounded). */
-void start_undo(struct started *s);
 
 #endif

@@ -7,19 +7,20 @@
 
 static int run(const struct command *cmd, struct args *a)
 {
+	_cleanup_(vse_error_finish) struct vse_error e = {0};
 	struct started s;
-	struct err err = ERR_INIT;
 	char took[24];
 	int code = start_cluster(cmd, a, a->operands[0], NULL, &s);
 	if (code)
 		return code < 0 ? EXIT_OK : code;
-	if (client_ask(s.client, json_pack("{s:s}", "verb", "keep"), 10000, NULL, &err) < 0) {
+	int n = vse_size(s.cluster, NULL); /* known: asks nobody */
+	if (vse_detach(s.cluster, &e)) {
 		started_finish(&s);
-		return command_fail(cmd, &err);
+		return common_fail(cmd, &e);
 	}
-	duration_format(s.ready_ms, took);
+	duration_format(s.cluster->ready_ms, took);
 	if (!arg_flag(a, "quiet"))
-		printf("%s: %u VM%s ready in %s\n", s.name, s.size, s.size == 1 ? "" : "s", took);
+		printf("%s: %d VM%s ready in %s\n", vse_name(s.cluster), n, n == 1 ? "" : "s", took);
 	started_finish(&s);
 	return EXIT_OK;
 }

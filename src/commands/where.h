@@ -1,12 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The part of `up` and `run` that says where: which nodes, how agents get there, how VMs are placed. */
+/* The part of `up` and `run` that says where: which nodes, how agents get there, how VMs are placed.
+ * client/place.c reads them. */
 #ifndef VSE_COMMANDS_WHERE_H
 #define VSE_COMMANDS_WHERE_H
 
-#include <jansson.h>
-
 #include "commands/command.h"
-#include "launcher/launcher.h"
 
 #define WHERE_OPTIONS                                                                                  \
 	{"launcher", 0, "NAME", "how agents get onto nodes (default: found out)", NULL},               \
@@ -33,10 +31,5 @@
 	{                                                                                              \
 		"fast-kex", 0, NULL, "ssh: the cheaper key exchange (see vse-up(1))", NULL             \
 	}
-
-/* *ret: the "launch" member of the create message (new reference), or NULL when all runs on this node. why: the
- * choice, for people. Gives an exit code, the reason printed. */
-int where_choose(const struct command *cmd, const struct args *a, json_t **ret,
-		 char why[LAUNCH_WHY_MAX]);
 
 #endif

@@ -78,6 +78,16 @@ void loop_stop(struct loop *l)
 	uv_stop(&l->uv);
 }
 
+int loop_fd(const struct loop *l)
+{
+	return uv_backend_fd(&l->uv);
+}
+
+int loop_timeout(const struct loop *l)
+{
+	return uv_backend_timeout(&l->uv);
+}
+
 uint64_t loop_now(struct loop *l)
 {
 	return uv_now(&l->uv);

@@ -20,6 +20,10 @@ void loop_run(struct loop *l);     /* until loop_stop(), or until nothing is lef
 /* One round: runs what is due, waiting for at most the next event. False when nothing is left. */
 bool loop_run_once(struct loop *l);
 void loop_stop(struct loop *l);
+/* For a loop of somebody else: when the descriptor can be read, or so many milliseconds have passed (-1: no limit), a
+ * round has something to run. */
+int loop_fd(const struct loop *l);
+int loop_timeout(const struct loop *l);
 uint64_t loop_now(struct loop *l); /* monotonic milliseconds, of the start of this round */
 
 /* A timer, made stopped. evtimer_start() of a running one starts it anew. repeat_ms 0 = once. */

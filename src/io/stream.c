@@ -120,7 +120,10 @@ static void closed(struct stream *s, int code, const char *what)
 static int push_buf(struct stream *s, struct buf *b)
 {
 	while (buf_len(b)) {
-		ssize_t n = write(s->fd, buf_head(b), buf_len(b));
+		/* A peer that left is EPIPE, never a signal: the program may be another's (libvse). */
+		ssize_t n = send(s->fd, buf_head(b), buf_len(b), MSG_NOSIGNAL);
+		if (n < 0 && errno == ENOTSOCK)
+			n = write(s->fd, buf_head(b), buf_len(b));
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0)

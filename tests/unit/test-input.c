@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 #include "base/macros.h"
-#include "commands/input.h"
+#include "client/input.h"
 #include "tap.h"
 
 struct reading {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "commands/input.h"
+#include "client/input.h"
 
 #include <errno.h>
 #include <fcntl.h>

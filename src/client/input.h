@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Stdin in the event loop. A descriptor in a loop is made non-blocking, and that mode belongs to the open file, which
  * is the user's terminal, or a pipe that other programs read too: theirs would stay so after us. */
-#ifndef VSE_COMMANDS_INPUT_H
-#define VSE_COMMANDS_INPUT_H
+#ifndef VSE_CLIENT_INPUT_H
+#define VSE_CLIENT_INPUT_H
 
 #include <sys/types.h>
 

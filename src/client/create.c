@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "client/create.h"
+
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/rundir.h"
+#include "base/text.h"
+#include "client/sshkey.h"
+
+#define BOOT_TIMEOUT_MS 120000
+#define STOP_TIMEOUT_MS 20000
+
+static const char *scratch_dir(void)
+{
+	const char *asked = getenv("VSE_SCRATCH"), *tmp = getenv("TMPDIR");
+	if (asked && asked[0]) /* never another than the one that was asked for */
+		return asked;
+	return tmp && tmp[0] == '/' && access(tmp, W_OK) == 0 ? tmp : "/tmp";
+}
+
+static int load(struct create *c, const char *file, struct vse_error *e)
+{
+	if (vse_load(file, &c->vse, &e->problems, &e->err) == 0)
+		return 0;
+	e->usage = true;
+	if (!e->problems.n)
+		return error_code(e);
+	if (e->problems.n > 1)
+		return error_set(e, EINVAL, "%s (and %zu more)", e->problems.v[0], e->problems.n - 1);
+	return error_set(e, EINVAL, "%s", e->problems.v[0]);
+}
+
+int create_prepare(struct create *c, const char *file, const struct vse_options *o, struct vse_error *e)
+{
+	int rc = options_check(o, FOR_UP, e);
+	if (!rc)
+		rc = load(c, file, e);
+	if (rc)
+		return rc;
+	struct vse *v = c->vse;
+	c->o = o;
+	c->size = (uint32_t)options_int(o, "count", 1);
+	v->cpus = (unsigned)options_int(o, "cpus", v->cpus);
+	v->memory = options_size(o, "memory", v->memory);
+	v->scratch = options_size(o, "scratch", v->scratch);
+	c->name = create_choice(c, "name", v->name);
+	if (!text_is_utf8(scratch_dir())) {
+		e->usage = true;
+		return error_set(e, EINVAL, "the scratch folder is not UTF-8 text: set VSE_SCRATCH to another");
+	}
+	if (cluster_name_check(c->name, &e->err) < 0) {
+		e->usage = true;
+		return error_code(e);
+	}
+	return place_choose(o, &c->launch, c->where, e);
+}
+
+void create_finish(struct create *c)
+{
+	image_destroy(c->image);
+	vse_destroy(c->vse);
+	json_decref(c->launch);
+}
+
+const char *create_choice(const struct create *c, const char *key, const char *otherwise)
+{
+	const char *v = options_text(c->o, key);
+	return v ? v : otherwise;
+}
+
+bool create_needs_image(const struct create *c)
+{
+	return strcmp(create_choice(c, "hypervisor", "qemu"), "fake") != 0;
+}
+
+/* ---- the message ---- */
+
+static json_t *text_list(const struct strvec *v)
+{
+	json_t *list = json_array();
+	for (size_t i = 0; i < v->n; i++)
+		json_array_append_new(list, json_string(v->v[i]));
+	return list;
+}
+
+static json_t *env_list(const struct vse *v)
+{
+	json_t *list = json_array();
+	for (size_t i = 0; i < v->n_env; i++)
+		json_array_append_new(list, json_sprintf("%s=%s", v->env[i].name, v->env[i].value));
+	return list;
+}
+
+/* A path of this host may be no text: that is an error, never a message without it. */
+static void set_text(json_t *j, const char *key, const char *text, struct err *err)
+{
+	_cleanup_free_ char *shown = text_cleaned(text);
+	if (text && json_object_set_new(j, key, json_string(text)) < 0)
+		err_set(err, EILSEQ, "%s %s: not UTF-8 text", key, shown);
+}
+
+static void set_image(json_t *j, const struct image *i, struct err *err)
+{
+	set_text(j, "image", i ? i->id : "", err);
+	set_text(j, "kernel", i ? i->kernel : "", err);
+	set_text(j, "vmlinux", i ? i->vmlinux : NULL, err);
+	set_text(j, "initrd", i ? i->initrd : "", err);
+	set_text(j, "root", i ? i->root : "", err);
+	set_text(j, "root_type", i ? i->root_type : "", err);
+	set_text(j, "modules", i ? i->modules : "", err);
+}
+
+static void set_keys(json_t *j, const char *name, struct err *err)
+{
+	_cleanup_free_ char *secret = NULL, *open = NULL;
+	if (sshkey_make(name, &secret, &open, err) < 0)
+		return;
+	set_text(j, "ssh_private", secret, err);
+	set_text(j, "ssh_public", open, err);
+}
+
+json_t *create_message(const struct create *c, struct err *ret_err)
+{
+	const struct vse *v = c->vse;
+	const struct image *i = c->image; /* NULL: the back end needs none */
+	struct err err = ERR_INIT;
+	json_t *j = json_pack("{s:s, s:I, s:i, s:I, s:I, s:I, s:I, s:I, s:b, s:b}", "verb",
+			      "create", "size", (json_int_t)c->size, "cpus", (int)v->cpus, "memory",
+			      (json_int_t)v->memory, "scratch", (json_int_t)v->scratch, "parallel",
+			      (json_int_t)options_int(c->o, "parallel", 0), "boot_timeout_ms",
+			      (json_int_t)options_ms(c->o, "timeout", BOOT_TIMEOUT_MS),
+			      "stop_timeout_ms", (json_int_t)STOP_TIMEOUT_MS, "systemd",
+			      i && i->init == VSE_INIT_SYSTEMD, "outbound", v->net_outbound);
+	set_text(j, "name", c->name, &err);
+	set_text(j, "vse", v->name, &err);
+	set_image(j, i, &err);
+	set_text(j, "scratch_dir", scratch_dir(), &err);
+	set_text(j, "subnet", v->net_subnet, &err);
+	set_text(j, "hypervisor", create_choice(c, "hypervisor", "qemu"), &err);
+	set_text(j, "accel", create_choice(c, "accel", "auto"), &err);
+	set_text(j, "machine", create_choice(c, "machine", "auto"), &err);
+	json_object_set_new(j, "extra_args", text_list(options_all(c->o, "hypervisor-arg")));
+	json_object_set_new(j, "env", env_list(v));
+	if (c->launch)
+		json_object_set(j, "launch", c->launch);
+	if (i && i->has_sshd)
+		set_keys(j, c->name, &err);
+	if (!err.code)
+		return j;
+	json_decref(j);
+	err_copy(ret_err, &err);
+	return NULL;
+}
