@@ -104,17 +104,19 @@ static const struct launch_ops ops = {
 static int make_bootstrap_dir(struct waves *w, struct err *err)
 {
 	const char *home = getenv("HOME");
-	if (launcher_carries_input(w->config.launcher) || w->bootstrap_dir)
+	/* A manager that carries input may still not do so in every kind of job (Slurm's heterogeneous ones). */
+	bool needed = !launcher_carries_input(w->config.launcher);
+	if (w->bootstrap_dir || (!needed && launcher_names_nodes(w->config.launcher)))
 		return 0;
 	if (!home || home[0] != '/')
-		return err_set(err, ENOENT,
-			       "launcher %s needs a folder that all nodes see: HOME is not set",
-			       w->config.launcher->name);
+		return !needed ? 0
+			       : err_set(err, ENOENT, "launcher %s needs a folder that all nodes see: HOME is not set",
+					 w->config.launcher->name);
 	w->bootstrap_dir = xasprintf("%s/.vse-%s-XXXXXX", home, w->agent->name);
 	if (!mkdtemp(w->bootstrap_dir)) {
 		int code = errno;
 		free(TAKE_PTR(w->bootstrap_dir));
-		return err_errno(err, code, "a folder in %s that all nodes see", home);
+		return !needed ? 0 : err_errno(err, code, "a folder in %s that all nodes see", home);
 	}
 	return 0;
 }
