@@ -147,8 +147,8 @@ static void deploy_json(struct call *call, json_t *j, bool last)
 		bool bad = message_is_error(j, &err);
 		if (d->step == STARTING) {
 			d->step = UP;
+			on_journal(d); /* before anybody is told: the VMs outlive this agent from now on */
 			cluster_elsewhere_started(c, bad ? &err : NULL);
-			note_change(d);
 			if (d->allocation && d->allocation->job && d->allocation->job[0])
 				evtimer_start(d->clock, 0, CLOCK_MS);
 		} else if (d->step == UP) { /* a move */
