@@ -4,7 +4,8 @@
  * one connection to it. It needs no header: the interface is the one of PSCHED, the same in all Torques and OpenPBS.
  *   vse-tm --probe      says which library there is
  *   vse-tm              standard input: "arg WORD" for each word of the command, "spawn I NODE" for each task, "go";
- *                       its end afterwards ends the tasks (SIGTERM)
+ *                       its end afterwards, with SIGTERM, ends the tasks (SIGTERM); its end alone is the death of the
+ *                       launcher: the tasks go on, as they would under any other manager
  *                       standard output: "spawned I", "failed I TEXT", "ended I STATUS", "error TEXT"
  * TM_LIBRARY names another library. */
 #include <dlfcn.h>
@@ -14,11 +15,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #define WORDS_MAX 256
 #define TASKS_MAX 131072
 #define LAST_SECONDS 2 /* for ending the tasks */
+#define TERM_MS 500    /* between the end of the input and SIGTERM */
 
 typedef unsigned int task_id;
 typedef int node_id, event;
@@ -216,6 +219,13 @@ static int wait_all(void)
 	return 0;
 }
 
+static void block_term(sigset_t *ret)
+{
+	sigemptyset(ret);
+	sigaddset(ret, SIGTERM);
+	pthread_sigmask(SIG_BLOCK, ret, NULL);
+}
+
 /* The launcher is gone or wants the end. TM is not made for two threads: the other one waits within tm_poll(), here
  * only requests are written, and whatever comes of it this process ends within the alarm's time. */
 static void *end_with_input(void *arg)
@@ -225,6 +235,9 @@ static void *end_with_input(void *arg)
 	event e;
 	while ((n = read(STDIN_FILENO, &c, 1)) > 0)
 		;
+	struct timespec patience = {.tv_nsec = TERM_MS * 1000000L};
+	if (sigtimedwait(arg, NULL, &patience) < 0)
+		_exit(0);
 	alarm(LAST_SECONDS);
 	for (size_t i = 0; i < n_tasks; i++)
 		if (tasks[i].runs)
@@ -240,7 +253,9 @@ int main(int argc, char **argv)
 		return probe();
 	if (argc != 1)
 		return 2;
-	signal(SIGTERM, SIG_IGN); /* the end of the input is the word: it ends the tasks first */
+	sigset_t term;
+	signal(SIGTERM, SIG_DFL); /* were it ignored, it would not be kept */
+	block_term(&term);
 	signal(SIGPIPE, SIG_IGN);
 	setvbuf(stdin, NULL, _IONBF, 0); /* the thread reads on from the descriptor */
 	tasks = calloc(TASKS_MAX, sizeof(*tasks));
@@ -248,7 +263,7 @@ int main(int argc, char **argv)
 		return 1;
 	if (!load())
 		return bad("no TM library: libtorque.so.2, libpbs.so.0 or TM_LIBRARY") ? 1 : 0;
-	if (pthread_create(&thread, NULL, end_with_input, NULL) != 0)
+	if (pthread_create(&thread, NULL, end_with_input, &term) != 0)
 		return bad("no thread") ? 1 : 0;
 	if (spawn_all() < 0)
 		return 1;

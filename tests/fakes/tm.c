@@ -94,6 +94,7 @@ static _Noreturn void run(int argc, char **argv, char **envp, const char *node)
 	char *env[32], *words[256], text[32][512];
 	char *on_node[] = {getenv("STAND_IN_ON_NODE"), (char *)"go-on", (char *)node};
 	int n = 0, w = 0, null = open("/dev/null", O_RDWR);
+	sigset_t none;
 	for (size_t i = 0; i < sizeof(keep) / sizeof(keep[0]); i++)
 		if (getenv(keep[i]) &&
 		    snprintf(text[n], sizeof(text[n]), "%s=%s", keep[i], getenv(keep[i])) > 0)
@@ -112,6 +113,8 @@ static _Noreturn void run(int argc, char **argv, char **envp, const char *node)
 		words[w++] = argv[i];
 	words[w] = NULL;
 	setsid();
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
 	signal(SIGTERM, SIG_DFL);
 	signal(SIGPIPE, SIG_DFL);
 	if (dup2(null, 0) < 0 || dup2(2, 1) < 0 || (getenv("HOME") && chdir(getenv("HOME")) < 0))
