@@ -159,6 +159,8 @@ static void on_signal(void *arg, int signo)
 	struct agent *a = arg;
 	log_info("SIG%s: ending the cluster", sigabbrev_np(signo) ?: "?");
 	a->signalled = true;
+	if (a->leave)
+		return; /* it ends already; resource managers say it more than once */
 	if (a->cluster)
 		agent_down(a, false);
 	else

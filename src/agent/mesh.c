@@ -1,88 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "agent/mesh.h"
-
 #include <errno.h>
 #include <string.h>
 #include <sys/random.h>
 
-#include "agent/state.h"
-#include "base/alloc.h"
-#include "base/log.h"
-#include "base/size.h"
-#include "base/text.h"
-#include "io/link.h"
-#include "overlay/overlay.h"
-#include "wire/message.h"
-
-#define FIRST_FRAME_MS 10000  /* from an authenticated link */
-#define FIRST_FRAME_MAX 4096u /* bytes */
-#define DIAL_MS 10000
-#define RETIRE_MS 100             /* between looks whether a retired link is still used */
-#define REFUSED_LOGGED 50         /* strangers can knock often: so many are named, then counted */
-#define REPORT_BACKLOG (1u << 20) /* bytes to the parent: no news are added to more */
-#define QUEUE_MAX                                                                                  \
-	(64u << 20) /* bytes to a child: one that reads no more than this behind is given up */
-
-static const char *const kinds[] = {[MESH_CONTROL] = "control", [MESH_BULK] = "bulk", [MESH_NET] = "net"};
-
-/* One control link; to us it is a child's, or the parent's. */
-struct child {
-	struct mesh *mesh;
-	struct child *next;
-	uint32_t id, node;
-	bool up;               /* it takes requests: part of the tree */
-	struct caller *caller; /* a child's */
-	struct conn *conn;     /* the parent's */
-	struct link_dial *dial;
-	struct evtimer *retire;
-};
-
-/* A link that was accepted and has not said yet what it is. */
-struct newcomer {
-	struct mesh *mesh;
-	struct newcomer *next;
-	struct stream *stream;
-	struct evtimer *timer;
-	char peer[TCP_PEER_SIZE];
-};
-
-/* A link that mesh_open() makes. */
-struct opening {
-	struct mesh *mesh;
-	struct opening *next;
-	uint32_t node;
-	enum mesh_link kind;
-	struct link_dial *dial;
-	struct evtimer *failed; /* tells of a failure that was known at once */
-	struct err err;
-	void (*done)(void *arg, uint32_t node, struct stream *s, const struct err *err);
-	void *arg;
-};
-
-struct node {
-	char *address, *reason;
-	uint32_t incarnation;
-	bool lost;
-};
-
-struct mesh {
-	struct agent *agent;
-	uint32_t self, n_nodes;
-	char id[2 * MESH_ID_SIZE + 1];
-	struct strvec names;
-	struct node *nodes; /* by index, 0..n_nodes */
-	const struct mesh_ops *ops;
-	void *arg;
-	struct tls_context *tls;
-	struct link_listener *listener;
-	struct overlay *overlay;
-	struct evtimer *tick;
-	bool draining;
-	struct child *links;
-	struct newcomer *newcomers;
-	struct opening *openings;
-	unsigned refused;
-};
+#include "agent/mesh_state.h"
 
 /* ---- actions of the overlay ---- */
 
@@ -94,7 +15,7 @@ static struct child *find(struct mesh *m, uint32_t id)
 	return NULL;
 }
 
-static struct child *add_link(struct mesh *m, uint32_t id, uint32_t node)
+struct child *mesh_add_link(struct mesh *m, uint32_t id, uint32_t node)
 {
 	struct child *c = xcalloc(1, sizeof(*c));
 	*c = (struct child){.mesh = m, .next = m->links, .id = id, .node = node};
@@ -116,12 +37,10 @@ static void remove_link(struct child *c)
 	free(c);
 }
 
-static uint64_t now(const struct mesh *m)
+uint64_t mesh_now(const struct mesh *m)
 {
 	return loop_now(m->agent->loop);
 }
-
-static void drain(struct mesh *m);
 
 static void lost_child(void *arg, const struct err *why)
 {
@@ -136,8 +55,8 @@ static void lost_child(void *arg, const struct err *why)
 		why->text[0] ? ": " : "", why->text);
 	caller_lost(c->caller, &gone);
 	remove_link(c);
-	overlay_closed(m->overlay, now(m), id);
-	drain(m);
+	overlay_closed(m->overlay, mesh_now(m), id);
+	mesh_drain(m);
 }
 
 static int child_frame(void *arg, const struct frame *f, struct err *err)
@@ -153,19 +72,20 @@ static int child_frame(void *arg, const struct frame *f, struct err *err)
 		report_bundle(m->agent, j);
 		return 0;
 	}
-	overlay_message(m->overlay, now(m), c->id, f->payload, f->len);
-	drain(m); /* may free c */
+	overlay_message(m->overlay, mesh_now(m), c->id, f->payload, f->len);
+	mesh_drain(m); /* may free c */
 	return 0;
 }
 
-static const struct caller_link_ops child_ops = {.on_frame = child_frame, .on_lost = lost_child};
+const struct caller_link_ops mesh_child_ops = {.on_frame = child_frame, .on_lost = lost_child};
 
 static void parent_frame(void *arg, const struct frame *f)
 {
 	struct child *c = arg;
 	struct mesh *m = c->mesh;
-	overlay_message(m->overlay, now(m), c->id, f->payload, f->type == FRAME_MESSAGE ? f->len : 0);
-	drain(m);
+	overlay_message(m->overlay, mesh_now(m), c->id, f->payload,
+			f->type == FRAME_MESSAGE ? f->len : 0);
+	mesh_drain(m);
 }
 
 static void lost_parent(void *arg, const struct err *why)
@@ -176,20 +96,11 @@ static void lost_parent(void *arg, const struct err *why)
 	log_info("the link to the parent, node %u, is gone: %s", c->node, why->text);
 	c->conn = NULL;
 	remove_link(c);
-	overlay_closed(m->overlay, now(m), id);
-	drain(m);
+	overlay_closed(m->overlay, mesh_now(m), id);
+	mesh_drain(m);
 }
 
 static const struct conn_link_ops parent_ops = {.on_frame = parent_frame, .on_lost = lost_parent};
-
-static void write_first(struct mesh *m, struct stream *s, uint32_t to, enum mesh_link kind)
-{
-	_cleanup_json_ json_t *j = json_pack("{s:s, s:i, s:s, s:I, s:I}", "link", kinds[kind],
-					     "version", MESSAGE_VERSION, "cluster", m->id, "from",
-					     (json_int_t)m->self, "to", (json_int_t)to);
-	message_write(stream_out(s), 0, 0, j, NULL);
-	stream_flush(s);
-}
 
 static void on_dialed(void *arg, struct stream *s, const char *address _unused_, const struct err *err)
 {
@@ -200,59 +111,25 @@ static void on_dialed(void *arg, struct stream *s, const char *address _unused_,
 	if (!s) {
 		log_info("node %u cannot be reached: %s", c->node, err->text);
 		remove_link(c);
-		overlay_failed(m->overlay, now(m), id, err->code == ECONNREFUSED);
+		overlay_failed(m->overlay, mesh_now(m), id, err->code == ECONNREFUSED);
 	} else {
-		write_first(m, s, c->node, MESH_CONTROL);
+		mesh_write_first(m, s, c->node, MESH_CONTROL);
 		c->conn = conn_create_link(m->agent, s, &parent_ops, c);
-		overlay_connected(m->overlay, now(m), id);
+		overlay_connected(m->overlay, mesh_now(m), id);
 	}
-	drain(m);
-}
-
-/* "10.0.0.7:4000,[fd00::7]:4000" into addresses without ports; all have one port. */
-static int parse_address(const char *text, struct strvec *ret, uint16_t *port, struct err *err)
-{
-	*port = 0;
-	for (const char *p = text, *end; *p; p = *end ? end + 1 : end) {
-		end = strchrnul(p, ',');
-		const char *colon = memrchr(p, ':', (size_t)(end - p));
-		_cleanup_free_ char *number = colon ? xasprintf("%.*s", (int)(end - colon - 1),
-								colon + 1)
-						    : NULL;
-		int64_t v;
-		if (!colon || colon == p || int_parse(number, 1, 65535, &v, NULL) < 0 ||
-		    (*port && *port != v))
-			return err_set(err, EPROTO, "'%.80s': not an address with a port", text);
-		bool v6 = p[0] == '[' && colon[-1] == ']';
-		_cleanup_free_ char *host = xasprintf("%.*s", (int)(colon - p - 2 * v6), p + v6);
-		strvec_add(ret, host);
-		*port = (uint16_t)v;
-	}
-	return ret->n ? 0 : err_set(err, EPROTO, "no address");
-}
-
-static struct link_dial *dial(struct mesh *m, const char *address,
-			      void (*done)(void *arg, struct stream *s, const char *address,
-					   const struct err *err),
-			      void *arg, struct err *err)
-{
-	_cleanup_strvec_ struct strvec hosts = STRVEC_INIT;
-	uint16_t port;
-	if (parse_address(address, &hosts, &port, err) < 0)
-		return NULL;
-	return link_dial(m->agent->loop, m->tls, hosts.v, port, DIAL_MS, done, arg, err);
+	mesh_drain(m);
 }
 
 static void act_connect(struct mesh *m, const struct overlay_action *a)
 {
 	struct err err = ERR_INIT;
-	struct child *c = add_link(m, a->link, a->node);
-	c->dial = dial(m, a->address, on_dialed, c, &err);
+	struct child *c = mesh_add_link(m, a->link, a->node);
+	c->dial = mesh_dial(m, a->address, on_dialed, c, &err);
 	if (c->dial)
 		return;
 	log_warn("node %u: %s", a->node, err.text);
 	remove_link(c);
-	overlay_failed(m->overlay, now(m), a->link, false);
+	overlay_failed(m->overlay, mesh_now(m), a->link, false);
 }
 
 static void act_send(struct mesh *m, const struct overlay_action *a)
@@ -273,8 +150,8 @@ static void on_retire(void *arg)
 	if (c->conn && conn_calls(c->conn))
 		return;
 	remove_link(c);
-	overlay_closed(m->overlay, now(m), id);
-	drain(m);
+	overlay_closed(m->overlay, mesh_now(m), id);
+	mesh_drain(m);
 }
 
 static void act_retire(struct mesh *m, const struct overlay_action *a)
@@ -375,7 +252,7 @@ static void act(struct mesh *m, const struct overlay_action *a)
 	}
 }
 
-static void drain(struct mesh *m)
+void mesh_drain(struct mesh *m)
 {
 	struct overlay_action a;
 	if (m->draining)
@@ -384,7 +261,7 @@ static void drain(struct mesh *m)
 	while (overlay_next(m->overlay, &a))
 		act(m, &a);
 	m->draining = false;
-	uint64_t due = overlay_due(m->overlay), t = now(m);
+	uint64_t due = overlay_due(m->overlay), t = mesh_now(m);
 	if (due == UINT64_MAX)
 		evtimer_stop(m->tick);
 	else
@@ -403,180 +280,8 @@ static void on_tick(void *arg)
 			break; /* the list may be another now */
 		}
 	}
-	overlay_tick(m->overlay, now(m));
-	drain(m);
-}
-
-/* ---- links that others make ---- */
-
-static void newcomer_end(struct newcomer *n)
-{
-	struct newcomer **p = &n->mesh->newcomers;
-	while (*p != n)
-		p = &(*p)->next;
-	*p = n->next;
-	evtimer_destroy(n->timer);
-	stream_destroy(n->stream);
-	free(n);
-}
-
-static void refuse(struct newcomer *n, const struct err *why)
-{
-	if (n->mesh->refused++ < REFUSED_LOGGED)
-		log_warn("a link from %s was refused: %s", n->peer, why->text);
-	newcomer_end(n);
-}
-
-static int check_first(struct mesh *m, const json_t *j, uint32_t *from, enum mesh_link *kind,
-		       struct err *err)
-{
-	const char *cluster, *word;
-	json_int_t version, sender, to;
-	if (message_str(j, "link", &word, err) < 0 || message_str(j, "cluster", &cluster, err) < 0 ||
-	    message_int(j, "version", 0, INT32_MAX, &version, err) < 0 ||
-	    message_int(j, "from", 0, OVERLAY_NODES_MAX - 1, &sender, err) < 0 ||
-	    message_int(j, "to", 0, OVERLAY_NODES_MAX - 1, &to, err) < 0)
-		return -1;
-	if (version != MESSAGE_VERSION)
-		return err_set(err, EPROTO, "it speaks version %d, this agent %d", (int)version,
-			       MESSAGE_VERSION);
-	if (strcmp(cluster, m->id) != 0)
-		return err_set(err, EACCES, "it belongs to another cluster");
-	if (to != m->self || sender == m->self || sender > m->n_nodes)
-		return err_set(err, EPROTO, "it is from node %d to node %d, this is %u",
-			       (int)sender, (int)to, m->self);
-	size_t k = 0;
-	while (k < ARRAY_SIZE(kinds) && strcmp(kinds[k], word) != 0)
-		k++;
-	if (k == ARRAY_SIZE(kinds))
-		return err_set(err, EPROTO, "it is of no kind that is known here");
-	*from = (uint32_t)sender;
-	*kind = (enum mesh_link)k;
-	return 0;
-}
-
-static void accept_control(struct mesh *m, uint32_t from, struct stream *s)
-{
-	char peer[TCP_ADDRESS_SIZE];
-	_cleanup_free_ char *name = xasprintf("node %s", mesh_node_name(m, from));
-	uint32_t id = tcp_peer_address(stream_fd(s), peer, NULL) == 0
-			      ? overlay_accepted(m->overlay, now(m), peer)
-			      : 0;
-	if (!id) {
-		stream_destroy(s);
-		return;
-	}
-	struct child *c = add_link(m, id, from);
-	c->caller = caller_create(m->agent->loop, s, name, &child_ops, c);
-	drain(m);
-}
-
-static void on_first_data(void *arg, struct buf *in)
-{
-	struct newcomer *n = arg;
-	struct mesh *m = n->mesh;
-	struct frame f;
-	struct err err = ERR_INIT;
-	uint32_t from = 0;
-	enum mesh_link kind = MESH_CONTROL;
-	int got = frame_read(in, FIRST_FRAME_MAX, &f, &err);
-	if (got == 0)
-		return;
-	_cleanup_json_ json_t *j = got == 1 ? message_read(&f, &err) : NULL;
-	if (!j || check_first(m, j, &from, &kind, &err) < 0) {
-		refuse(n, &err);
-		return;
-	}
-	frame_drop(in, &f);
-	struct stream *s = TAKE_PTR(n->stream);
-	newcomer_end(n);
-	if (kind == MESH_CONTROL)
-		accept_control(m, from, s);
-	else if (kind == MESH_NET)
-		m->ops->on_net(m->arg, from, s);
-	else
-		m->ops->on_bulk(m->arg, from, s);
-}
-
-static void on_first_close(void *arg, const struct err *err)
-{
-	refuse(arg, err);
-}
-
-static void on_first_timeout(void *arg)
-{
-	struct err err = ERR_INIT;
-	err_set(&err, ETIMEDOUT, "it did not say what it is");
-	refuse(arg, &err);
-}
-
-static const struct stream_ops newcomer_ops = {.on_data = on_first_data, .on_close = on_first_close};
-
-static void on_link(void *arg, struct stream *s, const char *peer)
-{
-	struct mesh *m = arg;
-	struct newcomer *n = xcalloc(1, sizeof(*n));
-	*n = (struct newcomer){.mesh = m, .next = m->newcomers, .stream = s};
-	m->newcomers = n;
-	snprintf(n->peer, sizeof(n->peer), "%s", peer);
-	n->timer = evtimer_create(m->agent->loop, on_first_timeout, n);
-	evtimer_start(n->timer, FIRST_FRAME_MS, 0);
-	stream_set_ops(s, &newcomer_ops, n);
-}
-
-static void on_refused(void *arg, const char *peer, const struct err *why)
-{
-	struct mesh *m = arg;
-	if (m->refused++ < REFUSED_LOGGED)
-		log_warn("a connection from %s was refused: %s", peer, why->text);
-}
-
-static const struct link_listener_ops listener_ops = {.on_link = on_link, .on_refused = on_refused};
-
-/* ---- links that we make for others ---- */
-
-static void opening_end(struct opening *o, struct stream *s, const struct err *err)
-{
-	struct opening **p = &o->mesh->openings;
-	while (*p != o)
-		p = &(*p)->next;
-	*p = o->next;
-	evtimer_destroy(o->failed);
-	if (s)
-		write_first(o->mesh, s, o->node, o->kind);
-	o->done(o->arg, o->node, s, err);
-	free(o);
-}
-
-static void on_opened(void *arg, struct stream *s, const char *address _unused_, const struct err *err)
-{
-	opening_end(arg, s, err);
-}
-
-static void on_open_failed(void *arg)
-{
-	struct opening *o = arg;
-	opening_end(o, NULL, &o->err);
-}
-
-void mesh_open(struct mesh *m, uint32_t node, enum mesh_link kind,
-	       void (*done)(void *arg, uint32_t node, struct stream *s, const struct err *err),
-	       void *arg)
-{
-	struct opening *o = xcalloc(1, sizeof(*o));
-	*o = (struct opening){
-		.mesh = m, .next = m->openings, .node = node, .kind = kind, .done = done, .arg = arg};
-	m->openings = o;
-	const char *address = node <= m->n_nodes ? m->nodes[node].address : NULL;
-	if (!address)
-		err_set(&o->err, EHOSTUNREACH, "node %s: its address is not known",
-			mesh_node_name(m, node));
-	else
-		o->dial = dial(m, address, on_opened, o, &o->err);
-	if (!o->dial) {
-		o->failed = evtimer_create(m->agent->loop, on_open_failed, o);
-		evtimer_start(o->failed, 0, 0);
-	}
+	overlay_tick(m->overlay, mesh_now(m));
+	mesh_drain(m);
 }
 
 void mesh_report(struct mesh *m, const json_t *bundle)
@@ -643,13 +348,13 @@ static int start_overlay(struct mesh *m, const struct mesh_config *c, struct err
 	};
 	memcpy(oc.cluster, c->id, sizeof(oc.cluster));
 	if (getrandom(&oc.seed, sizeof(oc.seed), 0) != sizeof(oc.seed))
-		oc.seed = now(m);
-	m->overlay = overlay_create(&oc, now(m), err);
+		oc.seed = mesh_now(m);
+	m->overlay = overlay_create(&oc, mesh_now(m), err);
 	if (!m->overlay)
 		return -1;
 	restore(m, c->journal);
 	if (c->root) {
-		overlay_hint(m->overlay, now(m), 0, c->root);
+		overlay_hint(m->overlay, mesh_now(m), 0, c->root);
 		set_text(&m->nodes[0].address, c->root);
 	}
 	return 0;
@@ -671,7 +376,8 @@ struct mesh *mesh_create(struct agent *a, const struct mesh_config *c, const str
 	m->tls = tls_context_create(c->secret, identity, err);
 	/* The nodes look for a root that comes back where it was. */
 	uint16_t port = (uint16_t)json_integer_value(json_object_get(c->journal, "port"));
-	m->listener = m->tls ? link_listener_create(a->loop, m->tls, NULL, port, &listener_ops, m, err)
+	m->listener = m->tls ? link_listener_create(a->loop, m->tls, NULL, port, &mesh_listener_ops,
+						    m, err)
 			     : NULL;
 	if (m->listener && start_overlay(m, c, err) == 0)
 		return m;
@@ -681,20 +387,20 @@ struct mesh *mesh_create(struct agent *a, const struct mesh_config *c, const str
 
 void mesh_start(struct mesh *m)
 {
-	overlay_start(m->overlay, now(m));
-	drain(m);
+	overlay_start(m->overlay, mesh_now(m));
+	mesh_drain(m);
 }
 
 void mesh_stopped(struct mesh *m)
 {
-	overlay_stopped(m->overlay, now(m));
-	drain(m);
+	overlay_stopped(m->overlay, mesh_now(m));
+	mesh_drain(m);
 }
 
 void mesh_remove(struct mesh *m, uint32_t node)
 {
-	overlay_remove(m->overlay, now(m), node);
-	drain(m);
+	overlay_remove(m->overlay, mesh_now(m), node);
+	mesh_drain(m);
 }
 
 void mesh_destroy(struct mesh *m)
@@ -710,7 +416,7 @@ void mesh_destroy(struct mesh *m)
 		free(o);
 	}
 	while (m->newcomers)
-		newcomer_end(m->newcomers);
+		mesh_newcomer_end(m->newcomers);
 	while (m->links)
 		remove_link(m->links);
 	link_listener_destroy(m->listener);

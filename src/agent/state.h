@@ -43,7 +43,7 @@ struct agent {
 	struct fabric *fabric;
 	struct watch *input;
 	bool admitted, signalled; /* signalled: SIGTERM or the like told it to end */
-	struct evtimer *leave; /* a node's: looks whether the last answer is out */
+	struct evtimer *leave;    /* a node's: looks whether the last answer is out */
 	uint64_t leave_until;
 };
 

@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* VMs of lost nodes begin anew on others. */
+#include <errno.h>
+#include <string.h>
+
+#include "agent/deploy_state.h"
+
+/* ---- VMs of lost nodes ---- */
+
+/* A node that comes back has missed what was moved meanwhile; to the others this is no news. */
+void deploy_tell_places(struct deploy *d)
+{
+	const struct cluster_spec *s = cluster_get_spec(d->agent->cluster);
+	json_t *j = json_object();
+	cluster_spec_write_place(&s->nodes, s->node_of, s->size, j);
+	json_decref(d->moves);
+	d->moves = json_incref(json_object_get(j, "place"));
+	json_decref(j);
+	deploy_move_next(d);
+}
+
+void deploy_move_next(struct deploy *d)
+{
+	if (d->step != UP || d->call || !json_object_size(d->moves))
+		return;
+	json_t *req = json_pack("{s:s, s:o, s:b}", "verb", "move", "place", d->moves, "start",
+				json_is_true(json_object_get(d->launch, "recover")));
+	d->moves = json_object();
+	deploy_ask_all(d, VERB_move, req);
+	json_decref(req);
+}
+
+/* The node with the most room left, given what each has now; 0: none has any. */
+static uint32_t roomiest(struct deploy *d, const struct plan_options *o, const uint32_t *used)
+{
+	uint32_t best = 0;
+	int64_t most = 0;
+	for (uint32_t i = 1; i <= d->n; i++) {
+		const struct member *m = &d->members[i];
+		struct plan_node node = {
+			.name = m->name, .cpus = m->cpus, .memory = m->memory, .down = !m->up};
+		int64_t left = (int64_t)plan_room(o, &node) - used[i];
+		if (left > most) {
+			most = left;
+			best = i;
+		}
+	}
+	return best;
+}
+
+static void add_move(struct deploy *d, uint32_t node, const struct rankset *ranks)
+{
+	_cleanup_buf_ struct buf text = BUF_INIT;
+	char key[16];
+	snprintf(key, sizeof(key), "%u", node);
+	const char *before = json_string_value(json_object_get(d->moves, key));
+	buf_addf(&text, "%s%s", before ? before : "", before ? "," : "");
+	rankset_format(ranks, &text);
+	json_object_set_new(d->moves, key, json_string(buf_cstr(&text)));
+}
+
+/* One VM of a lost node begins anew on another. */
+static void recover_vm(struct deploy *d, uint32_t rank, uint32_t from, uint32_t to)
+{
+	struct cluster *c = d->agent->cluster;
+	_cleanup_rankset_ struct rankset one = RANKSET_INIT;
+	if (!to) {
+		events_add(cluster_events(c), rank, "node",
+			   "lost with %s: no other node has room for it", d->members[from].name);
+		return;
+	}
+	events_add(cluster_events(c), rank, "node", "lost with %s: begins anew on %s",
+		   d->members[from].name, d->members[to].name);
+	rankset_add(&one, rank);
+	cluster_move(c, rank, to, false, NULL);
+	deploy_note_change(d);
+	add_move(d, to, &one);
+}
+
+/* No VM of this node can run any more. */
+void deploy_recover(struct deploy *d, uint32_t node)
+{
+	const struct cluster_spec *s = cluster_get_spec(d->agent->cluster);
+	struct plan_options o;
+	struct err err = ERR_INIT;
+	_cleanup_free_ uint32_t *used = xcalloc(d->n + 1, sizeof(*used));
+	if (d->step != UP || !json_is_true(json_object_get(d->launch, "recover")) ||
+	    deploy_plan_options(d, &o, &err) < 0)
+		return;
+	for (uint32_t r = 0; r < s->size; r++)
+		used[s->node_of[r]]++;
+	for (uint32_t r = 0; r < s->size; r++) {
+		if (s->node_of[r] != node)
+			continue;
+		uint32_t to = roomiest(d, &o, used);
+		used[to]++;
+		recover_vm(d, r, node, to);
+	}
+	deploy_move_next(d);
+}

@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Inside agent/deploy*.c: a cluster over many nodes, as the root agent has it. */
+#ifndef VSE_AGENT_DEPLOY_STATE_H
+#define VSE_AGENT_DEPLOY_STATE_H
+
+#include "agent/deploy.h"
+#include "agent/bootstrap.h"
+#include "agent/fabric.h"
+#include "agent/spread.h"
+#include "agent/state.h"
+#include "agent/waves.h"
+#include "base/alloc.h"
+#include "base/log.h"
+#include "base/path.h"
+#include "base/size.h"
+#include "base/text.h"
+#include "cluster/plan.h"
+#include "launcher/launcher.h"
+#include "overlay/overlay.h"
+#include "wire/message.h"
+
+enum step { ALLOCATING, LAUNCHING, STAGING, STARTING, UP, ENDING, ENDED };
+
+struct member {
+	char *name, *why; /* why: it did not come, or was lost */
+	uint32_t cpus;
+	uint64_t memory;
+	bool up, failed;
+	bool direct; /* the root starts its agent itself */
+};
+
+struct deploy {
+	struct agent *agent;
+	json_t *req, *launch; /* launch: borrowed from req */
+	enum step step;
+	const struct launcher *launcher;
+	struct allocating *allocating;
+	struct allocation *allocation;
+	struct waves *waves;
+	struct branch *branches; /* requests to agents to start their children */
+	bool tree, told_flat;
+	struct member *members; /* 1..n */
+	uint32_t n, n_up, n_failed;
+	struct evtimer *bound;
+	struct fabric_offer *offer;
+	struct call *call; /* the request that goes down the tree: create, then moves, then down */
+	json_t *moves;     /* that wait until the one before is over */
+	struct bootstrap bootstrap;
+	struct evtimer *journal;  /* writes it soon */
+	struct evtimer *forsaken; /* ends a cluster that has no node any more */
+	struct evtimer *clock;    /* asks for the time that is left of the job */
+	struct time_query *query;
+	int64_t left_s; /* of the job; -1: not known, or no limit */
+	bool warned;
+};
+
+struct branch {
+	struct deploy *deploy;
+	struct branch *next;
+	struct call *call;
+	uint32_t node;
+};
+
+/* deploy.c */
+struct deploy *deploy_make(struct agent *a, const json_t *req);
+void deploy_tell(struct deploy *d, const char *text, uint32_t done, uint32_t all);
+void deploy_failed(struct deploy *d, const struct err *why);           /* the start, for good */
+void deploy_ask_all(struct deploy *d, enum verb v, const json_t *req); /* d->call is under way after */
+uint32_t deploy_setting(const struct deploy *d, const char *key); /* a number of the "launch" object; 0: none */
+int deploy_plan_options(struct deploy *d, struct plan_options *o, struct err *err);
+void deploy_look(struct deploy *d); /* has every node come, or failed to? */
+void deploy_give_up_node(struct deploy *d, uint32_t node, const char *why);
+extern const struct mesh_ops deploy_mesh_ops;
+/* Answers of a request of the root's own that carries no data. */
+void deploy_no_data(struct call *call, uint32_t rank, int fd, const char *p, size_t n, bool eof);
+void deploy_no_credit(struct call *call, uint32_t rank, int fd, uint32_t bytes);
+size_t deploy_no_backlog(const struct call *call);
+/* deploy_journal.c */
+void deploy_on_journal(void *arg);
+void deploy_note_change(struct deploy *d); /* it is written soon */
+/* deploy_launch.c */
+int deploy_allocate(struct deploy *d, struct err *err);
+int deploy_make_mesh(struct deploy *d, const json_t *journal,
+		     struct err *err); /* journal: of the root before; or NULL */
+void deploy_start_branch(struct deploy *d, uint32_t node); /* it has come up: its children are its own to start */
+void deploy_branch_end(struct branch *b);
+/* deploy_recover.c */
+void deploy_recover(struct deploy *d, uint32_t node); /* no VM of this node can run any more */
+void deploy_tell_places(struct deploy *d);
+void deploy_move_next(struct deploy *d);
+
+#endif
