@@ -28,9 +28,10 @@ static int load(struct create *c, const char *file, struct vse_error *e)
 	e->usage = true;
 	if (!e->problems.n)
 		return error_code(e);
+	int code = e->err.code ? e->err.code : EINVAL;
 	if (e->problems.n > 1)
-		return error_set(e, EINVAL, "%s (and %zu more)", e->problems.v[0], e->problems.n - 1);
-	return error_set(e, EINVAL, "%s", e->problems.v[0]);
+		return error_set(e, code, "%s (and %zu more)", e->problems.v[0], e->problems.n - 1);
+	return error_set(e, code, "%s", e->problems.v[0]);
 }
 
 int create_prepare(struct create *c, const char *file, const struct vse_options *o, struct vse_error *e)
