@@ -196,8 +196,9 @@ static int create(struct up *u, struct vse_cluster *c, struct vse_error *e)
 	while (!u->over && !s->cancelled && !u->refused)
 		loop_run_once(s->loop);
 	client_forget(c->client, id);
+	bool unwanted = s->cancelled || u->refused; /* even where it has come up in the same moment */
 	s->cancelled = false;
-	if (!u->over || u->err.code)
+	if (unwanted || u->err.code)
 		return undo(u, c, e);
 	c->ready_ms = u->ready_ms;
 	return 0;
