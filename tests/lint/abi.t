@@ -30,6 +30,10 @@ declared include/vse.h >"$planted/declared"
 differences "$planted/names" "$planted/declared" | ok_when_empty "the header declares each"
 while read -r name; do grep -q "\b$name\b" man/libvse.3.scd || echo "$name: not in man/libvse.3.scd"; done <"$planted/names" |
 	ok_when_empty "the manual names each"
+sed -n 's/^\t{\.key = "\([a-z-]*\)".*/\1/p' src/client/options.c >"$planted/keys"
+while read -r key; do grep -q "\*$key\*" man/libvse.3.scd || echo "$key: not in man/libvse.3.scd"; done <"$planted/keys" |
+	ok_when_empty "the manual names each key of an option"
+ok_when_found "of which there are" '^hosts$' <"$planted/keys"
 readelf -d "$build/libvse.so" | grep SONAME | grep -vF '[libvse.so.1]' | ok_when_empty "its soname is libvse.so.1"
 
 sed 's/vse_wait@@VSE_1.0/vse_wait@@VSE_1.1/; /vse_down/d' "$golden" | sort >"$planted/other"

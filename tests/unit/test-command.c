@@ -2,6 +2,7 @@
 /* The table of commands and the reading of command lines. */
 #include <stdlib.h>
 
+#include "client/options.h"
 #include "commands/command.h"
 #include "commands/common.h"
 #include "tap.h"
@@ -33,6 +34,28 @@ static void test_table(void)
 		check_options(c);
 	}
 	ok(!command_find("nothing") && !command_find(""), "what is not there is not found");
+}
+
+/* What the library does not know is not passed on to it: an option of `up` that is missing there would say nothing. */
+static void check_passed_on(const char *name, int calls, const char *const *own)
+{
+	for (const struct option_spec *o = command_find(name)->options; o->name; o++) {
+		bool ours = false;
+		for (const char *const *w = own; *w; w++)
+			ours = ours || strcmp(*w, o->name) == 0;
+		ok(option_known(o->name, calls) != ours, "%s --%s: the library's or the command's",
+		   name, o->name);
+	}
+}
+
+static void test_passed_on(void)
+{
+	check_passed_on("up", FOR_UP, (const char *const[]){"dry-run", "quiet", NULL});
+	check_passed_on("exec", FOR_EXEC,
+			(const char *const[]){"cluster", "rank", "interactive", "no-stdin", "label",
+					      NULL});
+	check_passed_on("events", FOR_FOLLOW, (const char *const[]){"cluster", "json", NULL});
+	check_passed_on("logs", FOR_FOLLOW, (const char *const[]){"cluster", NULL});
 }
 
 /* ---- sets of VMs as operands ---- */
@@ -81,6 +104,7 @@ int main(void)
 	if (!freopen("/dev/null", "w", stderr))
 		return 1;
 	test_table();
+	test_passed_on();
 	test_vm_text();
 	test_lines();
 	return done();
