@@ -128,7 +128,8 @@ int vse_down(struct vse_cluster *c, int graceful, struct vse_error *err);
 /* ---- calls ---- */
 
 /* Runs argv (NULL-terminated) in the VMs of option "ranks" (default "all"), all at once. Returns when it is asked for:
- * events come to fn from vse_dispatch() or vse_wait(). fn and o may be NULL. */
+ * events come to fn from vse_dispatch() or vse_wait(). fn and o may be NULL. Asks for vse_size() where that is not known, so
+ * within a callback of a cluster that was attached to, ask for it before. */
 int vse_exec(struct vse_cluster *c, const struct vse_options *o, const char *const *argv,
 	     vse_callback *fn, void *arg, struct vse_call **ret, struct vse_error *err);
 /* What happened in the cluster; with option "follow" what happens from now on, too. */
@@ -144,7 +145,7 @@ int vse_wait(struct vse_call *call, struct vse_error *err);
 /* Ends what still goes on, and frees it: no event of it comes any more. */
 void vse_call_free(struct vse_call *call);
 
-/* The exit code in one VM: 0-255, or -1: not ended, or VSE_FAILED. */
+/* The exit code in one VM: 0-255, or -1: not ended, or VSE_FAILED there. */
 int vse_exit_code(const struct vse_call *call, uint32_t rank);
 /* The greatest of all; 1 when VMs failed without one greater. */
 int vse_exit_code_max(const struct vse_call *call);
