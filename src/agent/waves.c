@@ -9,6 +9,7 @@
 #include "base/alloc.h"
 #include "base/log.h"
 #include "base/path.h"
+#include "base/rundir.h"
 #include "base/text.h"
 
 /* One start. */
@@ -112,13 +113,9 @@ static int make_bootstrap_dir(struct waves *w, struct err *err)
 		return !needed ? 0
 			       : err_set(err, ENOENT, "launcher %s needs a folder that all nodes see: HOME is not set",
 					 w->config.launcher->name);
-	w->bootstrap_dir = xasprintf("%s/.vse-%s-XXXXXX", home, w->agent->name);
-	if (!mkdtemp(w->bootstrap_dir)) {
-		int code = errno;
-		free(TAKE_PTR(w->bootstrap_dir));
-		return !needed ? 0 : err_errno(err, code, "a folder in %s that all nodes see", home);
-	}
-	return 0;
+	if (rundir_elsewhere(w->agent->dir, home, &w->bootstrap_dir, err) == 0)
+		return 0;
+	return !needed ? 0 : err_prefix(err, "a folder that all nodes see: ");
 }
 
 static unsigned setting(const struct waves *w, const char *key)

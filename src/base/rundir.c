@@ -6,8 +6,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <time.h>
 
@@ -17,6 +19,7 @@
 #include "base/time.h"
 
 #define HEIR "heir"
+#define ELSEWHERE "elsewhere"
 #define HOST_PART_MAX 40  /* bytes: sockets in the folder have paths of at most 107 */
 #define KILL_WAIT_MS 3000 /* for all VMMs that were sent SIGKILL to be gone */
 
@@ -212,10 +215,42 @@ static void kill_vmms(const char *dir)
 	}
 }
 
+/* The folder that the link of rundir_elsewhere() names, if it can be one of ours. */
+static void remove_elsewhere(const char *dir)
+{
+	_cleanup_free_ char *link = path_join(dir, ELSEWHERE);
+	char target[PATH_MAX];
+	ssize_t n = readlink(link, target, sizeof(target) - 1);
+	if (n <= 0)
+		return;
+	target[n] = '\0';
+	const char *name = strrchr(target, '/');
+	if (name && strncmp(name + 1, RUNDIR_ELSEWHERE, strlen(RUNDIR_ELSEWHERE)) == 0 && is_ours(target))
+		path_remove(target, NULL);
+}
+
 static void sweep_locked(const char *dir)
 {
 	kill_vmms(dir);
+	remove_elsewhere(dir);
 	path_remove(dir, NULL);
+}
+
+int rundir_elsewhere(const char *dir, const char *parent, char **ret, struct err *err)
+{
+	uint64_t number;
+	_cleanup_free_ char *link = path_join(dir, ELSEWHERE);
+	if (getrandom(&number, sizeof(number), 0) != sizeof(number))
+		return err_errno(err, errno, "random bytes for the name of a folder");
+	_cleanup_free_ char *path = xasprintf("%s/%s%016" PRIx64, parent, RUNDIR_ELSEWHERE, number);
+	unlink(link);
+	/* The link first: whoever is killed between the two leaves nothing that is not known. */
+	if (symlink(path, link) < 0)
+		return err_errno(err, errno, "%s", link);
+	if (mkdir(path, 0700) < 0)
+		return err_errno(err, errno, "%s", path);
+	*ret = TAKE_PTR(path);
+	return 0;
 }
 
 void rundir_sweep(const char *base, const char *name)

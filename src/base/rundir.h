@@ -31,6 +31,10 @@ int rundir_base(char **ret, struct err *err);
 int rundir_claim(const char *base, const char *name, char **ret_dir, int *ret_lock, struct err *err);
 /* Takes over the folder of an agent that has just died, as it is. ENOENT: there is none; EEXIST: it lives. */
 int rundir_reclaim(const char *base, const char *name, char **ret_dir, int *ret_lock, struct err *err);
+/* Makes a folder of mode 0700 in `parent`, which may be one that other hosts see, for the cluster whose folder `dir` is;
+ * one for each. *ret is its path, malloc'ed. Whoever sweeps the cluster removes it, too. */
+#define RUNDIR_ELSEWHERE ".vse-" /* how its name begins */
+int rundir_elsewhere(const char *dir, const char *parent, char **ret, struct err *err);
 /* Whoever holds this descriptor will take the folder over when its agent dies: it counts as alive. -1: not possible. */
 int rundir_heir(const char *base, const char *name);
 /* The agent of this cluster lives, or nobody can tell (out of descriptors, no permission). */

@@ -196,6 +196,33 @@ static void test_reclaim(const char *base)
 	rmdir(base);
 }
 
+/* What lies in a folder that all nodes see holds a secret: it goes with its cluster. */
+static void test_elsewhere(const char *base)
+{
+	struct err err = ERR_INIT;
+	_cleanup_free_ char *dir = NULL, *there = NULL, *again = NULL, *link = NULL,
+			    *other = path_join(home, "other"), *file = NULL;
+	int lock = -1;
+	struct stat st;
+	ok(rundir_claim(base, "e", &dir, &lock, &err) == 0 &&
+		   rundir_elsewhere(dir, home, &there, &err) == 0,
+	   "a cluster with a folder elsewhere: %s", err.text);
+	ok(stat(there, &st) == 0 && (st.st_mode & 07777) == 0700, "it is closed to others");
+	file = path_join(there, "bootstrap");
+	ok(path_write(file, "x", 1, 0600, &err) == 0, "with a file in it");
+	close(lock);
+	rundir_sweep(base, "e");
+	ok(!path_exists(there) && !path_exists(base), "a sweep removes both");
+
+	ok(rundir_claim(base, "e", &again, &lock, &err) == 0 && mkdir(other, 0700) == 0,
+	   "a link to something else");
+	link = path_join(again, "elsewhere");
+	ok(symlink(other, link) == 0, "in its place");
+	close(lock);
+	rundir_sweep(base, "e");
+	ok(path_exists(other) && rmdir(other) == 0, "is not followed");
+}
+
 /* A host without power leaves its agents' folders on its disk; no user's command runs there. */
 static void test_sweep_node(const char *base)
 {
@@ -337,6 +364,7 @@ int main(void)
 	test_sweep_many(base);
 	test_replaced(base);
 	test_reclaim(base);
+	test_elsewhere(base);
 	test_sweep_node(base);
 	test_foreign(base);
 	test_unsure(base);
