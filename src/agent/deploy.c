@@ -463,6 +463,11 @@ void deploy_down(struct deploy *d, bool graceful)
 		evtimer_start(d->bound, 0, 0);
 		return;
 	}
+	/* Who is on its way, or was lost and comes back, is told to end as soon as it says hello: a manager that ends it
+	 * would do so by SIGKILL, with all that could clean up after it. */
+	for (uint32_t i = 1; i <= d->n; i++)
+		if (!d->members[i].up)
+			mesh_remove(a->mesh, i);
 	json_t *req = json_pack("{s:s, s:b}", "verb", "down", "graceful", graceful);
 	deploy_ask_all(d, VERB_down, req);
 	json_decref(req);
