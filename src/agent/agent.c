@@ -342,7 +342,8 @@ int agent_run(const struct agent_options *o)
 	}
 	if (reaper) {
 		report(&ready_fd, NULL);
-		hypervisor_warm(a.loop); /* while the front end connects and says what it wants */
+		if (!o->node)
+			hypervisor_warm(a.loop); /* while the front end connects and says what it wants */
 		while (!a.over)
 			loop_run(a.loop);
 	} else {

@@ -94,7 +94,11 @@ int payload_pack(struct payload *p, struct err *err)
 	if (p->packed)
 		return 0;
 	_cleanup_free_ char *packed = xmalloc(room);
-	size_t n = ZSTD_compress(packed, room, p->data, p->sent.size, LEVEL);
+	ZSTD_CCtx *z = ZSTD_createCCtx();
+	ZSTD_CCtx_setParameter(z, ZSTD_c_compressionLevel, LEVEL);
+	ZSTD_CCtx_setParameter(z, ZSTD_c_checksumFlag, 1); /* the node looks at it */
+	size_t n = ZSTD_compress2(z, packed, room, p->data, p->sent.size);
+	ZSTD_freeCCtx(z);
 	if (ZSTD_isError(n))
 		return err_set(err, EIO, "zstd: %s", ZSTD_getErrorName(n));
 	p->packed = TAKE_PTR(packed);

@@ -31,11 +31,12 @@ static const char script[] =
 	"true >\"$d/a\" && chmod 700 \"$d/a\" && [ -x \"$d/a\" ] && break; rm -rf \"$d\"; d=; "
 	"done; "
 	"[ -n \"$d\" ] || b \"it has no folder from which a program may run\"; "
-	"exec 8>\"$d/a\" 9<\"$d/a\"; rm -rf \"$d\"; d=; "
-	"if command -v zstd >/dev/null 2>&1; then echo \"$m pack\"; read z; head -c \"$z\" | zstd "
-	"-dc >&8; "
-	"else echo \"$m send\"; head -c \"$n\" >&8; fi; exec 8>&-; "
-	"q /proc/self/fd/9 \"$n\" \"$N\" \"$k\" || b \"the agent did not arrive whole\"; "
+	"exec 8>\"$d/a\" 9<\"$d/a\"; rm -rf \"$d\"; d=; w=/proc/self/fd/9; "
+	/* Packed, it carries a checksum that zstd looks at: ssh has seen to it that nobody changed it on the way. */
+	"if command -v zstd >/dev/null 2>&1; then echo \"$m pack\"; read z; "
+	"head -c \"$z\" | zstd -qdc >&8 && [ $(wc -c <$w) -eq \"$n\" ]; "
+	"else echo \"$m send\"; head -c \"$n\" >&8 && q $w \"$n\" \"$N\" \"$k\"; fi || "
+	"b \"the agent did not arrive whole\"; exec 8>&-; "
 	"echo \"$m run\"; exec /proc/self/fd/9 \"$@\"";
 
 bool ssh_script_safe(const char *word)

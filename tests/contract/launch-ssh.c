@@ -108,6 +108,8 @@ struct remote {
 	int status;
 };
 
+static bool damage; /* what is sent packed */
+
 /* As they are, or packed. */
 static int give(int fd, const char *bytes, size_t len, bool pack)
 {
@@ -116,6 +118,8 @@ static int give(int fd, const char *bytes, size_t len, bool pack)
 		return fd_write_all(fd, bytes, len);
 	if (payload_pack(&p, NULL) < 0)
 		return -1;
+	if (damage)
+		((char *)p.packed)[p.packed_size / 2] ^= 1;
 	_cleanup_free_ char *packed = p.packed, *line = xasprintf("%zu\n", p.packed_size);
 	return fd_write_all(fd, line, strlen(line)) < 0 ? -1 : fd_write_all(fd, packed, p.packed_size);
 }
@@ -212,7 +216,9 @@ static void refusals(struct payload *p, const char *folder)
 	   "an agent that is cut short does not run");
 	ok(empty(folder), "and leaves nothing");
 	bad[p->sent.size / 2] ^= 1;
+	damage = true;
 	run(sh, stage, bad, p->sent.size, &r);
+	damage = false;
 	ok(strstr(r.out, MARK " fail the agent did not arrive whole"),
 	   "an agent that was changed does not run");
 	ok(empty(folder), "and leaves nothing");
