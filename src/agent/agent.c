@@ -281,8 +281,11 @@ static void finish(struct agent *a)
 	for (size_t i = 0; i < a->n_ending; i++)
 		if (a->ending[i])
 			call_ok(a->ending[i]);
-	while (a->conns)
-		conn_destroy(a->conns);
+	for (struct conn *c = a->conns, *next; c; c = next) {
+		next = conn_next(c);
+		if (!conn_is_link(c)) /* else it is the mesh's */
+			conn_destroy(c);
+	}
 	report_destroy(a->report);
 	mesh_destroy(a->mesh);
 	free(a->base);
