@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
 #include <string.h>
 
 #include "base/alloc.h"
@@ -10,6 +11,7 @@ struct follow {
 	struct vse_session *session;
 	bool json;
 	int signo; /* that interrupted it */
+	int error; /* errno of stdout */
 };
 
 static int on_event(void *arg, const struct vse_event *e)
@@ -26,8 +28,9 @@ static int on_event(void *arg, const struct vse_event *e)
 		time_format((uint64_t)vse_event_number(e, "time_ns") / 1000000000u, when);
 		printf("%s %-8s %s\n", when, who, vse_event_text(e));
 	}
-	fflush(stdout);
-	return ferror(stdout);
+	if (fflush(stdout) != 0 || ferror(stdout))
+		f->error = errno ? errno : EIO;
+	return f->error != 0;
 }
 
 static void on_interrupt(void *arg, int signo)
@@ -48,7 +51,7 @@ static int follow(struct vse_cluster *c, struct follow *f, const struct vse_opti
 	rc = vse_wait(call, e);
 	interrupts_destroy(in);
 	vse_call_free(call);
-	return f->signo || ferror(stdout) ? 0 : rc;
+	return f->signo || f->error ? 0 : rc;
 }
 
 static int run(const struct command *cmd, struct args *a)
@@ -69,6 +72,7 @@ static int run(const struct command *cmd, struct args *a)
 	vse_options_free(o);
 	if (rc)
 		return common_fail(cmd, &e);
+	errno = f.error; /* of what command_main() finds wrong with stdout */
 	return f.signo ? 128 + f.signo : EXIT_OK;
 }
 
