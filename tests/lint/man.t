@@ -14,7 +14,7 @@ commands() { "$vse" --help | awk '/^Commands:/ { on = 1; next } !NF { on = 0 } o
 # As "-n,--count N", "--json", ... : letter, name and argument, from the help and from a page.
 help_options() {
 	"$vse" "$1" --help | awk '/^Options:/ { on = 1; next } !NF { on = 0 } on' |
-		sed -nE 's/^ *(-[a-z],)? *--([a-z-]+)(( [A-Z=]+)?)  .*/\1--\2\3/p' | sort
+		sed -nE 's/^ *(-[a-zA-Z],)? *--([a-z-]+)(( [A-Z=]+)?)  .*/\1--\2\3/p' | sort
 }
 page_options() {
 	awk '/^# / { on = $0 == "# OPTIONS" } on' "$1" | grep -E '^\*-' |

@@ -147,7 +147,8 @@ static void test_lost(struct loop *l, struct client *c)
 	s = (struct seen){0};
 	client_call(c, verb("status"), &ops, &s);
 	client_destroy(c);
-	ok(s.ends == 1 && s.code == ECANCELED, "a client that goes before that ends it itself");
+	ok(s.ends == 1 && s.code == ECONNRESET,
+	   "a client that goes before that ends it itself, with the reason");
 }
 
 static void test_stranger(struct loop *l)

@@ -77,7 +77,7 @@ static void test_bounds(void)
 	with("memory", json_integer(1 << 20));
 	with("memory", json_integer(INT64_MAX));
 	with("scratch", json_integer(-1));
-	with("parallel", json_integer(0));
+	with("parallel", json_integer(-1));
 	with("boot_timeout_ms", json_integer(0));
 	with("name", json_string("../x"));
 	with("name", json_string("UPPER"));
