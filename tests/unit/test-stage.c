@@ -588,17 +588,26 @@ static void test_crash(void)
 	free(data);
 }
 
+static int put(const char *path, const char *text)
+{
+	_cleanup_close_ int fd = open(path, O_WRONLY | O_CLOEXEC);
+	return fd < 0 ? -1 : fd_write_all(fd, text, strlen(text));
+}
+
 /* A namespace of our own to mount in, in which we are who we were. */
 static int own_mounts(void)
 {
 	uid_t uid = geteuid();
-	_cleanup_free_ char *map = xasprintf("%u %u 1", (unsigned)uid, (unsigned)uid);
+	gid_t gid = getegid();
+	_cleanup_free_ char *users = xasprintf("%u %u 1", (unsigned)uid, (unsigned)uid),
+			    *groups = xasprintf("%u %u 1", (unsigned)gid, (unsigned)gid);
 	if (!uid)
 		return unshare(CLONE_NEWNS);
 	if (unshare(CLONE_NEWNS | CLONE_NEWUSER) < 0)
 		return -1;
-	_cleanup_close_ int fd = open("/proc/self/uid_map", O_WRONLY | O_CLOEXEC);
-	return fd < 0 ? -1 : fd_write_all(fd, map, strlen(map));
+	return put("/proc/self/uid_map", users) < 0 || put("/proc/self/setgroups", "deny") < 0
+		       ? -1
+		       : put("/proc/self/gid_map", groups);
 }
 
 /* In a child, on a file system of 1 MiB. */
