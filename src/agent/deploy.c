@@ -59,8 +59,7 @@ static void deploy_json(struct call *call, json_t *j, bool last)
 			deploy_move_next(d);
 		} else if (d->step == ENDING) {
 			d->step = ENDED;
-			evtimer_start(d->bound,
-				      d->waves && waves_running(d->waves) ? LAUNCHER_END_MS : 0, 0);
+			evtimer_start(d->bound, 0, 0);
 		}
 	} else if (what && strcmp(what, "progress") == 0) {
 		cluster_elsewhere_progress(
@@ -248,11 +247,24 @@ void deploy_give_up_node(struct deploy *d, uint32_t node, const char *why)
 	mesh_remove(d->agent->mesh, node);
 }
 
+/* Who was on the way to another parent has not heard of the end: it is told so when it says hello. */
+static void remove_nodes(struct deploy *d)
+{
+	for (uint32_t i = 1; d->agent->mesh && !d->removed && i <= d->n; i++)
+		mesh_remove(d->agent->mesh, i);
+	d->removed = true;
+}
+
 static void on_bound(void *arg)
 {
 	struct deploy *d = arg;
 	if (d->step == ENDED) {
-		cluster_elsewhere_down(d->agent->cluster);
+		bool wait = !d->removed && d->waves && waves_running(d->waves);
+		remove_nodes(d);
+		if (wait)
+			evtimer_start(d->bound, LAUNCHER_END_MS, 0);
+		else
+			cluster_elsewhere_down(d->agent->cluster);
 		return;
 	}
 	if (d->step == ENDING) {

@@ -42,6 +42,7 @@ struct deploy {
 	struct member *members; /* 1..n */
 	uint32_t n, n_up, n_failed;
 	struct evtimer *bound;
+	bool removed; /* at the end: no node is a member any more */
 	struct fabric_offer *offer;
 	struct call *call; /* the request that goes down the tree: create, then moves, then down */
 	json_t *moves;     /* that wait until the one before is over */
