@@ -35,7 +35,12 @@ def checks(tap, w, file):
            "ps knows the accelerator and the VMMs", ps)
 
     # exec
-    vse("exec: output is folded", "exec", "uname", "-s", out="vm[0-1]: Linux\n")
+    def both(line):
+        """Of both VMs: folded, unless one was much later than the other (a busy machine)."""
+        apart = ["vm0: %s\n" % line, "vm1: %s\n" % line]
+        return lambda t: t in ("vm[0-1]: %s\n" % line, "".join(apart), "".join(reversed(apart)))
+
+    vse("exec: output is folded", "exec", "uname", "-s", out=both("Linux"))
     vse("exec: words arrive whole", "exec", "-r", "0", "--", "echo", "a  b", "", "$HOME", "'", "\\", "é",
         out="a  b  $HOME ' \\ é\n")
     vse("exec: exit code", "exec", "-r", "1", "sh", "-c", "exit 42", code=42)
@@ -57,7 +62,7 @@ def checks(tap, w, file):
     (w.dir / "tree/sub/run").chmod(0o755)
     (w.dir / "tree/link").symlink_to("sub/run")
     vse("cp: a folder into all VMs", "cp", "-q", w.dir / "tree", "all:/tmp/")
-    vse("cp: modes and links are kept", "exec", "/tmp/tree/link", out="vm[0-1]: ran\n")
+    vse("cp: modes and links are kept", "exec", "/tmp/tree/link", out=both("ran"))
     vse("cp: out of all VMs", "cp", "-q", "all:/tmp/tree", w.dir / "back")
     same = [w.call("diff", "-r", w.dir / "tree", w.dir / "back" / vm / "tree").code for vm in ("vm0", "vm1")]
     tap.ok(same == [0, 0], "cp: what comes back is what went", w.call("find", w.dir / "back").text)
@@ -89,7 +94,7 @@ def checks(tap, w, file):
     agent = json.loads(w.vse("ps", "--json").out)["clusters"][0]["agent"]
     log = sum(f.stat().st_size for f in (w.run / "vse/bb/vm0").glob("console.log*"))
     tap.ok(log <= 2 << 20 and agent["memory"] < 32 << 20, "a console that never ends: log and memory are bounded", log, agent)
-    vse("and exec answers", "exec", "echo", "alive", out="vm[0-1]: alive\n")
+    vse("and exec answers", "exec", "echo", "alive", out=both("alive"))
 
     # a VMM that dies in the middle
     front = w.start(VSE, "exec", "sleep", "60", stdout=-1, stderr=-1)
