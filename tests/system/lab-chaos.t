@@ -25,10 +25,7 @@ sys.dont_write_bytecode = True
 import harness  # noqa: E402
 import labworld  # noqa: E402
 
-FANOUT, LOST_S, GIVE_UP_S = 2, 1, 6
-ANSWER_S = LOST_S + 7     # everything that lives answers, on a busy machine
-EMPTY_S = GIVE_UP_S + 8   # whoever was cut off has ended
-EXEC_S = 3
+FANOUT, EXEC_S = 2, 3
 CACHE = "*/vse-cache-*"   # files of images, kept on purpose
 FAKE = ["--hypervisor", "fake", "--hypervisor-arg", "boot=40ms"]
 
@@ -71,6 +68,10 @@ class Site:
     def __init__(self, kind, nodes):
         self.kind, self.nodes = kind, nodes
         self.names = ["n%d" % i for i in range(1, nodes + 1)]
+        # Guests that are emulated leave the agents little of the processor.
+        self.lost_s, self.give_up_s = (4, 16) if kind == "real" else (1, 6)
+        self.answer_s = self.lost_s + 7  # everything that lives answers, on a busy machine
+        self.empty_s = self.give_up_s + 8  # whoever was cut off has ended
         if kind == "slurm":
             self.why = None
             self.lab = labworld.Lab(nodes=nodes, slurm=True, home="shared", vse="all")
@@ -139,7 +140,7 @@ class Site:
         return found
 
     def ignored(self):
-        found = [CACHE]
+        found = [CACHE, *labworld.KEPT]
         for node in self.touched:
             i = int(node[1:])
             address = "%02X004D0A" % (i + 10 if i else 1)
@@ -204,7 +205,8 @@ class Round:
 
     def up_argv(self):
         argv = ["up", "-q", "-n", str(self.site.size), "--name", self.cluster, "--fanout", str(FANOUT), "--lost-after",
-                "%ds" % LOST_S, "--give-up-after", "%ds" % GIVE_UP_S, "--node-timeout", "15s"] + self.site.where
+                "%ds" % self.site.lost_s, "--give-up-after", "%ds" % self.site.give_up_s, "--node-timeout",
+                "15s"] + self.site.where
         if self.site.kind == "real":
             return argv + ["--accel", "tcg", "--oversubscribe", "bb.yaml"]
         argv += FAKE + (["--recover"] if self.recover else []) + (["--missing", "go-on"] if self.go_on else [])
@@ -274,8 +276,9 @@ class Round:
         rng, site = self.rng, self.site
         victim = rng.choice(site.names)
         two = rng.sample(site.names, 2)
-        cut_s = {"cut": None, "cut short": rng.uniform(0.1, 0.5), "cut and heal": rng.uniform(1.5, 1.6 * GIVE_UP_S),
-                 "cut root": rng.uniform(0.5, GIVE_UP_S - 3)}
+        cut_s = {"cut": None, "cut short": rng.uniform(0.1, 0.5),
+                 "cut and heal": rng.uniform(1.5, 1.6 * site.give_up_s),
+                 "cut root": rng.uniform(0.5, site.give_up_s - 3)}
         said = victim
         if fault in ("off", "off and boot"):
             self.off(victim)
@@ -407,7 +410,7 @@ class Round:
     def settle(self):
         """Until the cluster is as it should be; the status then."""
         begun = time.monotonic()
-        due = max([begun] + list(self.heal_at.values())) + ANSWER_S
+        due = max([begun] + list(self.heal_at.values())) + self.site.answer_s
         while True:
             self.heal_due()
             self.no_twins()
@@ -443,7 +446,7 @@ class Round:
         """Every VM is ready again, on a node that lives."""
         if not self.recover or self.site.kind == "real":
             return
-        until = time.monotonic() + GIVE_UP_S + 3 * LOST_S + ANSWER_S
+        until = time.monotonic() + self.site.give_up_s + 3 * self.site.lost_s + self.site.answer_s
         while True:
             self.no_twins()
             s = self.status()
@@ -473,7 +476,7 @@ class Round:
 
     def down(self):
         """Once and for all."""
-        until = time.monotonic() + ANSWER_S
+        until = time.monotonic() + self.site.answer_s
         while True:
             r = self.lab.vse("down", self.cluster, timeout=30)
             expect(r.code is not None, "down hangs", r)
@@ -485,7 +488,7 @@ class Round:
 
     def empty(self):
         disks = ["file %s: *" % n for n in self.boots]
-        left = self.site.left(EMPTY_S, disks)
+        left = self.site.left(self.site.empty_s, disks)
         expect(not left, "left", "\n".join(left[:20]), self.site.hanging())
 
     def swept(self):
@@ -519,7 +522,7 @@ class Round:
         self.name += ": %s after %.2f s" % (self.fault, delay)
         code = None
         if front:
-            longest = {"up": 15 + 3, "exec": EXEC_S, "cp": 1, "down": 12}[phase] + ANSWER_S
+            longest = {"up": 15 + 3, "exec": EXEC_S, "cp": 1, "down": 12}[phase] + self.site.answer_s
             longest += max([0] + [t - time.monotonic() for t in self.heal_at.values()])
             if site.kind == "real":
                 longest += 120
@@ -551,7 +554,7 @@ class Round:
 
     def after_up(self, code, said):
         if self.fault.startswith("front end") or self.root_hit:
-            until = time.monotonic() + ANSWER_S
+            until = time.monotonic() + self.site.answer_s
             s = self.status()
             while s and s["phase"] != "up" and time.monotonic() < until:
                 time.sleep(0.2)
@@ -566,14 +569,14 @@ class Round:
 
     def job_over(self):
         """The job is ended: so are all VMs; who looks is told."""
-        until = time.monotonic() + (60 if self.fault.startswith("walltime") else 15) + ANSWER_S
+        until = time.monotonic() + (60 if self.fault.startswith("walltime") else 15) + self.site.answer_s
         if self.fault.startswith("off"):
             return
         while any(self.site.agents(n) for n in self.site.names):
             expect(time.monotonic() < until, "agents outlive their job",
                    "\n".join(str(p) for n in self.site.names for p in self.site.agents(n)))
             time.sleep(0.3)
-        until = time.monotonic() + ANSWER_S
+        until = time.monotonic() + self.site.answer_s
         while True:
             s = self.status()
             ready = [vm["rank"] for vm in s["vms"] if vm["state"] == "ready"] if s else []
