@@ -375,6 +375,8 @@ class Round:
             if states.get(node) != "up" and not (self.before is None and self.go_on and node in self.below_hurt()):
                 return "node %s lives and is %s" % (node, states.get(node))
         for node in self.dead:
+            if self.before is None and "boot" in self.fault:
+                continue  # it may have been on again before its agent was to be started
             if states.get(node) != "lost":
                 return "node %s is dead and is %s" % (node, states.get(node))
         for node in self.flaky:
