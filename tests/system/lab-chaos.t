@@ -68,8 +68,8 @@ class Site:
     def __init__(self, kind, nodes):
         self.kind, self.nodes = kind, nodes
         self.names = ["n%d" % i for i in range(1, nodes + 1)]
-        # Guests that are emulated leave the agents little of the processor.
-        self.lost_s, self.give_up_s = (4, 16) if kind == "real" else (1, 6)
+        # Guests that are emulated leave the agents little of the processor, and so do tests that run beside this one.
+        self.lost_s, self.give_up_s = (4, 16) if kind == "real" else (1, 6) if harness.NIGHTLY else (3, 10)
         self.answer_s = self.lost_s + 7  # everything that lives answers, on a busy machine
         self.empty_s = self.give_up_s + 8  # whoever was cut off has ended
         if kind == "slurm":
@@ -695,7 +695,9 @@ def main():
     labworld.skip_unless(ssh=True)
     tap = harness.Tap()
     rounds = int(os.environ.get("VSE_CHAOS_ROUNDS") or (100 if harness.NIGHTLY else 12))
-    seed = os.environ.get("VSE_CHAOS_SEED") or str(random.SystemRandom().randrange(10 ** 8))
+    # The short run is the same each time; the long one finds what is new.
+    seed = os.environ.get("VSE_CHAOS_SEED") or (
+        str(random.SystemRandom().randrange(10 ** 8)) if harness.NIGHTLY else "1")
     only = os.environ.get("VSE_CHAOS_ONLY")
     tap.note("seed %s: VSE_CHAOS_SEED=%s VSE_CHAOS_ROUNDS=%d repeats this" % (seed, seed, rounds))
     sites, counts = Sites(tap), Counter()
