@@ -49,6 +49,7 @@ test  codespell         spelling
 test  procps            process checks
 lab   iproute2          links between the nodes
 lab   openssh-server    nodes that ssh reaches
+lab   openssl           TLS of strangers
 lab   slurmctld         nodes that Slurm manages
 lab   slurmd            nodes that Slurm manages
 lab   slurm-client      srun, salloc, sbatch
