@@ -125,7 +125,9 @@ void faults_plan(struct world *w)
 	uint64_t until = from + (8 + (w->n > 2000 ? 0 : rnd(w, 8))) * w->beat_ms;
 	uint64_t settle = 5 * w->lost_ms + 5 * w->beat_ms;
 	w->to_the_end = !rnd(w, 8);
-	if (w->to_the_end) /* what is lost becomes safe, who is cut off ends */
+	/* What is lost becomes safe, who is cut off ends; and where every node may be dead, the root blames its own
+	 * network as long as that. */
+	if (w->to_the_end || w->n <= 8)
 		settle += w->give_up_ms + 3 * w->lost_ms;
 	for (uint32_t i = 1; i <= w->n; i++) {
 		bool late = !w->opt.scale && !rnd(w, 20);

@@ -248,7 +248,8 @@ int main(int argc, char **argv)
 	is_int(vse_open(&s, err), 0, "a session");
 	vse_set(s, "rundir", base, err);
 	test_loop();
-	if (argc > 1 && vse_set(s, "agent", argv[1], err) == 0)
+	_cleanup_free_ char *agent = argc > 1 ? realpath(argv[1], NULL) : NULL;
+	if (agent && vse_set(s, "agent", agent, err) == 0)
 		test_cluster(file);
 	else
 		tap_skip("no path of vse-agent was given");
