@@ -136,20 +136,20 @@ static int take(int fd, uint64_t until, struct buf *line, struct err *err)
 	for (;;) {
 		uint64_t now = time_mono_ms();
 		struct pollfd p = {.fd = fd, .events = POLLIN};
-		char c[4096];
+		char c;
 		if (now >= until || poll(&p, 1, (int)(until - now)) == 0)
 			return err_set(err, ETIMEDOUT, "bootstrap: nothing came on the standard input");
 		/* Byte by byte: what follows the newline is not ours. */
-		ssize_t n = read(fd, c, 1);
+		ssize_t n = read(fd, &c, 1);
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n <= 0)
 			return err_set(
 				err, EPROTO,
 				"bootstrap: the standard input ended before a whole line came");
-		if (c[0] == '\n')
+		if (c == '\n')
 			return 0;
-		buf_add(line, c, 1);
+		buf_add(line, &c, 1);
 		if (buf_len(line) > BOOTSTRAP_MAX)
 			return err_set(err, E2BIG, "bootstrap: the line is longer than %u bytes",
 				       BOOTSTRAP_MAX);

@@ -252,13 +252,8 @@ static void answered(struct hop *h, const json_t *e, const char *what)
 {
 	struct spread *s = h->spread;
 	_cleanup_rankset_ struct rankset ranks = RANKSET_INIT;
-	const char *text = json_string_value(json_object_get(e, "ranks"));
-	json_int_t rank;
-	if (text ? rankset_parse(&ranks, text, RANK_MAX, NULL) < 0
-		 : message_int(e, "rank", 0, RANK_MAX - 1, &rank, NULL) < 0)
+	if (!message_ranks(e, &ranks))
 		return;
-	if (!text)
-		rankset_add(&ranks, (uint32_t)rank);
 	if (strcmp(what, "started") != 0)
 		for (uint32_t r = rankset_next(&ranks, 0); r != UINT32_MAX;
 		     r = rankset_next(&ranks, r + 1))

@@ -6,6 +6,7 @@
 
 #include "base/alloc.h"
 #include "base/rankset.h"
+#include "wire/message.h"
 #include "base/text.h"
 #include "client/input.h"
 #include "client/options.h"
@@ -168,19 +169,6 @@ static void on_data(void *arg, uint32_t rank, int stream, const char *p, size_t 
 
 /* ---- events ---- */
 
-/* The VMs that an event is about: its "rank", or its "ranks" where equal answers were folded. False: none. */
-static bool event_ranks(const json_t *event, struct rankset *ret)
-{
-	const char *text = json_string_value(json_object_get(event, "ranks"));
-	const json_t *rank = json_object_get(event, "rank");
-	if (text)
-		return rankset_parse(ret, text, RANK_MAX, NULL) == 0;
-	if (!json_is_integer(rank) || json_integer_value(rank) < 0 || json_integer_value(rank) >= RANK_MAX)
-		return false;
-	rankset_add(ret, (uint32_t)json_integer_value(rank));
-	return true;
-}
-
 static void on_exited(struct vse_call *c, const json_t *j, const struct rankset *set, const char *ranks)
 {
 	json_int_t code = json_integer_value(json_object_get(j, "code"));
@@ -210,7 +198,7 @@ static void on_exec_event(void *arg, const json_t *j)
 	const char *what = json_string_value(json_object_get(j, "event"));
 	_cleanup_rankset_ struct rankset set = RANKSET_INIT;
 	_cleanup_buf_ struct buf ranks = BUF_INIT;
-	if (!what || !event_ranks(j, &set))
+	if (!what || !message_ranks(j, &set))
 		return;
 	rankset_format(&set, &ranks);
 	hold(c);

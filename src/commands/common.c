@@ -101,18 +101,6 @@ const char *common_ranks(const struct args *a, const char *otherwise)
 	return r ? common_vm_text(r) : otherwise;
 }
 
-bool common_event_ranks(const json_t *event, struct rankset *ret)
-{
-	const char *text = json_string_value(json_object_get(event, "ranks"));
-	const json_t *rank = json_object_get(event, "rank");
-	if (text)
-		return rankset_parse(ret, text, RANK_MAX, NULL) == 0;
-	if (!json_is_integer(rank) || json_integer_value(rank) < 0 || json_integer_value(rank) >= RANK_MAX)
-		return false;
-	rankset_add(ret, (uint32_t)json_integer_value(rank));
-	return true;
-}
-
 char *common_vm_names(const struct rankset *ranks)
 {
 	_cleanup_buf_ struct buf text = BUF_INIT;

@@ -43,8 +43,6 @@ const char *common_ranks(const struct args *a, const char *otherwise);
 /* "3", "vm3" or "0-3": a VM set as an operand; the "vm" before it is dropped. */
 const char *common_vm_text(const char *operand);
 
-/* The VMs that an event is about: its "rank", or its "ranks" where equal answers were folded. False: none. */
-bool common_event_ranks(const json_t *event, struct rankset *ret);
 char *common_vm_names(const struct rankset *ranks); /* "vm3", "vm[0-3,7]"; malloc'ed */
 
 void common_print_json(const json_t *j); /* indented, one newline */

@@ -14,6 +14,7 @@
 #include "commands/progress.h"
 #include "wire/archive.h"
 #include "wire/guestproto.h"
+#include "wire/message.h"
 
 #define CHUNK (64u << 10)        /* bytes read from the archive at once */
 #define WINDOW_TOTAL (32u << 20) /* bytes on the way from all VMs together */
@@ -158,7 +159,7 @@ static void on_event(void *arg, const json_t *e)
 	struct copy *c = arg;
 	const char *what = json_string_value(json_object_get(e, "event"));
 	_cleanup_rankset_ struct rankset ranks = RANKSET_INIT;
-	if (!what || !common_event_ranks(e, &ranks))
+	if (!what || !message_ranks(e, &ranks))
 		return;
 	for (uint32_t r = rankset_next(&ranks, 0); r != UINT32_MAX; r = rankset_next(&ranks, r + 1))
 		on_vm_event(c, e, what, r);

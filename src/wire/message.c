@@ -83,3 +83,15 @@ int message_int(const json_t *j, const char *key, json_int_t min, json_int_t max
 	*ret = n;
 	return 0;
 }
+
+bool message_ranks(const json_t *j, struct rankset *ret)
+{
+	const char *text = json_string_value(json_object_get(j, "ranks"));
+	const json_t *rank = json_object_get(j, "rank");
+	if (text)
+		return rankset_parse(ret, text, RANK_MAX, NULL) == 0;
+	if (!json_is_integer(rank) || json_integer_value(rank) < 0 || json_integer_value(rank) >= RANK_MAX)
+		return false;
+	rankset_add(ret, (uint32_t)json_integer_value(rank));
+	return true;
+}

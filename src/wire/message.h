@@ -8,6 +8,7 @@
 #include <jansson.h>
 
 #include "base/buf.h"
+#include "base/rankset.h"
 #include "wire/frame.h"
 
 #define MESSAGE_VERSION 1 /* of the verbs; in the hello, both sides must agree */
@@ -25,6 +26,10 @@ json_t *message_read(const struct frame *f, struct err *err);
 /* {"ok": false, ...} from an error, and an error from that; the text is made clean (base/text.h) both times. */
 json_t *message_error(const struct err *err);
 int message_is_error(const json_t *j, struct err *err); /* 0: it is not one */
+
+/* The VMs that an event is about, added to `ret`: its "rank", or its "ranks" where equal answers of several were folded.
+ * False: it names none. */
+bool message_ranks(const json_t *j, struct rankset *ret);
 
 /* Typed members with bounds: EPROTO names the member. `ret` is borrowed from j. */
 int message_str(const json_t *j, const char *key, const char **ret, struct err *err);

@@ -111,8 +111,35 @@ static void test_members(void)
 	   "others are no numbers");
 }
 
+static void test_ranks(void)
+{
+	static const struct {
+		const char *json, *ranks; /* NULL: it names none */
+	} some[] = {
+		{"{\"rank\": 3}", "3"},
+		{"{\"ranks\": \"0-2,7\"}", "0-2,7"},
+		{"{}", NULL},
+		{"{\"rank\": null}", NULL},
+		{"{\"rank\": -1}", NULL},
+		{"{\"rank\": 1000000}", NULL},
+		{"{\"rank\": \"3\"}", NULL},
+		{"{\"ranks\": \"x\"}", NULL},
+	};
+	for (size_t i = 0; i < ARRAY_SIZE(some); i++) {
+		_cleanup_json_ json_t *j = json_loads(some[i].json, 0, NULL);
+		_cleanup_rankset_ struct rankset set = RANKSET_INIT;
+		_cleanup_buf_ struct buf text = BUF_INIT;
+		bool got = message_ranks(j, &set);
+		rankset_format(&set, &text);
+		ok(got == (some[i].ranks != NULL) &&
+			   (!got || strcmp(buf_cstr(&text), some[i].ranks) == 0),
+		   "ranks of %s", some[i].json);
+	}
+}
+
 int main(void)
 {
+	test_ranks();
 	test_there_and_back();
 	test_refused();
 	test_large();
