@@ -90,6 +90,21 @@ int hv_start(const struct hypervisor *h, struct loop *l, const struct hv_spec *s
 	return 0;
 }
 
+int hv_adopt(const struct hypervisor *h, struct loop *l, const struct hv_spec *spec,
+	     hv_event_fn *fn, void *arg, struct hv **ret, struct err *err)
+{
+	if (!h->adopt)
+		return lacking(h, "adopt", err);
+	struct hv *v = xcalloc(1, sizeof(*v));
+	*v = (struct hv){.h = h, .fn = fn, .arg = arg};
+	if (h->adopt(l, spec, on_event, v, &v->vm, err) < 0) {
+		free(v);
+		return named(h, -1, err);
+	}
+	*ret = v;
+	return 0;
+}
+
 static int gone(struct err *err)
 {
 	return err_set(err, ESRCH, "the VM has ended");

@@ -14,7 +14,19 @@
  *   - a guest that resets itself ends its VM (HV_CRASHED): a kernel that panics at boot must not boot for ever.
  *     Who heard its "bye how=reboot" knows that it was a reboot, and may start the VM anew;
  *   - after a reset that was asked for, HV_EVENT_CHANNEL comes again with a new descriptor: the one before is
- *     of no use (what was half sent on it is cut off) and is closed by its owner. */
+ *     of no use (what was half sent on it is cut off) and is closed by its owner.
+ *
+ * Adoption. A VM that was started with spec.keep outlives the process that started it, however that ends, and another
+ * process adopts it. What that needs is in the VM's own folder (spec.dir): sockets that can be connected to again,
+ * names, small files; nothing of it is secret. The folder also names the VMM for whoever sweeps (base/rundir.h).
+ *   - adopt takes the spec that the VM was started with; what has no use any more (the scratch disk's path) may be
+ *     NULL. It never waits for the VMM. ENOENT: nothing in the folder can be adopted; then nothing was begun;
+ *   - what follows is what follows a start: HV_EVENT_STATE with the state that the hypervisor reports (running or
+ *     paused, reason "adopted"), then CHANNEL, CONSOLE and NET with new descriptors. Or GONE alone: it has ended
+ *     meanwhile (its reason as far as that can still be known), or cannot be reached; then it was killed;
+ *   - streams that were cut begin in the middle: the guest agent is asked for a new hello by who gets the channel
+ *     (wire/guestproto.h), Ethernet begins anew with a whole frame;
+ *   - who adopts is as good an owner as who started: every op works, and release kills. */
 #ifndef VSE_HYPERVISOR_HYPERVISOR_H
 #define VSE_HYPERVISOR_HYPERVISOR_H
 
@@ -48,6 +60,9 @@ struct hv_spec {
 	bool nic;          /* eth0 wanted */
 	bool outbound;     /* a second NIC with NAT wanted */
 	const struct strvec *extra_args; /* more VMM arguments by the administrator, or NULL */
+	/* It lives on when this process ends without hv_release(), so that it can be adopted (HV_CAP_ADOPT). The VMM
+	 * then is a child of the nearest process above that is a subreaper (prctl(2)), and dies with that one. */
+	bool keep;
 };
 
 enum hv_state { HV_STARTING, HV_RUNNING, HV_PAUSED, HV_CRASHED, HV_SHUTDOWN };
@@ -113,6 +128,9 @@ struct hypervisor {
 	void (*warm)(struct loop *l);
 	int (*start)(struct loop *l, const struct hv_spec *spec, const struct hv_probe *p,
 		     hv_event_fn *fn, void *arg, struct hv_vm **ret, struct err *err);
+	/* A VM that a process before this one has started with spec.keep: see Adoption. No probe is needed before. */
+	int (*adopt)(struct loop *l, const struct hv_spec *spec, hv_event_fn *fn, void *arg,
+		     struct hv_vm **ret, struct err *err);
 	int (*stop)(struct hv_vm *vm, enum hv_stop how, struct err *err);
 	int (*pause)(struct hv_vm *vm, struct err *err);
 	int (*resume)(struct hv_vm *vm, struct err *err);
@@ -133,6 +151,8 @@ void hypervisor_warm(struct loop *l);
 struct hv; /* one VM under one back end */
 int hv_start(const struct hypervisor *h, struct loop *l, const struct hv_spec *spec,
 	     const struct hv_probe *p, hv_event_fn *fn, void *arg, struct hv **ret, struct err *err);
+int hv_adopt(const struct hypervisor *h, struct loop *l, const struct hv_spec *spec,
+	     hv_event_fn *fn, void *arg, struct hv **ret, struct err *err);
 int hv_stop(struct hv *v, enum hv_stop how, struct err *err);
 int hv_pause(struct hv *v, struct err *err);
 int hv_resume(struct hv *v, struct err *err);

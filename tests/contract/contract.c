@@ -118,6 +118,7 @@ static void test_lacking(void)
 		ok((call) < 0 && e.code == ENOTSUP && strstr(e.text, "it is bare"), "%s", e.text); \
 	} while (0)
 	LACKS(hypervisor_probe(&bare, env.loop, "auto", on_probe, NULL, &e));
+	LACKS(hv_adopt(&bare, env.loop, &env.spec, NULL, NULL, &v, &e));
 	LACKS(hv_stop(v, HV_STOP_HARD, &e));
 	LACKS(hv_pause(v, &e));
 	LACKS(hv_resume(v, &e));
