@@ -297,6 +297,17 @@ static void on_probe(void *arg, const struct hv_probe *p)
 	*(struct hv_probe *)arg = *p;
 }
 
+/* By name of the operation: what cannot be done here, and why. */
+static json_t *lacks_json(const struct hypervisor *h, const struct hv_probe *p)
+{
+	json_t *o = json_object();
+	for (enum hv_cap c = 0; c < HV_CAPS; c++) {
+		const char *why = hypervisor_lacks(h, p, c);
+		json_object_set_new(o, hv_cap_name(c), why ? json_string(why) : json_null());
+	}
+	return o;
+}
+
 char *agent_probe(const char *accel)
 {
 	struct loop *l = loop_create();
@@ -309,10 +320,11 @@ char *agent_probe(const char *accel)
 			snprintf(p.why, sizeof(p.why), "%.255s", err.text);
 		else
 			loop_run(l);
-		json_array_append_new(all, json_pack("{s:s, s:s, s:b, s:s, s:s, s:s, s:s}", "name",
-						     h->name, "summary", h->summary, "usable",
-						     p.usable, "accel", p.accel, "version",
-						     p.version, "why", p.why, "note", p.note));
+		json_array_append_new(all,
+				      json_pack("{s:s, s:s, s:b, s:s, s:s, s:s, s:s, s:o}", "name",
+						h->name, "summary", h->summary, "usable", p.usable,
+						"accel", p.accel, "version", p.version, "why",
+						p.why, "note", p.note, "lacks", lacks_json(h, &p)));
 	}
 	loop_destroy(l);
 	char *text = json_dumps(all, JSON_COMPACT);

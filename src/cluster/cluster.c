@@ -214,7 +214,7 @@ static void profile_init(struct cluster *c, const struct hypervisor *h)
 		.memory = s->memory,
 		.scratch = s->scratch,
 		.scratch_dir = s->scratch_dir,
-		.nic = h->caps & HV_CAP_NET,
+		.nic = !hypervisor_lacks(h, NULL, HV_CAP_NET),
 		.outbound = s->outbound,
 		.trusted = true, /* a VM of the user's own, next to nobody else's */
 		.boot_timeout_ms = s->boot_timeout_ms,

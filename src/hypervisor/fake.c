@@ -304,11 +304,8 @@ static int start(struct loop *l, const struct hv_spec *spec, const struct hv_pro
 	return 0;
 }
 
-static int stop(struct hv_vm *vm, enum hv_stop how, struct err *err)
+static int stop(struct hv_vm *vm, enum hv_stop how _unused_, struct err *err _unused_)
 {
-	if (how == HV_STOP_GRACEFUL)
-		return err_set(err, ENOTSUP,
-			       "stop: not supported: no power button; ask the guest agent");
 	vm->n_acts = 0; /* what was asked for before no longer matters */
 	act_later(vm, ACT_KILL);
 	return 0;
@@ -348,8 +345,18 @@ const struct hypervisor hypervisor_fake = {
 	.name = "fake",
 	.summary = "no VMM: a scripted guest inside the agent, for tests and for runs of thousands "
 		   "of VMs",
-	.caps = HV_CAP_PAUSE | HV_CAP_RESET | HV_CAP_CONSOLE,
-	.lacks = "there is no machine behind it",
+	.lacks = {[HV_CAP_ADOPT] = "its VMs live in the agent and end with it",
+		  [HV_CAP_STOP_GRACEFUL] = "no power button; ask the guest agent",
+		  [HV_CAP_SAVE] = "not built yet",
+		  [HV_CAP_RESTORE] = "not built yet",
+		  [HV_CAP_MIGRATE_OUT] = "its VMs have no memory to move",
+		  [HV_CAP_MIGRATE_IN] = "its VMs have no memory to move",
+		  [HV_CAP_SNAPSHOT] = "its VMs have no memory to share",
+		  [HV_CAP_CLONE] = "its VMs have no memory to share",
+		  [HV_CAP_NET] = "no network behind it",
+		  [HV_CAP_PIN] = "its VMs have no CPUs",
+		  [HV_CAP_NUMA] = "its VMs have no memory",
+		  [HV_CAP_HUGEPAGES] = "its VMs have no memory"},
 	.probe = probe,
 	.start = start,
 	.stop = stop,

@@ -23,7 +23,34 @@ struct hv {
 	struct hv_vm *vm;
 	hv_event_fn *fn;
 	void *arg;
+	const struct hv_probe *probe; /* borrowed */
+	enum hv_cap busy;             /* what streams its state out; HV_CAPS = nothing */
 	bool gone;
+};
+
+static const struct {
+	const char *name, *help;
+} caps[HV_CAPS] = {
+	[HV_CAP_START] = {"start", "boot a VM of a VSE image"},
+	[HV_CAP_ADOPT] = {"adopt", "take over running VMs when the agent was started anew"},
+	[HV_CAP_STOP_GRACEFUL] = {"graceful stop", "a power button the guest can see"},
+	[HV_CAP_STOP_HARD] = {"hard stop", "end it now"},
+	[HV_CAP_PAUSE] = {"pause", "and resume"},
+	[HV_CAP_RESET] = {"reset", "from outside, without a new VMM"},
+	[HV_CAP_SAVE] = {"save", "memory and devices to a file"},
+	[HV_CAP_RESTORE] = {"restore", "go on from a save, also on another node"},
+	[HV_CAP_MIGRATE_OUT] = {"migrate out", "to another node while the guest runs"},
+	[HV_CAP_MIGRATE_IN] = {"migrate in", "from another node"},
+	[HV_CAP_SNAPSHOT] = {"snapshot", "make a template of a running VM"},
+	[HV_CAP_CLONE] = {"clone", "start from a template, memory copied on write"},
+	[HV_CAP_CONSOLE] = {"console", "the guest's console, both ways"},
+	[HV_CAP_NET] = {"network", "eth0 on the cluster's network"},
+	[HV_CAP_OUTBOUND] = {"outbound", "a second NIC with NAT to the outside"},
+	[HV_CAP_SCRATCH] = {"scratch", "a writable disk"},
+	[HV_CAP_STATS] = {"stats", "memory and CPU time used on the node"},
+	[HV_CAP_PIN] = {"pin", "vCPUs onto CPUs of the node"},
+	[HV_CAP_NUMA] = {"numa", "memory from chosen NUMA nodes"},
+	[HV_CAP_HUGEPAGES] = {"hugepages", "memory in reserved pages of 2 MiB"},
 };
 
 const struct hypervisor *hypervisor_find(const char *name)
@@ -39,9 +66,28 @@ const struct hypervisor *hypervisor_at(size_t i)
 	return i < ARRAY_SIZE(table) ? table[i] : NULL;
 }
 
-static int lacking(const struct hypervisor *h, const char *op, struct err *err)
+const char *hv_cap_name(enum hv_cap cap)
 {
-	return err_set(err, ENOTSUP, "%s: %s: not supported: %s", h->name, op, h->lacks);
+	return (size_t)cap < HV_CAPS ? caps[cap].name : "unknown";
+}
+
+const char *hv_cap_help(enum hv_cap cap)
+{
+	return (size_t)cap < HV_CAPS ? caps[cap].help : "";
+}
+
+const char *hypervisor_lacks(const struct hypervisor *h, const struct hv_probe *p, enum hv_cap cap)
+{
+	if (h->lacks[cap])
+		return h->lacks[cap];
+	return p && p->lacks[cap][0] ? p->lacks[cap] : NULL;
+}
+
+static int check(const struct hypervisor *h, const struct hv_probe *p, enum hv_cap cap, struct err *err)
+{
+	const char *why = hypervisor_lacks(h, p, cap);
+	return why ? err_set(err, ENOTSUP, "%s: %s: not supported: %s", h->name, hv_cap_name(cap), why)
+		   : 0;
 }
 
 static int named(const struct hypervisor *h, int rc, struct err *err)
@@ -52,8 +98,6 @@ static int named(const struct hypervisor *h, int rc, struct err *err)
 int hypervisor_probe(const struct hypervisor *h, struct loop *l, const char *accel,
 		     void (*done)(void *arg, const struct hv_probe *p), void *arg, struct err *err)
 {
-	if (!h->probe)
-		return lacking(h, "probe", err);
 	return named(h, h->probe(l, accel, done, arg, err), err);
 }
 
@@ -70,18 +114,48 @@ static void on_event(void *arg, const struct hv_event *e)
 	if (v->gone)
 		return;
 	v->gone = e->type == HV_EVENT_GONE;
+	if ((e->type == HV_EVENT_DONE || e->type == HV_EVENT_FAILED) && v->busy != HV_CAPS &&
+	    strcmp(e->op, hv_cap_name(v->busy)) == 0)
+		v->busy = HV_CAPS;
 	v->fn(v->arg, e); /* may release v */
+}
+
+/* What a spec asks for beyond a plain boot. */
+static int check_spec(const struct hypervisor *h, const struct hv_spec *s, const struct hv_probe *p,
+		      struct err *err)
+{
+	static const enum hv_cap from[] = {
+		[HV_FROM_BOOT] = HV_CAP_START,
+		[HV_FROM_SAVE] = HV_CAP_RESTORE,
+		[HV_FROM_MIGRATION] = HV_CAP_MIGRATE_IN,
+		[HV_FROM_TEMPLATE] = HV_CAP_CLONE,
+	};
+	const struct {
+		bool wanted;
+		enum hv_cap cap;
+	} extras[] = {
+		{s->template, HV_CAP_SNAPSHOT},   {s->nic, HV_CAP_NET},
+		{s->outbound, HV_CAP_OUTBOUND},   {s->scratch != NULL, HV_CAP_SCRATCH},
+		{s->pins != NULL, HV_CAP_PIN},    {s->numa_nodes != 0, HV_CAP_NUMA},
+		{s->hugepages, HV_CAP_HUGEPAGES},
+	};
+	if (check(h, p, from[s->from], err) < 0)
+		return -1;
+	for (size_t i = 0; i < ARRAY_SIZE(extras); i++)
+		if (extras[i].wanted && check(h, p, extras[i].cap, err) < 0)
+			return -1;
+	return 0;
 }
 
 int hv_start(const struct hypervisor *h, struct loop *l, const struct hv_spec *spec,
 	     const struct hv_probe *p, hv_event_fn *fn, void *arg, struct hv **ret, struct err *err)
 {
-	if (!h->start)
-		return lacking(h, "start", err);
 	if (!p->usable)
 		return err_set(err, ENOTSUP, "%s: %s", h->name, p->why);
+	if (check_spec(h, spec, p, err) < 0)
+		return -1;
 	struct hv *v = xcalloc(1, sizeof(*v));
-	*v = (struct hv){.h = h, .fn = fn, .arg = arg};
+	*v = (struct hv){.h = h, .fn = fn, .arg = arg, .probe = p, .busy = HV_CAPS};
 	if (h->start(l, spec, p, on_event, v, &v->vm, err) < 0) {
 		free(v);
 		return named(h, -1, err);
@@ -93,10 +167,10 @@ int hv_start(const struct hypervisor *h, struct loop *l, const struct hv_spec *s
 int hv_adopt(const struct hypervisor *h, struct loop *l, const struct hv_spec *spec,
 	     hv_event_fn *fn, void *arg, struct hv **ret, struct err *err)
 {
-	if (!h->adopt)
-		return lacking(h, "adopt", err);
+	if (check(h, NULL, HV_CAP_ADOPT, err) < 0)
+		return -1;
 	struct hv *v = xcalloc(1, sizeof(*v));
-	*v = (struct hv){.h = h, .fn = fn, .arg = arg};
+	*v = (struct hv){.h = h, .fn = fn, .arg = arg, .busy = HV_CAPS};
 	if (h->adopt(l, spec, on_event, v, &v->vm, err) < 0) {
 		free(v);
 		return named(h, -1, err);
@@ -105,54 +179,88 @@ int hv_adopt(const struct hypervisor *h, struct loop *l, const struct hv_spec *s
 	return 0;
 }
 
-static int gone(struct err *err)
+/* Whether an op may be called now. */
+static int allow(struct hv *v, enum hv_cap cap, struct err *err)
 {
-	return err_set(err, ESRCH, "the VM has ended");
+	if (v->gone)
+		return err_set(err, ESRCH, "the VM has ended");
+	return check(v->h, v->probe, cap, err);
 }
 
 int hv_stop(struct hv *v, enum hv_stop how, struct err *err)
 {
-	if (v->gone)
-		return gone(err);
-	if (!v->h->stop)
-		return lacking(v->h, "stop", err);
+	if (allow(v, how == HV_STOP_HARD ? HV_CAP_STOP_HARD : HV_CAP_STOP_GRACEFUL, err) < 0)
+		return -1;
 	return named(v->h, v->h->stop(v->vm, how, err), err);
 }
 
 int hv_pause(struct hv *v, struct err *err)
 {
-	if (v->gone)
-		return gone(err);
-	if (!v->h->pause)
-		return lacking(v->h, "pause", err);
-	return named(v->h, v->h->pause(v->vm, err), err);
+	return allow(v, HV_CAP_PAUSE, err) < 0 ? -1 : named(v->h, v->h->pause(v->vm, err), err);
 }
 
 int hv_resume(struct hv *v, struct err *err)
 {
-	if (v->gone)
-		return gone(err);
-	if (!v->h->resume)
-		return lacking(v->h, "resume", err);
-	return named(v->h, v->h->resume(v->vm, err), err);
+	return allow(v, HV_CAP_PAUSE, err) < 0 ? -1 : named(v->h, v->h->resume(v->vm, err), err);
+}
+
+static int not_busy(struct hv *v, struct err *err)
+{
+	if (v->busy == HV_CAPS)
+		return 0;
+	return err_set(err, EBUSY, "%s: %s is under way", v->h->name, hv_cap_name(v->busy));
 }
 
 int hv_reset(struct hv *v, struct err *err)
 {
-	if (v->gone)
-		return gone(err);
-	if (!v->h->reset)
-		return lacking(v->h, "reset", err);
+	if (allow(v, HV_CAP_RESET, err) < 0 || not_busy(v, err) < 0)
+		return -1;
 	return named(v->h, v->h->reset(v->vm, err), err);
+}
+
+static int stream_out(struct hv *v, enum hv_cap cap, int (*op)(struct hv_vm *vm, struct err *err),
+		      struct err *err)
+{
+	if (allow(v, cap, err) < 0 || not_busy(v, err) < 0)
+		return -1;
+	if (op(v->vm, err) < 0)
+		return named(v->h, -1, err);
+	v->busy = cap;
+	return 0;
+}
+
+int hv_save(struct hv *v, struct err *err)
+{
+	return stream_out(v, HV_CAP_SAVE, v->h->save, err);
+}
+
+int hv_migrate_out(struct hv *v, struct err *err)
+{
+	return stream_out(v, HV_CAP_MIGRATE_OUT, v->h->migrate_out, err);
+}
+
+int hv_snapshot(struct hv *v, struct err *err)
+{
+	return stream_out(v, HV_CAP_SNAPSHOT, v->h->snapshot, err);
+}
+
+int hv_cancel(struct hv *v, struct err *err)
+{
+	if (v->busy == HV_CAPS)
+		return err_set(err, EINVAL, "%s: cancel: nothing is under way", v->h->name);
+	if (allow(v, v->busy, err) < 0)
+		return -1;
+	return named(v->h, v->h->cancel(v->vm, err), err);
+}
+
+int hv_pin(struct hv *v, unsigned vcpu, int cpu, struct err *err)
+{
+	return allow(v, HV_CAP_PIN, err) < 0 ? -1 : named(v->h, v->h->pin(v->vm, vcpu, cpu, err), err);
 }
 
 int hv_stats(struct hv *v, struct hv_stats *ret, struct err *err)
 {
-	if (v->gone)
-		return gone(err);
-	if (!v->h->stats)
-		return lacking(v->h, "stats", err);
-	return named(v->h, v->h->stats(v->vm, ret, err), err);
+	return allow(v, HV_CAP_STATS, err) < 0 ? -1 : named(v->h, v->h->stats(v->vm, ret, err), err);
 }
 
 void hv_release(struct hv *v)

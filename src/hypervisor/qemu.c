@@ -483,9 +483,6 @@ static int reset_vm(struct hv_vm *vm, struct err *err)
 {
 	if (check_qmp(vm, err) < 0)
 		return -1;
-	if (vm->qemu < QEMU_SINCE_SET_ACTION)
-		return err_set(err, ENOTSUP, "reset: not supported: QEMU %u.%u or later is needed",
-			       QEMU_SINCE_SET_ACTION / 100, QEMU_SINCE_SET_ACTION % 100);
 	qmp_command(vm->qmp, "set-action", json_pack("{s:s}", "reboot", "reset"), COMMAND_MS, NULL,
 		    NULL);
 	qmp_command(vm->qmp, "system_reset", NULL, COMMAND_MS, on_reset_done, vm);
@@ -506,8 +503,16 @@ static int stats(struct hv_vm *vm, struct hv_stats *ret, struct err *err)
 const struct hypervisor hypervisor_qemu = {
 	.name = "qemu",
 	.summary = "QEMU, with KVM where it works and by emulation elsewhere; no root needed",
-	.caps = HV_CAP_PAUSE | HV_CAP_RESET | HV_CAP_CONSOLE | HV_CAP_NET,
-	.lacks = "not built for this back end yet",
+	.lacks = {[HV_CAP_ADOPT] = "not built yet",
+		  [HV_CAP_SAVE] = "not built yet",
+		  [HV_CAP_RESTORE] = "not built yet",
+		  [HV_CAP_MIGRATE_OUT] = "not built yet",
+		  [HV_CAP_MIGRATE_IN] = "not built yet",
+		  [HV_CAP_SNAPSHOT] = "not built yet",
+		  [HV_CAP_CLONE] = "not built yet",
+		  [HV_CAP_PIN] = "not built yet",
+		  [HV_CAP_NUMA] = "not built yet",
+		  [HV_CAP_HUGEPAGES] = "not built yet"},
 	.probe = qemu_probe,
 	.warm = qemu_warm,
 	.start = start,

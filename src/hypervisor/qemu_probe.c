@@ -48,13 +48,23 @@ static void one_answer(struct probe *q)
 	free(q);
 }
 
+static void version_lacks(struct hv_probe *p, const struct qemu_binary *b)
+{
+	if (b->number < QEMU_SINCE_SET_ACTION)
+		snprintf(p->lacks[HV_CAP_RESET], HV_LACK_MAX,
+			 "QEMU %u.%u or later is needed, this is %s", QEMU_SINCE_SET_ACTION / 100,
+			 QEMU_SINCE_SET_ACTION % 100, b->version);
+}
+
 static void on_binary(void *arg, const struct qemu_binary *b, const struct err *err)
 {
 	struct probe *q = arg;
-	if (b)
+	if (b) {
 		snprintf(q->p.version, sizeof(q->p.version), "%s", b->version);
-	else
+		version_lacks(&q->p, b);
+	} else {
 		q->binary = *err;
+	}
 	one_answer(q);
 }
 

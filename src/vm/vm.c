@@ -236,6 +236,9 @@ static void on_hv_event(void *arg, const struct hv_event *e)
 			vm->ops->on_note(vm->arg, vm, err.text);
 		break;
 	case HV_EVENT_NET: vm->ops->on_net(vm->arg, vm, e->fd); break;
+	case HV_EVENT_STREAM: close(e->fd); break; /* nobody asks for one yet */
+	case HV_EVENT_PROGRESS:
+	case HV_EVENT_DONE: break;
 	case HV_EVENT_FAILED: {
 		_cleanup_free_ char *text = xasprintf("%s: %s", e->op ? e->op : "operation",
 						      e->err ? e->err->text : "failed");

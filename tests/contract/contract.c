@@ -74,11 +74,44 @@ static void test_probe(const char *accel)
 
 /* ---- the table ---- */
 
+static bool has_op(const struct hypervisor *h, enum hv_cap cap)
+{
+	switch (cap) {
+	case HV_CAP_START:
+	case HV_CAP_RESTORE:
+	case HV_CAP_MIGRATE_IN:
+	case HV_CAP_CLONE: return h->start;
+	case HV_CAP_ADOPT: return h->adopt;
+	case HV_CAP_STOP_GRACEFUL:
+	case HV_CAP_STOP_HARD: return h->stop;
+	case HV_CAP_PAUSE: return h->pause && h->resume;
+	case HV_CAP_RESET: return h->reset;
+	case HV_CAP_SAVE: return h->save && h->cancel;
+	case HV_CAP_MIGRATE_OUT: return h->migrate_out && h->cancel;
+	case HV_CAP_SNAPSHOT: return h->snapshot && h->cancel;
+	case HV_CAP_STATS: return h->stats;
+	case HV_CAP_PIN: return h->pin;
+	default: return true;
+	}
+}
+
+static void test_entry(const struct hypervisor *h)
+{
+	unsigned bad = 0;
+	for (enum hv_cap c = 0; c < HV_CAPS; c++) {
+		const char *why = hypervisor_lacks(h, NULL, c);
+		bad += why ? !one_line(why) || strlen(why) >= HV_LACK_MAX : !has_op(h, c);
+		bad += !hv_cap_name(c)[0] || !hv_cap_help(c)[0];
+	}
+	ok(hypervisor_find(h->name) == h && h->summary && h->probe && h->release && !bad,
+	   "table: %s: every op is there or has its reason", h->name);
+}
+
 static void test_table(void)
 {
 	size_t n = 0;
 	for (const struct hypervisor *h; (h = hypervisor_at(n)); n++)
-		ok(hypervisor_find(h->name) == h && h->summary && h->lacks, "table: %s", h->name);
+		test_entry(h);
 	ok(n >= 2, "several back ends");
 	ok(!hypervisor_find("nosuch"), "an unknown name is not found");
 }
@@ -101,8 +134,9 @@ static void bare_release(struct hv_vm *vm)
 
 static void test_lacking(void)
 {
-	static const struct hypervisor bare = {
-		.name = "bare", .lacks = "it is bare", .start = bare_start, .release = bare_release};
+	static struct hypervisor bare = {.name = "bare", .start = bare_start, .release = bare_release};
+	for (enum hv_cap c = HV_CAP_START + 1; c < HV_CAPS; c++)
+		bare.lacks[c] = "it is bare";
 	struct hv *v = NULL;
 	struct hv_stats st;
 	struct err e = ERR_INIT;
@@ -117,14 +151,34 @@ static void test_lacking(void)
 		e = ERR_INIT;                                                                      \
 		ok((call) < 0 && e.code == ENOTSUP && strstr(e.text, "it is bare"), "%s", e.text); \
 	} while (0)
-	LACKS(hypervisor_probe(&bare, env.loop, "auto", on_probe, NULL, &e));
 	LACKS(hv_adopt(&bare, env.loop, &env.spec, NULL, NULL, &v, &e));
 	LACKS(hv_stop(v, HV_STOP_HARD, &e));
+	LACKS(hv_stop(v, HV_STOP_GRACEFUL, &e));
 	LACKS(hv_pause(v, &e));
 	LACKS(hv_resume(v, &e));
 	LACKS(hv_reset(v, &e));
+	LACKS(hv_save(v, &e));
+	LACKS(hv_migrate_out(v, &e));
+	LACKS(hv_snapshot(v, &e));
+	LACKS(hv_pin(v, 0, 0, &e));
 	LACKS(hv_stats(v, &st, &e));
+	e = ERR_INIT;
+	ok(hv_cancel(v, &e) < 0 && e.code == EINVAL, "nothing to cancel: %s", e.text);
 	hv_release(v);
+	bare.lacks[HV_CAP_PAUSE] = NULL;
+	snprintf(p.lacks[HV_CAP_PAUSE], HV_LACK_MAX, "it is bare here");
+	is_int(hv_start(&bare, env.loop, &env.spec, &p, NULL, NULL, &v, &e), 0, "started");
+	LACKS(hv_pause(v, &e)); /* what only the node lacks */
+	hv_release(v);
+	struct hv_spec spec = env.spec;
+	static const enum hv_from from[] = {HV_FROM_SAVE, HV_FROM_MIGRATION, HV_FROM_TEMPLATE};
+	for (size_t i = 0; i < ARRAY_SIZE(from); i++) {
+		spec.from = from[i];
+		LACKS(hv_start(&bare, env.loop, &spec, &p, NULL, NULL, &v, &e));
+	}
+	spec.from = HV_FROM_BOOT;
+	spec.hugepages = true;
+	LACKS(hv_start(&bare, env.loop, &spec, &p, NULL, NULL, &v, &e));
 	hv_release(NULL);
 }
 
@@ -177,7 +231,7 @@ static void test_net(void)
 	struct testvm t;
 	unsigned char head[4];
 	static const char *const ping[] = {"ping", "-c", "1", "-W", "1", "10.77.0.2", NULL};
-	if (!(env.h->caps & HV_CAP_NET))
+	if (hypervisor_lacks(env.h, &env.probe, HV_CAP_NET))
 		return;
 	env.spec.nic = true;
 	memcpy(env.spec.mac, (uint8_t[]){2, 0, 0, 0, 0, 1}, 6);
@@ -200,7 +254,7 @@ static void test_console(void)
 	static const char *const words[] = {"console=line one\n", "console-bytes=100000", NULL},
 				 *const print[] = {"sh", "-c", "echo on the console >/dev/console",
 						   NULL};
-	if (!(env.h->caps & HV_CAP_CONSOLE))
+	if (hypervisor_lacks(env.h, &env.probe, HV_CAP_CONSOLE))
 		return;
 	if (!fake()) {
 		if (up(&t, NULL)) {
@@ -257,7 +311,7 @@ static void test_reset(void)
 	struct testvm t;
 	struct err e = ERR_INIT;
 	char boot[64];
-	if (!(env.h->caps & HV_CAP_RESET))
+	if (hypervisor_lacks(env.h, &env.probe, HV_CAP_RESET))
 		return;
 	if (up(&t, NULL)) {
 		memcpy(boot, t.boot, sizeof(boot));

@@ -142,6 +142,9 @@ static void on_event(void *arg, const struct hv_event *e)
 		t->console = stream_create(t->env->loop, e->fd, &console_ops, t, NULL);
 		break;
 	case HV_EVENT_NET: t->net_fd = e->fd; break;
+	case HV_EVENT_STREAM: close(e->fd); break;
+	case HV_EVENT_PROGRESS:
+	case HV_EVENT_DONE: break;
 	case HV_EVENT_FAILED:
 		t->failed++;
 		snprintf(t->failed_op, sizeof(t->failed_op), "%s", e->op);
