@@ -9,7 +9,7 @@
 #include "io/layer.h"
 
 #define READ_CHUNK (64u << 10) /* bytes asked of the kernel at once */
-#define IDLE_KEEP (16u << 10)  /* a larger buffer of a plain stream is given back when it idles */
+#define IDLE_KEEP 1024u         /* bytes: a larger buffer of a plain stream is given back when it idles */
 #define IDLE_MS 1000
 #define WIRE_MAX (64u << 10) /* encrypted bytes made before the kernel has taken the last ones */
 
@@ -29,6 +29,7 @@ struct stream {
 	bool opened;         /* on_open() is due */
 	bool over;           /* nothing more will be read: on_close() is due */
 	bool active, idling; /* since the last look; `idle` runs */
+	bool once;           /* first used after a rest: what is empty goes back as soon as nobody looks at it */
 	bool out_broken;     /* writing failed; what the peer sent before that is still read */
 	/* A callback may destroy the stream: while one runs (busy) the memory stays, and `dead` says so. */
 	int busy;
@@ -60,29 +61,36 @@ static bool spare(const struct stream *s, const struct buf *b)
 	return !buf_len(b) && b->cap > (s->layer ? 0 : IDLE_KEEP);
 }
 
+static void give_back(struct stream *s)
+{
+	struct buf *const all[] = {&s->in, &s->out, &s->wire};
+	s->once = false;
+	for (size_t i = 0; i < ARRAY_SIZE(all); i++)
+		if (spare(s, all[i]))
+			buf_finish(all[i]);
+}
+
 static void on_idle(void *arg)
 {
 	struct stream *s = arg;
-	struct buf *const all[] = {&s->in, &s->out, &s->wire};
 	if (s->active) {
 		s->active = false;
 		evtimer_start(s->idle, IDLE_MS, 0);
 		return;
 	}
 	s->idling = false;
-	for (size_t i = 0; i < ARRAY_SIZE(all); i++)
-		if (spare(s, all[i]))
-			buf_finish(all[i]);
+	give_back(s);
 }
 
-/* Empty buffers are given back only when nothing has passed for a while: a busy stream would get each of them from
- * the kernel anew, page by page. */
+/* Empty buffers of a busy stream are given back only when nothing has passed for a while: it would get each of them
+ * from the kernel anew, page by page. After a rest the first use gives them back at once: a thousand streams that get
+ * one long message each would else have a thousand large buffers at the same time. */
 static void touch(struct stream *s)
 {
 	s->active = true;
 	if (s->idling || !(spare(s, &s->in) || spare(s, &s->out) || spare(s, &s->wire)))
 		return;
-	s->idling = true;
+	s->idling = s->once = true;
 	if (!s->idle)
 		s->idle = evtimer_create(s->loop, on_idle, s);
 	evtimer_start(s->idle, IDLE_MS, 0);
@@ -92,8 +100,12 @@ static void touch(struct stream *s)
 static bool leave(struct stream *s)
 {
 	bool alive = !s->dead;
-	if (--s->busy == 0 && s->dead)
+	if (--s->busy)
+		return alive;
+	if (s->dead)
 		free(s);
+	else if (s->once)
+		give_back(s);
 	return alive;
 }
 
@@ -276,10 +288,25 @@ static void read_layer(struct stream *s)
 	settle(s);
 }
 
+/* A stream that carries little has a small buffer; one that carries much is read into its large one at once. */
+static ssize_t read_some(struct stream *s)
+{
+	char some[READ_CHUNK];
+	bool large = s->in.cap >= READ_CHUNK;
+	if (large)
+		buf_reserve(&s->in, READ_CHUNK);
+	ssize_t n = large ? read(s->fd, s->in.data + s->in.end, s->in.cap - s->in.end)
+			  : read(s->fd, some, sizeof(some));
+	if (large && n > 0)
+		s->in.end += (size_t)n;
+	else if (n > 0)
+		buf_add(&s->in, some, (size_t)n);
+	return n;
+}
+
 static void read_plain(struct stream *s)
 {
-	buf_reserve(&s->in, READ_CHUNK);
-	ssize_t n = read(s->fd, s->in.data + s->in.end, s->in.cap - s->in.end);
+	ssize_t n = read_some(s);
 	if (n < 0) {
 		if (errno != EAGAIN && errno != EINTR)
 			/* EIO is how a terminal or pty, ECONNRESET how a socket tells that the peer is gone. */
@@ -290,7 +317,6 @@ static void read_plain(struct stream *s)
 		closed(s, 0, NULL);
 		return;
 	}
-	s->in.end += (size_t)n;
 	s->fresh = true;
 	settle(s);
 }
@@ -424,6 +450,8 @@ void stream_flush(struct stream *s)
 	if (buf_len(&s->out))
 		push(s);
 	update(s);
+	if (s->once && !s->busy)
+		give_back(s);
 }
 
 size_t stream_queued(const struct stream *s)
