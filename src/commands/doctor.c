@@ -17,6 +17,7 @@
 
 struct check {
 	json_t *all;
+	json_t *hypervisors; /* as the agent told; NULL = it did not */
 	bool json;
 	int bad;
 };
@@ -57,7 +58,53 @@ static void hypervisors(struct check *c)
 	}
 	if (!any && list)
 		say(c, "hypervisors", false, true, "none that runs real VMs: install qemu-system-x86");
-	json_decref(list);
+	c->hypervisors = list;
+}
+
+/* ---- what each hypervisor can do here: rows operations, columns hypervisors ---- */
+
+static void matrix_cell(const json_t *h, const char *op, int width)
+{
+	const char *word = "-"; /* not usable at all: said above */
+	if (json_is_true(json_object_get(h, "usable")))
+		word = json_is_string(json_object_get(json_object_get(h, "lacks"), op)) ? "no" : "yes";
+	printf("  %-*s", width, word);
+}
+
+static void matrix_reasons(const json_t *h)
+{
+	const char *op;
+	json_t *why;
+	if (!json_is_true(json_object_get(h, "usable")))
+		return;
+	json_object_foreach (json_object_get(h, "lacks"), op, why) {
+		_cleanup_free_ char *text = text_cleaned(json_string_value(why));
+		if (json_is_string(why))
+			printf("%s: no %s: %s\n", json_string_value(json_object_get(h, "name")), op,
+			       text);
+	}
+}
+
+static void matrix(const struct check *c)
+{
+	const char *op;
+	json_t *any, *h;
+	size_t i;
+	if (!json_array_size(c->hypervisors))
+		return;
+	printf("\n%-14s", "");
+	json_array_foreach (c->hypervisors, i, h)
+		printf("  %-5s", json_string_value(json_object_get(h, "name")));
+	printf("\n");
+	json_object_foreach (json_object_get(json_array_get(c->hypervisors, 0), "lacks"), op, any) {
+		printf("%-14s", op);
+		json_array_foreach (c->hypervisors, i, h)
+			matrix_cell(h, op,
+				    (int)MAX(json_string_length(json_object_get(h, "name")), (size_t)5));
+		printf("\n");
+	}
+	json_array_foreach (c->hypervisors, i, h)
+		matrix_reasons(h);
 }
 
 /* ---- tools for building ---- */
@@ -176,10 +223,14 @@ static int run(const struct command *cmd _unused_, struct args *a)
 	places(&c);
 	launchers(&c);
 	if (c.json) {
-		json_t *j = json_pack("{s:b, s:O}", "ok", c.bad == 0, "checks", c.all);
+		json_t *j = json_pack("{s:b, s:O, s:O*}", "ok", c.bad == 0, "checks", c.all,
+				      "hypervisors", c.hypervisors);
 		common_print_json(j);
 		json_decref(j);
+	} else {
+		matrix(&c);
 	}
+	json_decref(c.hypervisors);
 	json_decref(c.all);
 	return c.bad ? EXIT_FAILED : EXIT_OK;
 }

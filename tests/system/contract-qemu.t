@@ -13,11 +13,13 @@ fi
 run() { # MACHINE VMS
 	TMPDIR=$tmp "$build/tests/contract/contract" qemu --kernel "$tmp/image/kernel" --vmlinux "$tmp/image/vmlinux" \
 		--initrd "$tmp/image/initrd" --root "$tmp/image/root" --cmdline "$(cat "$tmp/image/cmdline")" \
-		--machine "$1" --vms "$2" --bound 120 >"$tmp/$1.tap" 2>&1
+		--machine "$1" --vms "$2" --bound 120 --label "qemu-$1" --results "$tmp/results" >"$tmp/$1.tap" 2>&1
 	code=$?
 	sed 's/^/# /' "$tmp/$1.tap"
 	[ $code = 0 ] && echo "ok $3 - the contract on $1" || echo "not ok $3 - the contract on $1"
 }
 run microvm 8 1
 run q35 2 2
+TMPDIR=$tmp "$build/tests/contract/contract" fake --results "$tmp/results" >/dev/null
+"$build/tests/contract/contract" --matrix "$tmp/results" # all of them in one
 echo 1..2

@@ -36,6 +36,16 @@ sed 's/^name: f/name: g/' f.yaml >g.yaml
 fake='--hypervisor fake'
 fg='env --default-signal=INT' # a shell lets its background jobs ignore it
 
+test_expect_success 'doctor: which operation each hypervisor can do here, and why not' '
+	{ vse doctor >out || true; } && { vse doctor --json >doctor.json || true; } &&
+	grep -E "^pause  .*yes" out && grep "^fake: no network: no network behind it" out &&
+	python3 -c "
+import json
+by = {h[\"name\"]: h[\"lacks\"] for h in json.load(open(\"doctor.json\"))[\"hypervisors\"]}
+assert by[\"fake\"][\"pause\"] is None and \"network\" in by[\"fake\"][\"network\"], by
+assert {tuple(lacks) for lacks in by.values()} == {tuple(by[\"fake\"])}, by"
+'
+
 test_expect_success 'without a cluster: ps is empty, the others say so' '
 	no_clusters &&
 	vse ps --json | json "d[\"clusters\"]" >out && echo "[]" >want && test_cmp want out &&
