@@ -8,7 +8,8 @@
 #include <stdio.h>
 #include <string.h>
 
-static int tap_count, tap_failed;
+/* One count for all files of a test program. */
+__attribute__((weak)) int tap_count, tap_failed;
 
 __attribute__((format(printf, 4, 5), unused)) static bool tap_ok(bool pass, const char *file,
 								 int line, const char *fmt, ...)

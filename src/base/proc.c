@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -22,9 +23,10 @@ void proc_fill_stdio(void)
 struct stat_fields {
 	char state;
 	uint64_t utime, stime, start, rss_pages;
+	int exit_status;
 };
 
-/* proc(5): "pid (comm) state ppid ... utime(14) stime(15) ... starttime(22) vsize(23) rss(24)". The
+/* proc(5): "pid (comm) state ppid ... utime(14) stime(15) ... starttime(22) vsize(23) rss(24) ... exit_code(52)". The
  * comm may hold spaces and brackets, so fields are counted from the last ')'. */
 static int read_stat(pid_t pid, struct stat_fields *ret, struct err *err)
 {
@@ -39,6 +41,8 @@ static int read_stat(pid_t pid, struct stat_fields *ret, struct err *err)
 			 " %*d %*d %*d %*d %*d %*d %" SCNu64 " %*u %" SCNu64,
 			 &ret->state, &ret->utime, &ret->stime, &ret->start, &ret->rss_pages) != 5)
 		return err_set(err, ESRCH, "no process %d", (int)pid);
+	const char *last = strrchr(p, ' '); /* Linux adds no fields after it since 3.5 */
+	ret->exit_status = last ? atoi(last) : -1;
 	return 0;
 }
 
@@ -55,6 +59,17 @@ bool proc_alive(pid_t pid, uint64_t start)
 {
 	struct stat_fields f;
 	return read_stat(pid, &f, NULL) == 0 && f.start == start && f.state != 'Z' && f.state != 'X';
+}
+
+int proc_exit_status(pid_t pid, uint64_t start, int *ret, struct err *err)
+{
+	struct stat_fields f;
+	if (read_stat(pid, &f, err) < 0)
+		return -1;
+	if (f.start != start || f.state != 'Z')
+		return err_set(err, ESRCH, "process %d has not ended", (int)pid);
+	*ret = f.exit_status;
+	return 0;
 }
 
 void proc_kill(pid_t pid, uint64_t start)

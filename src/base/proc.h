@@ -16,6 +16,9 @@ void proc_fill_stdio(void);
 int proc_start_time(pid_t pid, uint64_t *ret, struct err *err);
 /* The process of that start time lives (a zombie does not count). */
 bool proc_alive(pid_t pid, uint64_t start);
+/* How a process has ended whose parent has not waited for it yet, as waitpid(2) would say. ESRCH: it lives, or is no
+ * longer there. */
+int proc_exit_status(pid_t pid, uint64_t start, int *ret, struct err *err);
 /* SIGKILL by pidfd, only if the start time still matches: never hits a stranger. */
 void proc_kill(pid_t pid, uint64_t start);
 /* Resident memory in bytes, CPU time (user+system) in ms; either may be NULL. */

@@ -2,16 +2,20 @@
 #include "hypervisor/fake.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
 #include <linux/sockios.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include "base/alloc.h"
+#include "base/path.h"
 
 /* What was asked for and is told in the next round of the loop, in order. */
 enum act {
 	ACT_START,
+	ACT_ADOPT,
 	ACT_PAUSE,
 	ACT_RESUME,
 	ACT_RESET,
@@ -23,11 +27,20 @@ enum act {
 #define ACTS_MAX 16
 #define CONSOLE_LINES 256 /* printed at once */
 
+#define NOTE "fake" /* a file */
+struct life {
+	uint64_t started, booted; /* loop time: of this host's clock, so of use to another process */
+	int paused;
+	char boot[20];
+};
+
 struct hv_vm {
 	struct loop *loop;
 	hv_event_fn *fn;
 	void *arg;
 	char *name;
+	char *note;       /* path of the file that adopt reads; NULL: not to be kept */
+	struct life life; /* as that file said */
 	uint64_t memory, started;
 	struct fake_script script;
 	struct fake_guest guest;
@@ -39,6 +52,40 @@ struct hv_vm {
 	enum hv_state state;
 	bool gone, *released;
 };
+
+/* ---- what outlives us ---- */
+
+static void write_note(const struct hv_vm *vm)
+{
+	char text[128];
+	if (!vm->note)
+		return;
+	int n = snprintf(text, sizeof(text), "%" PRIu64 " %" PRIu64 " %d %s\n", vm->started,
+			 vm->guest.booted, vm->state == HV_PAUSED, vm->guest.boot);
+	_cleanup_close_ int fd = open(vm->note,
+				      O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (fd >= 0)
+		fd_write_all(fd, text, (size_t)n); /* who cannot write it has a VM that cannot be adopted */
+}
+
+static int read_note(const char *dir, struct life *ret, struct err *err)
+{
+	_cleanup_free_ char *path = path_join(dir, NOTE), *text = NULL;
+	if (path_read(path, 128, &text, NULL, NULL) < 0 ||
+	    sscanf(text, "%" SCNu64 " %" SCNu64 " %d %19s", &ret->started, &ret->booted,
+		   &ret->paused, ret->boot) != 4)
+		return err_set(err, ENOENT, "no VM that can be adopted in %s", dir);
+	return 0;
+}
+
+static void forget_note(struct hv_vm *vm)
+{
+	if (vm->note)
+		unlink(vm->note);
+	free(TAKE_PTR(vm->note));
+}
+
+/* ---- telling ---- */
 
 static bool tell(struct hv_vm *vm, struct hv_event e)
 {
@@ -58,6 +105,7 @@ static void gone(struct hv_vm *vm, enum hv_state state, const char *reason)
 	fake_guest_finish(&vm->guest);
 	stream_destroy(TAKE_PTR(vm->console));
 	evtimer_destroy(TAKE_PTR(vm->doom));
+	forget_note(vm);
 	tell(vm, (struct hv_event){.type = HV_EVENT_GONE, .state = state, .fd = -1, .reason = reason});
 }
 
@@ -139,8 +187,8 @@ static void on_down(void *arg, const char *how)
 	act_later(arg, strcmp(how, "reboot") == 0 ? ACT_REBOOT : ACT_POWEROFF);
 }
 
-/* A fresh guest on a fresh channel; the one before, if any, has lost its power. */
-static bool boot(struct hv_vm *vm, const char *reason)
+/* A guest on a fresh channel; the one before, if any, has lost its power. life: of the one that is adopted, or NULL. */
+static bool boot(struct hv_vm *vm, const struct life *life, const char *reason)
 {
 	struct err e = ERR_INIT;
 	int pair[2];
@@ -154,11 +202,16 @@ static bool boot(struct hv_vm *vm, const char *reason)
 					.on_down = on_down,
 					.arg = vm,
 					.paused = vm->state == HV_PAUSED};
+	if (life) {
+		vm->guest.booted = life->booted;
+		memcpy(vm->guest.boot, life->boot, sizeof(life->boot));
+	}
 	if (fake_guest_boot(&vm->guest, pair[0], &e) < 0) {
 		close(pair[1]);
 		gone(vm, HV_CRASHED, "fake: the channel cannot be watched");
 		return false;
 	}
+	write_note(vm);
 	enum hv_state state = vm->state == HV_PAUSED ? HV_PAUSED : HV_RUNNING;
 	if (!tell(vm, (struct hv_event){.type = HV_EVENT_STATE, .state = state, .fd = -1, .reason = reason}) ||
 	    !tell(vm, (struct hv_event){.type = HV_EVENT_CHANNEL, .state = vm->state, .fd = pair[1]}))
@@ -171,8 +224,15 @@ static void first_boot(struct hv_vm *vm)
 	const struct fake_script *s = &vm->script;
 	if (s->fail_start)
 		gone(vm, HV_CRASHED, "fake: told to fail by its script (exit 1)");
-	else if (boot(vm, "started") && open_console(vm))
+	else if (boot(vm, NULL, "started") && open_console(vm))
 		print_boot(vm);
+}
+
+/* What it had not printed yet is lost. */
+static void go_on(struct hv_vm *vm)
+{
+	if (boot(vm, &vm->life, "adopted"))
+		open_console(vm);
 }
 
 static void set_paused(struct hv_vm *vm, bool pause)
@@ -181,6 +241,8 @@ static void set_paused(struct hv_vm *vm, bool pause)
 	if (vm->state == want)
 		return;
 	fake_guest_pause(&vm->guest, pause);
+	vm->state = want;
+	write_note(vm);
 	tell(vm, (struct hv_event){.type = HV_EVENT_STATE,
 				   .state = want,
 				   .fd = -1,
@@ -199,10 +261,11 @@ static void perform(struct hv_vm *vm, enum act a)
 {
 	switch (a) {
 	case ACT_START: first_boot(vm); break;
+	case ACT_ADOPT: go_on(vm); break;
 	case ACT_PAUSE:
 	case ACT_RESUME: set_paused(vm, a == ACT_PAUSE); break;
 	case ACT_RESET:
-		if (boot(vm, "reset"))
+		if (boot(vm, NULL, "reset"))
 			print_boot(vm);
 		break;
 	case ACT_CRASH: gone(vm, HV_CRASHED, "fake VMM crashed, as its script says"); break;
@@ -273,16 +336,16 @@ static void release(struct hv_vm *vm)
 	evtimer_destroy(vm->tick);
 	evtimer_destroy(vm->doom);
 	fake_script_finish(&vm->script);
+	forget_note(vm);
 	free(vm->name);
 	free(vm);
 }
 
-static int start(struct loop *l, const struct hv_spec *spec, const struct hv_probe *p _unused_,
-		 hv_event_fn *fn, void *arg, struct hv_vm **ret, struct err *err)
+static int make(struct loop *l, const struct hv_spec *spec, hv_event_fn *fn, void *arg,
+		struct hv_vm **ret, struct err *err)
 {
 	struct fake_script s = {0};
-	if (fake_script_parse(&s, spec->extra_args, err) < 0 ||
-	    (s.refuse_start && err_set(err, EPERM, "told to refuse by its script"))) {
+	if (fake_script_parse(&s, spec->extra_args, err) < 0) {
 		fake_script_finish(&s);
 		return -1;
 	}
@@ -294,12 +357,52 @@ static int start(struct loop *l, const struct hv_spec *spec, const struct hv_pro
 			     .started = loop_now(l),
 			     .script = s};
 	vm->name = xstrdup(spec->name);
+	vm->note = spec->keep ? path_join(spec->dir, NOTE) : NULL;
 	vm->tick = evtimer_create(l, on_tick, vm);
-	if (s.crash_ms || s.poweroff_ms) {
-		vm->doom = evtimer_create(l, on_doom, vm);
-		evtimer_start(vm->doom, s.crash_ms ? s.crash_ms : s.poweroff_ms, 0);
+	*ret = vm;
+	return 0;
+}
+
+static void set_doom(struct hv_vm *vm)
+{
+	const struct fake_script *s = &vm->script;
+	uint64_t at = s->crash_ms ? s->crash_ms : s->poweroff_ms, age = loop_now(vm->loop) - vm->started;
+	if (!at)
+		return;
+	vm->doom = evtimer_create(vm->loop, on_doom, vm);
+	evtimer_start(vm->doom, at > age ? at - age : 0, 0);
+}
+
+static int start(struct loop *l, const struct hv_spec *spec, const struct hv_probe *p _unused_,
+		 hv_event_fn *fn, void *arg, struct hv_vm **ret, struct err *err)
+{
+	struct hv_vm *vm;
+	if (make(l, spec, fn, arg, &vm, err) < 0)
+		return -1;
+	if (vm->script.refuse_start) {
+		release(vm);
+		return err_set(err, EPERM, "told to refuse by its script");
 	}
+	set_doom(vm);
 	act_later(vm, ACT_START);
+	*ret = vm;
+	return 0;
+}
+
+static int adopt(struct loop *l, const struct hv_spec *spec, hv_event_fn *fn, void *arg,
+		 struct hv_vm **ret, struct err *err)
+{
+	struct hv_vm *vm;
+	struct life life;
+	if (read_note(spec->dir, &life, err) < 0 || make(l, spec, fn, arg, &vm, err) < 0)
+		return -1;
+	free(vm->note);
+	vm->note = path_join(spec->dir, NOTE); /* it was kept before */
+	vm->life = life;
+	vm->started = life.started;
+	vm->state = life.paused ? HV_PAUSED : HV_STARTING;
+	set_doom(vm);
+	act_later(vm, ACT_ADOPT);
 	*ret = vm;
 	return 0;
 }
@@ -345,8 +448,7 @@ const struct hypervisor hypervisor_fake = {
 	.name = "fake",
 	.summary = "no VMM: a scripted guest inside the agent, for tests and for runs of thousands "
 		   "of VMs",
-	.lacks = {[HV_CAP_ADOPT] = "its VMs live in the agent and end with it",
-		  [HV_CAP_STOP_GRACEFUL] = "no power button; ask the guest agent",
+	.lacks = {[HV_CAP_STOP_GRACEFUL] = "no power button; ask the guest agent",
 		  [HV_CAP_SAVE] = "not built yet",
 		  [HV_CAP_RESTORE] = "not built yet",
 		  [HV_CAP_MIGRATE_OUT] = "its VMs have no memory to move",
@@ -359,6 +461,7 @@ const struct hypervisor hypervisor_fake = {
 		  [HV_CAP_HUGEPAGES] = "its VMs have no memory"},
 	.probe = probe,
 	.start = start,
+	.adopt = adopt,
 	.stop = stop,
 	.pause = pause_vm,
 	.resume = resume_vm,

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The inside of the back end `fake`: a VM without a VMM, for tests and for runs of thousands of VMs on
- * one node. Its guest lives in the loop and speaks wire/guestproto.h as the real one does.
+ * one node. Its guest lives in the loop and speaks wire/guestproto.h as the real one does. It has no state but when and
+ * as what it booted: with spec.keep that is in the file "fake" of its folder, and who adopts it goes on from there.
+ * Its programs end as those of a real guest whose channel was cut.
  *
  * The script is spec.extra_args, one word each:
  *   boot=DURATION         from start (or reset) to "hello"; default 0
@@ -45,15 +47,17 @@ struct fake_guest {
 	struct stream *channel;
 	struct evtimer *timer; /* for hello and ready */
 	uint64_t booted;       /* loop time */
+	char boot[20];         /* boot id, random */
 	char *hostname;
 	struct fake_request *requests;
 	bool paused, due; /* due: the timer ran out while paused */
 	bool hello_sent, is_set_up;
+	bool mute; /* after nonsense: what comes is thrown away until it is quiet (wire/guestproto.h) */
 	void (*on_down)(void *arg, const char *how); /* the guest goes down: "poweroff" or "reboot" */
 	void *arg;
 };
 
-/* fd: taken. */
+/* fd: taken. With an empty boot id it boots; else that guest runs since `booted`, and says hello at once. */
 int fake_guest_boot(struct fake_guest *g, int fd, struct err *err);
 void fake_guest_finish(struct fake_guest *g); /* as if the power was cut */
 void fake_guest_pause(struct fake_guest *g, bool pause);

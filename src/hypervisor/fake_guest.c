@@ -8,6 +8,8 @@
 #include "wire/guestproto.h"
 #include "wire/kv.h"
 
+#define MUTE_MS 100 /* as the real guest agent */
+
 void fake_send(struct fake_guest *g, uint32_t id, const struct buf *kv)
 {
 	if (!g->channel)
@@ -37,20 +39,15 @@ static void say(struct fake_guest *g, const char *verb, const char *key, const c
 static void hello(struct fake_guest *g)
 {
 	_cleanup_buf_ struct buf b = BUF_INIT;
-	uint64_t id;
-	char text[20];
 	g->hello_sent = true;
 	if (g->script->garbage) {
 		if (g->channel)
 			stream_write(g->channel, "Kernel panic - not syncing\n", 27);
 		return;
 	}
-	if (getrandom(&id, sizeof(id), 0) != (ssize_t)sizeof(id))
-		id = g->booted;
-	snprintf(text, sizeof(text), "%016" PRIx64, id);
 	kv_adds(&b, "verb", "hello");
 	kv_addu(&b, "version", GUESTPROTO_VERSION);
-	kv_adds(&b, "boot", text);
+	kv_adds(&b, "boot", g->boot);
 	kv_addu(&b, "uptime_ms", uptime(g));
 	fake_send(g, 0, &b);
 }
@@ -58,9 +55,12 @@ static void hello(struct fake_guest *g)
 static void on_timer(void *arg)
 {
 	struct fake_guest *g = arg;
-	if (g->paused)
+	if (g->paused) {
 		g->due = true;
-	else if (!g->hello_sent)
+		return;
+	}
+	g->mute = false;
+	if (!g->hello_sent)
 		hello(g);
 	else if (g->script->fail_setup)
 		say(g, "failed", "text", "told to fail by its script");
@@ -112,7 +112,7 @@ static bool is_verb(const struct frame *f, const char *verb)
 	       memcmp(e.value, verb, e.value_len) == 0;
 }
 
-/* False when the guest is gone or going. */
+/* False when it is nonsense. */
 static bool on_frame(struct fake_guest *g, const struct frame *f)
 {
 	if (f->type != FRAME_MESSAGE)
@@ -137,27 +137,38 @@ static bool on_frame(struct fake_guest *g, const struct frame *f)
 	return true;
 }
 
-/* The host let go, or spoke nonsense: all requests end, as the real guest agent does it. */
+/* The host let go: all requests end, as the real guest agent does it. */
 static void hang_up(struct fake_guest *g)
 {
 	fake_request_end_all(g);
 	stream_destroy(TAKE_PTR(g->channel));
 }
 
+/* So is what follows nonsense, until nothing comes for a while. */
+static void nonsense(struct fake_guest *g, struct buf *in)
+{
+	if (!g->mute)
+		fake_request_end_all(g);
+	buf_clear(in);
+	g->mute = true;
+	g->hello_sent = g->is_set_up = false;
+	if (!g->script->never_hello)
+		evtimer_start(g->timer, MUTE_MS, 0);
+}
+
 static void on_data(void *arg, struct buf *in)
 {
 	struct fake_guest *g = arg;
 	struct frame f;
-	for (;;) {
+	while (!g->mute) {
 		int rc = frame_read(in, FRAME_MAX_GUEST, &f, NULL);
 		if (rc == 0)
 			return;
-		if (rc < 0 || !on_frame(g, &f)) {
-			hang_up(g);
-			return;
-		}
+		if (rc < 0 || !on_frame(g, &f))
+			break;
 		frame_drop(in, &f);
 	}
+	nonsense(g, in);
 }
 
 static void on_close(void *arg, const struct err *err _unused_)
@@ -170,6 +181,15 @@ static void on_drain(void *arg)
 	fake_request_pump(arg);
 }
 
+static void begin(struct fake_guest *g)
+{
+	uint64_t id;
+	g->booted = loop_now(g->loop);
+	if (getrandom(&id, sizeof(id), 0) != (ssize_t)sizeof(id))
+		id = g->booted;
+	snprintf(g->boot, sizeof(g->boot), "%016" PRIx64, id);
+}
+
 int fake_guest_boot(struct fake_guest *g, int fd, struct err *err)
 {
 	static const struct stream_ops ops = {.on_data = on_data,
@@ -179,9 +199,11 @@ int fake_guest_boot(struct fake_guest *g, int fd, struct err *err)
 	if (!g->channel)
 		return -1;
 	g->timer = evtimer_create(g->loop, on_timer, g);
-	g->booted = loop_now(g->loop);
+	if (!g->boot[0])
+		begin(g);
+	uint64_t age = uptime(g), left = age < g->script->boot_ms ? g->script->boot_ms - age : 0;
 	if (!g->script->never_hello)
-		evtimer_start(g->timer, g->script->boot_ms, 0);
+		evtimer_start(g->timer, left, 0);
 	if (g->paused)
 		stream_pause(g->channel, true);
 	return 0;
@@ -207,5 +229,5 @@ void fake_guest_finish(struct fake_guest *g)
 	stream_destroy(TAKE_PTR(g->channel));
 	evtimer_destroy(TAKE_PTR(g->timer));
 	free(TAKE_PTR(g->hostname));
-	g->hello_sent = g->is_set_up = g->due = false;
+	g->hello_sent = g->is_set_up = g->due = g->mute = false;
 }

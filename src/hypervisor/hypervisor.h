@@ -75,8 +75,8 @@ struct hv_spec {
 	bool nic;          /* eth0 wanted */
 	bool outbound;     /* a second NIC with NAT wanted */
 	const struct strvec *extra_args; /* more VMM arguments by the administrator, or NULL */
-	/* It lives on when this process ends without hv_release(), so that it can be adopted (HV_CAP_ADOPT). The VMM
-	 * then is a child of the nearest process above that is a subreaper (prctl(2)), and dies with that one. */
+	/* It lives on when this process ends without hv_release(), so that it can be adopted (HV_CAP_ADOPT). A VMM that
+	 * is a process becomes a child of our parent, which must be a subreaper (io/child.h), and dies with that one. */
 	bool keep;
 
 	enum hv_from from;

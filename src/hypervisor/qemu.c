@@ -5,6 +5,7 @@
  * process, after what QMP and stderr still had to say was read. */
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -29,6 +30,7 @@
 
 enum { SOCK_QMP, SOCK_CHANNEL, SOCK_CONSOLE, SOCK_NET, SOCKS };
 static const char *const sock_names[SOCKS] = {"qmp", "ch", "con", "net"};
+#define NOTE "qemu" /* a file: pid, its start time, QEMU's version */
 
 struct hv_vm {
 	struct loop *loop;
@@ -45,11 +47,12 @@ struct hv_vm {
 	int net_vmm;    /* QEMU before 7.2: its end of eth0, until it was started */
 	enum hv_state state;
 	bool listening[SOCKS]; /* the socket's file is ours to remove */
-	bool exited, killed;   /* killed: by hv_stop() */
-	int status;            /* of waitpid, once exited */
-	char shutdown[64];     /* reason of QMP's SHUTDOWN event, "" = none came */
-	char failure[512];     /* why we gave it up, "" = we did not */
-	bool *released;        /* set while a callback runs */
+	bool adopted;
+	bool exited, killed; /* killed: by hv_stop() */
+	int status;          /* of waitpid, once exited */
+	char shutdown[64];   /* reason of QMP's SHUTDOWN event, "" = none came */
+	char failure[512];   /* why we gave it up, "" = we did not */
+	bool *released;      /* set while a callback runs */
 };
 
 /* ---- telling ---- */
@@ -129,6 +132,8 @@ static const char *end_reason(struct hv_vm *vm, char *text, size_t size, enum hv
 
 static void remove_sockets(struct hv_vm *vm)
 {
+	_cleanup_free_ char *note = path_join(vm->dir, NOTE);
+	unlink(note);
 	for (int i = 0; i < SOCKS; i++) {
 		if (!vm->listening[i])
 			continue;
@@ -229,7 +234,8 @@ static void on_status(void *arg, json_t *ret, const struct err *err)
 		return;
 	}
 	if (vm->state == HV_STARTING &&
-	    !tell_state(vm, strcmp(status, "paused") == 0 ? HV_PAUSED : HV_RUNNING, "started"))
+	    !tell_state(vm, strcmp(status, "paused") == 0 ? HV_PAUSED : HV_RUNNING,
+			vm->adopted ? "adopted" : "started"))
 		return;
 	if (tell_fd(vm, HV_EVENT_CHANNEL, &vm->fds[SOCK_CHANNEL]) &&
 	    tell_fd(vm, HV_EVENT_CONSOLE, &vm->fds[SOCK_CONSOLE]))
@@ -288,6 +294,10 @@ static void on_qmp_close(void *arg, const struct err *err)
 		evtimer_start(vm->timer, DRAIN_MS, 0);
 }
 
+static const struct qmp_ops qmp_ops = {.on_ready = on_qmp_ready,
+				       .on_event = on_qmp_event,
+				       .on_close = on_qmp_close};
+
 /* ---- start ---- */
 
 static int open_sockets(struct hv_vm *vm, const struct hv_spec *spec, int vmm[QEMU_FDS], struct err *err)
@@ -314,12 +324,9 @@ static int open_sockets(struct hv_vm *vm, const struct hv_spec *spec, int vmm[QE
 	return 0;
 }
 
-static int run_qemu(struct hv_vm *vm, struct strvec *argv, int vmm[QEMU_FDS], struct err *err)
+static int run_qemu(struct hv_vm *vm, struct strvec *argv, int vmm[QEMU_FDS], bool keep, struct err *err)
 {
 	static const struct stream_ops ops = {.on_data = on_errors, .on_close = on_errors_end};
-	static const struct qmp_ops qmp_ops = {.on_ready = on_qmp_ready,
-					       .on_event = on_qmp_event,
-					       .on_close = on_qmp_close};
 	int p[2];
 	if (pipe2(p, O_CLOEXEC) < 0)
 		return err_errno(err, errno, "pipe");
@@ -330,11 +337,30 @@ static int run_qemu(struct hv_vm *vm, struct strvec *argv, int vmm[QEMU_FDS], st
 	vm->qmp = qmp_create(vm->loop, TAKE_FD(vm->fds[SOCK_QMP]), GREETING_MS, &qmp_ops, vm, err);
 	if (!vm->qmp)
 		return -1;
-	struct child_spec cs = {
-		.argv = strvec_argv(argv), .cwd = "/", .n_fds = QEMU_FDS, .die_with_parent = true};
+	struct child_spec cs = {.argv = strvec_argv(argv),
+				.cwd = "/",
+				.n_fds = QEMU_FDS,
+				.die_with_parent = !keep,
+				.die_with_keeper = keep};
 	memcpy(cs.fds, vmm, sizeof(int) * QEMU_FDS);
 	vm->child = child_start(vm->loop, &cs, on_exit_status, vm, err);
 	return vm->child ? 0 : -1;
+}
+
+/* What adopt needs to know, beside the sockets. */
+static int write_note(const struct hv_vm *vm, struct err *err)
+{
+	uint64_t begun;
+	char text[64];
+	_cleanup_free_ char *path = path_join(vm->dir, NOTE);
+	if (proc_start_time(child_pid(vm->child), &begun, NULL) < 0)
+		return 0; /* it has ended already, and that will be told */
+	int n = snprintf(text, sizeof(text), "%d %" PRIu64 " %u\n", (int)child_pid(vm->child),
+			 begun, vm->qemu);
+	_cleanup_close_ int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (fd < 0 || fd_write_all(fd, text, (size_t)n) < 0)
+		return err_errno(err, errno, "%s", path);
+	return 0;
 }
 
 /* What QEMU would find out 30 ms later, told at once and with nothing begun. */
@@ -411,7 +437,9 @@ static int start(struct loop *l, const struct hv_spec *spec, const struct hv_pro
 	int vmm[QEMU_FDS] = {-1, -1, -1, -1, -1, -1, -1};
 	int rc = open_sockets(vm, spec, vmm, err);
 	if (rc == 0)
-		rc = run_qemu(vm, &argv, vmm, err);
+		rc = run_qemu(vm, &argv, vmm, spec->keep, err);
+	if (rc == 0 && spec->keep)
+		rc = write_note(vm, err);
 	for (int i = 0; i < QEMU_FDS; i++)
 		if (vmm[i] >= 0)
 			close(vmm[i]);
@@ -419,6 +447,60 @@ static int start(struct loop *l, const struct hv_spec *spec, const struct hv_pro
 		release(vm);
 		return -1;
 	}
+	*ret = vm;
+	return 0;
+}
+
+/* ---- adopt ---- */
+
+/* Connects to all of its sockets again: QEMU listens as soon as it sees that the one before us is gone, until then we
+ * wait in the backlog. */
+static int reconnect(struct hv_vm *vm, bool nic, struct err *err)
+{
+	if (nic && vm->qemu < QEMU_SINCE_STREAM)
+		return err_set(err, ENOTSUP,
+			       "eth0 cannot be connected again: QEMU %u.%u or later is needed",
+			       QEMU_SINCE_STREAM / 100, QEMU_SINCE_STREAM % 100);
+	for (int i = 0; i < SOCKS; i++)
+		if ((i != SOCK_NET || nic) && connect_socket(vm, i, err) < 0)
+			return -1;
+	vm->qmp = qmp_create(vm->loop, TAKE_FD(vm->fds[SOCK_QMP]), GREETING_MS, &qmp_ops, vm, err);
+	return vm->qmp ? 0 : -1;
+}
+
+static int adopt(struct loop *l, const struct hv_spec *spec, hv_event_fn *fn, void *arg,
+		 struct hv_vm **ret, struct err *err)
+{
+	_cleanup_free_ char *path = path_join(spec->dir, NOTE), *text = NULL;
+	struct err why = ERR_INIT;
+	unsigned version;
+	int pid;
+	uint64_t begun;
+	if (path_read(path, 128, &text, NULL, NULL) < 0 ||
+	    sscanf(text, "%d %" SCNu64 " %u", &pid, &begun, &version) != 3)
+		return err_set(err, ENOENT, "no VM that can be adopted in %s", spec->dir);
+	struct hv_vm *vm = xcalloc(1, sizeof(*vm));
+	*vm = (struct hv_vm){.loop = l,
+			     .fn = fn,
+			     .arg = arg,
+			     .qemu = version,
+			     .adopted = true,
+			     .status = -1,
+			     .fds = {-1, -1, -1, -1},
+			     .listening = {true, true, true, true}};
+	vm->dir = xstrdup(spec->dir);
+	vm->timer = evtimer_create(l, on_timer, vm);
+	if (!proc_alive(pid, begun)) {
+		vm->exited = true;
+		proc_exit_status(pid, begun, &vm->status, NULL);
+	} else if (!(vm->child = child_adopt(l, pid, on_exit_status, vm, err))) {
+		release(vm);
+		return -1;
+	} else if (reconnect(vm, spec->nic, &why) < 0) {
+		give_up(vm, why.text);
+	}
+	if (vm->exited)
+		evtimer_start(vm->timer, 0, 0);
 	*ret = vm;
 	return 0;
 }
@@ -440,7 +522,8 @@ static int stop(struct hv_vm *vm, enum hv_stop how, struct err *err)
 		return 0;
 	}
 	vm->killed = true;
-	child_kill(vm->child, SIGKILL);
+	if (vm->child) /* else it had ended before it was adopted, and that is about to be told */
+		child_kill(vm->child, SIGKILL);
 	return 0;
 }
 
@@ -493,7 +576,7 @@ static int reset_vm(struct hv_vm *vm, struct err *err)
 
 static int stats(struct hv_vm *vm, struct hv_stats *ret, struct err *err)
 {
-	struct hv_stats s = {.pid = child_pid(vm->child)};
+	struct hv_stats s = {.pid = vm->child ? child_pid(vm->child) : 0};
 	if (proc_usage(s.pid, &s.rss, &s.cpu_ms, err) < 0)
 		return -1;
 	*ret = s;
@@ -503,8 +586,7 @@ static int stats(struct hv_vm *vm, struct hv_stats *ret, struct err *err)
 const struct hypervisor hypervisor_qemu = {
 	.name = "qemu",
 	.summary = "QEMU, with KVM where it works and by emulation elsewhere; no root needed",
-	.lacks = {[HV_CAP_ADOPT] = "not built yet",
-		  [HV_CAP_SAVE] = "not built yet",
+	.lacks = {[HV_CAP_SAVE] = "not built yet",
 		  [HV_CAP_RESTORE] = "not built yet",
 		  [HV_CAP_MIGRATE_OUT] = "not built yet",
 		  [HV_CAP_MIGRATE_IN] = "not built yet",
@@ -516,6 +598,7 @@ const struct hypervisor hypervisor_qemu = {
 	.probe = qemu_probe,
 	.warm = qemu_warm,
 	.start = start,
+	.adopt = adopt,
 	.stop = stop,
 	.pause = pause_vm,
 	.resume = resume_vm,

@@ -9,6 +9,7 @@
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 
 #include "base/alloc.h"
 #include "base/path.h"
@@ -54,6 +55,8 @@ static void look(struct child *c)
 		}
 	} else if (proc_alive(c->pid, c->start)) {
 		return;
+	} else if (proc_exit_status(c->pid, c->start, &status, NULL) < 0) {
+		status = -1;
 	}
 	c->ended = true;
 	if (c->watch)
@@ -133,7 +136,26 @@ static int place_fds(const struct child_spec *spec, int *report)
 	return 0;
 }
 
-static _Noreturn void run(const struct child_spec *spec, const char *program, int report, pid_t parent)
+/* From the child, which ends, to a grandchild: whose parent then is `keeper`, or this is not possible. */
+static int change_parent(pid_t keeper, int report)
+{
+	pid_t between = getpid(), pid = fork();
+	if (pid)
+		_exit(pid < 0 ? errno : 0);
+	while (getppid() == between)
+		nanosleep(&(struct timespec){.tv_nsec = 50000}, NULL);
+	pid = getpid();
+	if (write(report, &pid, sizeof(pid)) < 0)
+		_exit(126);
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (getppid() == keeper)
+		return 0;
+	errno = ECHILD; /* it is no subreaper, or has just died */
+	return -1;
+}
+
+static _Noreturn void run(const struct child_spec *spec, const char *program, int report,
+			  pid_t parent, pid_t keeper)
 {
 	int code;
 	sigset_t none;
@@ -142,6 +164,9 @@ static _Noreturn void run(const struct child_spec *spec, const char *program, in
 		signal(s, SIG_DFL); /* an ignored signal would stay ignored across exec */
 	sigprocmask(SIG_SETMASK, &none,
 		    NULL); /* only now: one may be pending, and the handlers are the parent's */
+	/* Before the descriptors get their places: libuv closes some of its own, by number, at a fork. */
+	if (spec->die_with_keeper && change_parent(keeper, report) < 0)
+		goto fail;
 	if (place_fds(spec, &report) < 0)
 		goto fail;
 	if (own_limit.rlim_max)
@@ -193,9 +218,9 @@ int child_spawn(const struct child_spec *spec, pid_t *ret_pid, struct err *err)
 	sigset_t all, old;
 	sigfillset(&all);
 	sigprocmask(SIG_SETMASK, &all, &old);
-	pid_t parent = getpid(), pid = fork();
+	pid_t parent = getpid(), keeper = getppid(), pid = fork();
 	if (pid == 0)
-		run(spec, program, report[1], parent);
+		run(spec, program, report[1], parent, keeper);
 	int code = errno;
 	sigprocmask(SIG_SETMASK, &old, NULL);
 	close(report[1]);
@@ -204,10 +229,20 @@ int child_spawn(const struct child_spec *spec, pid_t *ret_pid, struct err *err)
 		return err_errno(err, code, "start %s", spec->argv[0]);
 	}
 	code = 0;
+	int between = 0;
+	if (spec->die_with_keeper) {
+		waitpid(pid, &between, 0);
+		if (fd_read_full(report[0], &pid, sizeof(pid)) != (ssize_t)sizeof(pid)) {
+			close(report[0]);
+			code = WIFEXITED(between) && WEXITSTATUS(between) ? WEXITSTATUS(between) : EIO;
+			return err_errno(err, code, "start %s", spec->argv[0]);
+		}
+	}
 	ssize_t n = fd_read_full(report[0], &code, sizeof(code)); /* ends at exec or at exit: both come at once */
 	close(report[0]);
 	if (n == (ssize_t)sizeof(code)) {
-		waitpid(pid, NULL, 0);
+		if (!spec->die_with_keeper)
+			waitpid(pid, NULL, 0);
 		return err_errno(err, code, "start %s", program);
 	}
 	*ret_pid = pid;
@@ -220,6 +255,12 @@ struct child *child_start(struct loop *l, const struct child_spec *spec,
 	pid_t pid;
 	if (child_spawn(spec, &pid, err) < 0)
 		return NULL;
+	if (spec->die_with_keeper) {
+		struct child *kept = child_adopt(l, pid, on_exit, arg, err);
+		if (!kept)
+			kill(pid, SIGKILL);
+		return kept;
+	}
 	struct child *c = xcalloc(1, sizeof(*c));
 	*c = (struct child){.loop = l, .pid = pid, .own = true, .pidfd = -1, .on_exit = on_exit, .arg = arg};
 	if (follow(c, err) < 0) {

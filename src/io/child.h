@@ -21,8 +21,12 @@ struct child_spec {
 	int fds[CHILD_FDS_MAX];
 	int n_fds;
 	bool die_with_parent; /* PR_SET_PDEATHSIG: SIGKILL when the thread that started it ends */
-	bool new_session;     /* setsid() */
-	int nice;             /* added to the nice value; 0 = unchanged */
+	/* Instead: it outlives us. It becomes a child of our parent, which must be a subreaper
+	 * (PR_SET_CHILD_SUBREAPER; else ECHILD), and gets SIGKILL when that one ends. How it ended is known as long as
+	 * our parent has not waited for it. */
+	bool die_with_keeper;
+	bool new_session; /* setsid() */
+	int nice;         /* added to the nice value; 0 = unchanged */
 };
 
 /* Raises this process's limit of open descriptors (RLIMIT_NOFILE) to what it may have; children get the one it
@@ -35,7 +39,7 @@ struct child *child_start(struct loop *l, const struct child_spec *spec,
 			  void (*on_exit)(void *arg, int status), void *arg, struct err *err);
 /* The same without a loop: the caller waits for the process, or leaves it to init by ending first. */
 int child_spawn(const struct child_spec *spec, pid_t *ret_pid, struct err *err);
-/* Watches a process that is not a child; its exit status is unknown and given as -1. */
+/* Watches a process that is not a child; its exit status is given as -1 where it cannot be known. ESRCH. */
 struct child *child_adopt(struct loop *l, pid_t pid, void (*on_exit)(void *arg, int status),
 			  void *arg, struct err *err);
 pid_t child_pid(const struct child *c);

@@ -19,6 +19,7 @@
 #include "base/proc.h"
 #include "base/size.h"
 #include "base/time.h"
+#include "adopt-cases.h"
 #include "matrix.h"
 #include "testvm.h"
 #include "tests/tap.h"
@@ -694,6 +695,11 @@ static void covers_(void (*fn)(void), const enum hv_cap *caps)
 		cells[*caps] = MAX(cells[*caps], tap_failed > before ? CELL_FAIL : CELL_PASS);
 }
 
+static void test_adopt(void)
+{
+	adopt_cases(&env);
+}
+
 static void run_all(void)
 {
 	covers(test_start_and_exec, HV_CAP_START, HV_CAP_STOP_HARD, HV_CAP_STATS);
@@ -711,6 +717,7 @@ static void run_all(void)
 	covers(test_kernel_is_nonsense, HV_CAP_START);
 	covers(test_release, HV_CAP_START);
 	covers(test_release_inside, HV_CAP_START);
+	covers(test_adopt, HV_CAP_ADOPT);
 	covers(test_many, HV_CAP_START, HV_CAP_STOP_HARD);
 }
 

@@ -11,6 +11,7 @@
 #include "wire/frame.h"
 #include "wire/guestproto.h"
 #include "wire/kv.h"
+#include "wire/resync.h"
 
 static void send_kv(struct testvm *t, uint32_t id, const struct buf *kv)
 {
@@ -83,6 +84,9 @@ static void on_channel_data(void *arg, struct buf *in)
 	struct testvm *t = arg;
 	struct frame f;
 	int rc;
+	if (t->resync && !resync_find(in))
+		return;
+	t->resync = false;
 	while ((rc = frame_read(in, FRAME_MAX_GUEST, &f, NULL)) == 1) {
 		if (f.type == FRAME_MESSAGE) {
 			on_message(t, &f);
@@ -136,12 +140,20 @@ static void on_event(void *arg, const struct hv_event *e)
 		t->channels++;
 		stream_destroy(t->channel);
 		t->channel = stream_create(t->env->loop, e->fd, &channel_ops, t, NULL);
+		if (t->resync) {
+			resync_knock(stream_out(t->channel));
+			stream_flush(t->channel);
+		}
 		break;
 	case HV_EVENT_CONSOLE:
 		stream_destroy(t->console);
 		t->console = stream_create(t->env->loop, e->fd, &console_ops, t, NULL);
 		break;
-	case HV_EVENT_NET: t->net_fd = e->fd; break;
+	case HV_EVENT_NET:
+		if (t->net_fd >= 0)
+			close(t->net_fd);
+		t->net_fd = e->fd;
+		break;
 	case HV_EVENT_STREAM: close(e->fd); break;
 	case HV_EVENT_PROGRESS:
 	case HV_EVENT_DONE: break;
@@ -170,6 +182,19 @@ int testvm_start(struct testvm *t, struct env *env, const char *const *words, st
 	spec.extra_args = &t->words;
 	t->started_at = time_mono_ms();
 	if (hv_start(env->h, env->loop, &spec, &env->probe, on_event, t, &t->hv, err) == 0)
+		return 0;
+	testvm_finish(t);
+	return -1;
+}
+
+int testvm_adopt(struct testvm *t, struct env *env, char *dir, struct err *err)
+{
+	*t = (struct testvm){.env = env, .net_fd = -1, .exit_code = -1, .resync = true, .dir = dir};
+	struct hv_spec spec = env->spec;
+	spec.dir = dir;
+	spec.extra_args = &t->words;
+	t->started_at = time_mono_ms();
+	if (hv_adopt(env->h, env->loop, &spec, on_event, t, &t->hv, err) == 0)
 		return 0;
 	testvm_finish(t);
 	return -1;

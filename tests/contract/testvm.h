@@ -40,10 +40,13 @@ struct testvm {
 	/* times, in ms since the start */
 	uint64_t started_at, running_ms, hello_ms, ready_ms;
 	bool no_setup; /* do not answer "hello" */
+	bool resync;   /* throws away what comes before a "hello" */
 };
 
 /* words: NULL-terminated script words or VMM arguments; may be NULL. -1 when the start is refused. */
 int testvm_start(struct testvm *t, struct env *env, const char *const *words, struct err *err);
+/* The VM that another process has started in that folder (taken). */
+int testvm_adopt(struct testvm *t, struct env *env, char *dir, struct err *err);
 void testvm_finish(struct testvm *t); /* releases; removes the folder */
 void testvm_ping(struct testvm *t);
 /* argv NULL-terminated; output and exit code land in t->out and t->exit_code. */

@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -29,6 +30,11 @@ struct seen {
 	struct stream *s;
 	struct evtimer *t;
 };
+
+static void stop_loop(void *arg _unused_)
+{
+	loop_stop(loop);
+}
 
 static void on_exit_status(void *arg, int status)
 {
@@ -155,6 +161,82 @@ static void test_adopt(void)
 	child_destroy(c);
 	waitpid(pid, NULL, 0);
 	ok(!child_adopt(loop, pid, on_exit_status, &s, &err) && err.code == ESRCH, "none to adopt");
+}
+
+/* keeper, who starts, and what is started: what outlives the second dies with the first. */
+static pid_t keep_a_sleeper(int report, bool is_keeper)
+{
+	pid_t keeper = fork(), pid = -1;
+	if (keeper)
+		return keeper;
+	prctl(PR_SET_CHILD_SUBREAPER, is_keeper);
+	pid_t starter = fork();
+	if (starter == 0) {
+		char *const argv[] = {(char *)"sleep", (char *)"1000", NULL};
+		struct err err = ERR_INIT;
+		struct child_spec spec = {.argv = argv, .die_with_keeper = true};
+		if (child_spawn(&spec, &pid, &err) < 0)
+			pid = -err.code;
+		if (write(report, &pid, sizeof(pid)) != (ssize_t)sizeof(pid))
+			_exit(1);
+		raise(SIGKILL);
+	}
+	waitpid(starter, NULL, 0);
+	pause();
+	_exit(0);
+}
+
+static void test_keeper(void)
+{
+	int p[2];
+	uint64_t start = 0;
+	pid_t pid = 0;
+	struct seen s = {0};
+	struct err err = ERR_INIT;
+	is_int(pipe2(p, O_CLOEXEC), 0, "pipe");
+	pid_t keeper = keep_a_sleeper(p[1], true);
+	is_int(fd_read_full(p[0], &pid, sizeof(pid)), sizeof(pid), "started under a keeper");
+	ok(pid > 0 && proc_start_time(pid, &start, NULL) == 0, "it has a process of its own");
+	struct child *c = child_adopt(loop, pid, on_exit_status, &s, &err);
+	struct evtimer *t = evtimer_create(loop, stop_loop, NULL);
+	evtimer_start(t, 200, 0);
+	loop_run(loop);
+	ok(c && s.exits == 0 && proc_alive(pid, start), "which lives when its starter has died %s",
+	   err.text);
+	kill(keeper, SIGKILL);
+	while (c && !s.exits)
+		loop_run(loop);
+	ok(!proc_alive(pid, start), "and dies with the keeper");
+	child_destroy(c);
+	waitpid(keeper, NULL, 0);
+	keeper = keep_a_sleeper(p[1], false);
+	is_int(fd_read_full(p[0], &pid, sizeof(pid)), sizeof(pid), "and without a keeper");
+	is_int(pid, -ECHILD, "it is refused");
+	kill(keeper, SIGKILL);
+	waitpid(keeper, NULL, 0);
+	evtimer_destroy(t);
+	close(p[0]);
+	close(p[1]);
+}
+
+/* Its parent, this process, has not waited for it yet: how it ended can be seen. */
+static void test_adopted_status(void)
+{
+	struct seen s = {0};
+	char text[40];
+	pid_t pid = fork();
+	if (pid == 0) {
+		pause();
+		_exit(0);
+	}
+	struct child *c = child_adopt(loop, pid, on_exit_status, &s, NULL);
+	kill(pid, SIGUSR1);
+	while (c && !s.exits)
+		loop_run(loop);
+	is_str(child_status_text(s.status, text), "killed by SIGUSR1",
+	       "how an adopted process has ended");
+	child_destroy(c);
+	waitpid(pid, NULL, 0);
 }
 
 static void on_data(void *arg, struct buf *in)
@@ -309,6 +391,8 @@ int main(void)
 	test_child_signal();
 	test_child_limit();
 	test_adopt();
+	test_keeper();
+	test_adopted_status();
 	test_stream();
 	test_stream_reset();
 	test_timer();
