@@ -18,6 +18,7 @@
 #include "base/proc.h"
 #include "hypervisor/qemu.h"
 #include "hypervisor/qemu_qmp.h"
+#include "hypervisor/qemu_state.h"
 #include "io/child.h"
 #include "io/listener.h"
 #include "io/stream.h"
@@ -30,7 +31,7 @@
 
 enum { SOCK_QMP, SOCK_CHANNEL, SOCK_CONSOLE, SOCK_NET, SOCKS };
 static const char *const sock_names[SOCKS] = {"qmp", "ch", "con", "net"};
-#define NOTE "qemu" /* a file: pid, its start time, QEMU's version */
+#define NOTE "qemu" /* a file: pid, its start time, QEMU's version; the signature */
 
 struct hv_vm {
 	struct loop *loop;
@@ -42,6 +43,11 @@ struct hv_vm {
 	struct stream *errors;
 	struct buf tail; /* the end of stderr */
 	struct qmp *qmp;
+	struct qemu_out out;
+	enum hv_cap out_op; /* what `out` is for */
+	bool was_running;   /* before a save */
+	enum hv_from from;
+	char signature[HV_SIGNATURE_MAX];
 	struct evtimer *timer;
 	int fds[SOCKS]; /* our ends, until they are handed out */
 	int net_vmm;    /* QEMU before 7.2: its end of eth0, until it was started */
@@ -187,6 +193,7 @@ static void on_timer(void *arg)
 		give_up(vm, "qemu closed its QMP connection");
 		return;
 	}
+	qemu_out_finish(&vm->out);
 	qmp_destroy(TAKE_PTR(vm->qmp));
 	stream_destroy(TAKE_PTR(vm->errors));
 	maybe_gone(vm);
@@ -229,6 +236,10 @@ static void on_status(void *arg, json_t *ret, const struct err *err)
 {
 	struct hv_vm *vm = arg;
 	const char *status = json_string_value(json_object_get(ret, "status"));
+	struct err e = ERR_INIT;
+	/* Only now, for a guest whose state was taken over: it shall see that the host end was closed meanwhile. */
+	if (status && vm->from != HV_FROM_BOOT && connect_socket(vm, SOCK_CHANNEL, &e) < 0)
+		err = &e;
 	if (err || !status) {
 		give_up(vm, err ? err->text : "query-status: no status");
 		return;
@@ -242,10 +253,29 @@ static void on_status(void *arg, json_t *ret, const struct err *err)
 		tell_fd(vm, HV_EVENT_NET, &vm->fds[SOCK_NET]);
 }
 
+static void on_in_begun(void *arg, json_t *ret _unused_, const struct err *err)
+{
+	struct hv_vm *vm = arg;
+	/* QEMU that ends over a damaged stream says why itself. */
+	if (err && err->code != EPIPE)
+		give_up(vm, err->text);
+}
+
 static void on_qmp_ready(void *arg)
 {
 	struct hv_vm *vm = arg;
-	qmp_command(vm->qmp, "query-status", NULL, COMMAND_MS, on_status, vm);
+	if (vm->from == HV_FROM_BOOT)
+		qmp_command(vm->qmp, "query-status", NULL, COMMAND_MS, on_status, vm);
+	else
+		qemu_in_begin(vm->qmp, QEMU_FD_STATE, on_in_begun, vm);
+}
+
+static void on_migration_event(struct hv_vm *vm, json_t *data)
+{
+	if (vm->state != HV_STARTING)
+		qemu_out_event(&vm->out, data);
+	else if (qemu_in_complete(data))
+		qmp_command(vm->qmp, "query-status", NULL, COMMAND_MS, on_status, vm);
 }
 
 /* A machine that was reset says hello again, on a new connection: what was half sent on the old one is
@@ -278,6 +308,8 @@ static void on_qmp_event(void *arg, const char *name, json_t *data)
 		snprintf(vm->shutdown, sizeof(vm->shutdown), "%s", reason ? reason : "shut down");
 	} else if (strcmp(name, "RESET") == 0) {
 		on_reset_event(vm, data);
+	} else if (strcmp(name, "MIGRATION") == 0) {
+		on_migration_event(vm, data);
 	}
 }
 
@@ -285,6 +317,7 @@ static void on_qmp_event(void *arg, const char *name, json_t *data)
 static void on_qmp_close(void *arg, const struct err *err)
 {
 	struct hv_vm *vm = arg;
+	qemu_out_finish(&vm->out);
 	qmp_destroy(TAKE_PTR(vm->qmp));
 	if (vm->exited)
 		maybe_gone(vm);
@@ -311,7 +344,7 @@ static int open_sockets(struct hv_vm *vm, const struct hv_spec *spec, int vmm[QE
 		if (unix_listen(path, &vmm[QEMU_FD_QMP + i], err) < 0)
 			return -1;
 		vm->listening[i] = true;
-		if (connect_socket(vm, i, err) < 0)
+		if (!(i == SOCK_CHANNEL && vm->from != HV_FROM_BOOT) && connect_socket(vm, i, err) < 0)
 			return -1;
 	}
 	int pair[2];
@@ -351,12 +384,12 @@ static int run_qemu(struct hv_vm *vm, struct strvec *argv, int vmm[QEMU_FDS], bo
 static int write_note(const struct hv_vm *vm, struct err *err)
 {
 	uint64_t begun;
-	char text[64];
+	char text[64 + HV_SIGNATURE_MAX];
 	_cleanup_free_ char *path = path_join(vm->dir, NOTE);
 	if (proc_start_time(child_pid(vm->child), &begun, NULL) < 0)
 		return 0; /* it has ended already, and that will be told */
-	int n = snprintf(text, sizeof(text), "%d %" PRIu64 " %u\n", (int)child_pid(vm->child),
-			 begun, vm->qemu);
+	int n = snprintf(text, sizeof(text), "%d %" PRIu64 " %u\n%s\n", (int)child_pid(vm->child),
+			 begun, vm->qemu, vm->signature);
 	_cleanup_close_ int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
 	if (fd < 0 || fd_write_all(fd, text, (size_t)n) < 0)
 		return err_errno(err, errno, "%s", path);
@@ -406,6 +439,7 @@ static void release(struct hv_vm *vm)
 	if (vm->child && !vm->exited)
 		child_kill(vm->child, SIGKILL);
 	child_destroy(vm->child);
+	qemu_out_finish(&vm->out);
 	qmp_destroy(vm->qmp);
 	stream_destroy(vm->errors);
 	evtimer_destroy(vm->timer);
@@ -427,15 +461,30 @@ static int start(struct loop *l, const struct hv_spec *spec, const struct hv_pro
 	_cleanup_strvec_ struct strvec argv = STRVEC_INIT;
 	if (!host.binary)
 		return err_set(err, EINVAL, "not probed yet");
-	if (check_files(spec, err) < 0 || qemu_args(spec, &host, &argv, err) < 0)
+	char signature[HV_SIGNATURE_MAX];
+	if (check_files(spec, err) < 0 || qemu_args(spec, &host, &argv, err) < 0 ||
+	    qemu_signature(spec, &host, signature, err) < 0)
+		return -1;
+	if (spec->from != HV_FROM_BOOT && spec->signature &&
+	    qemu_signature_check(spec->signature, signature, err) < 0)
 		return -1;
 	struct hv_vm *vm = xcalloc(1, sizeof(*vm));
-	*vm = (struct hv_vm){
-		.loop = l, .fn = fn, .arg = arg, .qemu = host.binary->number, .fds = {-1, -1, -1, -1}};
+	*vm = (struct hv_vm){.loop = l,
+			     .fn = fn,
+			     .arg = arg,
+			     .qemu = host.binary->number,
+			     .from = spec->from,
+			     .fds = {-1, -1, -1, -1}};
+	memcpy(vm->signature, signature, sizeof(signature));
 	vm->dir = xstrdup(spec->dir);
 	vm->timer = evtimer_create(l, on_timer, vm);
-	int vmm[QEMU_FDS] = {-1, -1, -1, -1, -1, -1, -1};
+	int vmm[QEMU_FDS] = {-1, -1, -1, -1, -1, -1, -1, -1};
 	int rc = open_sockets(vm, spec, vmm, err);
+	if (rc == 0 && spec->from != HV_FROM_BOOT) {
+		vmm[QEMU_FD_STATE] = fcntl(spec->from_fd, F_DUPFD_CLOEXEC, 3);
+		if (vmm[QEMU_FD_STATE] < 0)
+			rc = err_errno(err, errno, "the descriptor of the saved state");
+	}
 	if (rc == 0)
 		rc = run_qemu(vm, &argv, vmm, spec->keep, err);
 	if (rc == 0 && spec->keep)
@@ -476,8 +525,8 @@ static int adopt(struct loop *l, const struct hv_spec *spec, hv_event_fn *fn, vo
 	unsigned version;
 	int pid;
 	uint64_t begun;
-	if (path_read(path, 128, &text, NULL, NULL) < 0 ||
-	    sscanf(text, "%d %" SCNu64 " %u", &pid, &begun, &version) != 3)
+	if (path_read(path, 64 + HV_SIGNATURE_MAX, &text, NULL, NULL) < 0 ||
+	    sscanf(text, "%d %" SCNu64 " %u", &pid, &begun, &version) != 3 || !strchr(text, '\n'))
 		return err_set(err, ENOENT, "no VM that can be adopted in %s", spec->dir);
 	struct hv_vm *vm = xcalloc(1, sizeof(*vm));
 	*vm = (struct hv_vm){.loop = l,
@@ -490,6 +539,8 @@ static int adopt(struct loop *l, const struct hv_spec *spec, hv_event_fn *fn, vo
 			     .listening = {true, true, true, true}};
 	vm->dir = xstrdup(spec->dir);
 	vm->timer = evtimer_create(l, on_timer, vm);
+	snprintf(vm->signature, sizeof(vm->signature), "%.*s",
+		 (int)strcspn(strchr(text, '\n') + 1, "\n"), strchr(text, '\n') + 1);
 	if (!proc_alive(pid, begun)) {
 		vm->exited = true;
 		proc_exit_status(pid, begun, &vm->status, NULL);
@@ -574,6 +625,79 @@ static int reset_vm(struct hv_vm *vm, struct err *err)
 	return 0;
 }
 
+/* ---- save and migrate out ---- */
+
+static void on_out_stream(void *arg, int fd)
+{
+	struct hv_vm *vm = arg;
+	tell(vm, &(struct hv_event){.type = HV_EVENT_STREAM,
+				    .state = vm->state,
+				    .op = hv_cap_name(vm->out_op),
+				    .fd = fd});
+}
+
+static void on_out_done(void *arg, uint64_t bytes)
+{
+	struct hv_vm *vm = arg;
+	/* QEMU stopped the guest itself where it still ran; its STOP came before. */
+	tell(vm, &(struct hv_event){.type = HV_EVENT_DONE,
+				    .state = vm->state,
+				    .op = hv_cap_name(vm->out_op),
+				    .fd = -1,
+				    .signature = vm->signature,
+				    .bytes = bytes});
+}
+
+static void on_out_failed(void *arg, const struct err *err)
+{
+	struct hv_vm *vm = arg;
+	if (vm->was_running && vm->qmp)
+		qmp_command(vm->qmp, "cont", NULL, COMMAND_MS, NULL, NULL);
+	tell_failed(vm, hv_cap_name(vm->out_op), err);
+}
+
+static const struct qemu_out_ops out_ops = {.on_stream = on_out_stream,
+					    .on_done = on_out_done,
+					    .on_failed = on_out_failed};
+
+static int begin_out(struct hv_vm *vm, enum hv_cap op, struct err *err)
+{
+	if (check_qmp(vm, err) < 0)
+		return -1;
+	if (vm->state != HV_RUNNING && vm->state != HV_PAUSED)
+		return err_set(err, EBUSY, "the VM is %s", hv_state_name(vm->state));
+	vm->out_op = op;
+	vm->was_running = vm->state == HV_RUNNING;
+	return qemu_out_begin(&vm->out, vm->loop, vm->qmp, vm->dir, &out_ops, vm, err);
+}
+
+static int save(struct hv_vm *vm, struct err *err)
+{
+	/* Stopped first: nothing is sent twice, and the stream is as short as it can be. */
+	if (check_qmp(vm, err) < 0)
+		return -1;
+	if (vm->state == HV_RUNNING)
+		qmp_command(vm->qmp, "stop", NULL, COMMAND_MS, NULL, NULL);
+	if (begin_out(vm, HV_CAP_SAVE, err) == 0)
+		return 0;
+	if (vm->state == HV_RUNNING)
+		qmp_command(vm->qmp, "cont", NULL, COMMAND_MS, NULL, NULL);
+	return -1;
+}
+
+static int migrate_out(struct hv_vm *vm, struct err *err)
+{
+	return begin_out(vm, HV_CAP_MIGRATE_OUT, err);
+}
+
+static int cancel(struct hv_vm *vm, struct err *err)
+{
+	if (check_qmp(vm, err) < 0)
+		return -1;
+	qemu_out_cancel(&vm->out);
+	return 0;
+}
+
 static int stats(struct hv_vm *vm, struct hv_stats *ret, struct err *err)
 {
 	struct hv_stats s = {.pid = vm->child ? child_pid(vm->child) : 0};
@@ -586,11 +710,7 @@ static int stats(struct hv_vm *vm, struct hv_stats *ret, struct err *err)
 const struct hypervisor hypervisor_qemu = {
 	.name = "qemu",
 	.summary = "QEMU, with KVM where it works and by emulation elsewhere; no root needed",
-	.lacks = {[HV_CAP_SAVE] = "not built yet",
-		  [HV_CAP_RESTORE] = "not built yet",
-		  [HV_CAP_MIGRATE_OUT] = "not built yet",
-		  [HV_CAP_MIGRATE_IN] = "not built yet",
-		  [HV_CAP_SNAPSHOT] = "not built yet",
+	.lacks = {[HV_CAP_SNAPSHOT] = "not built yet",
 		  [HV_CAP_CLONE] = "not built yet",
 		  [HV_CAP_PIN] = "not built yet",
 		  [HV_CAP_NUMA] = "not built yet",
@@ -603,6 +723,9 @@ const struct hypervisor hypervisor_qemu = {
 	.pause = pause_vm,
 	.resume = resume_vm,
 	.reset = reset_vm,
+	.save = save,
+	.migrate_out = migrate_out,
+	.cancel = cancel,
 	.stats = stats,
 	.release = release,
 };

@@ -49,7 +49,7 @@ void qemu_warm(struct loop *l);
 /* ---- qemu_args.c: pure ---- */
 
 /* Descriptors of the VMM, as child_start places them. */
-enum { QEMU_FD_QMP = 3, QEMU_FD_CHANNEL, QEMU_FD_CONSOLE, QEMU_FD_NET, QEMU_FDS };
+enum { QEMU_FD_QMP = 3, QEMU_FD_CHANNEL, QEMU_FD_CONSOLE, QEMU_FD_NET, QEMU_FD_STATE, QEMU_FDS };
 
 struct qemu_host {
 	const struct qemu_binary *binary;

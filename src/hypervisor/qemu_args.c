@@ -168,6 +168,9 @@ int qemu_args(const struct hv_spec *spec, const struct qemu_host *host, struct s
 	add_socket(argv, "monitor", QEMU_FD_QMP);
 	strvec_addv(argv, "-mon", "chardev=monitor,mode=control", NULL);
 	add_machine(argv, spec, host, machine);
+	/* Its state comes by QEMU_FD_STATE, when QMP says so; it stands still until it is resumed. */
+	if (spec->from != HV_FROM_BOOT)
+		strvec_addv(argv, "-incoming", "defer", "-S", NULL);
 	/* With it a guest whose kernel panics says so (modules pvpanic, pvpanic-mmio); without, it just resets. */
 	strvec_addv(argv, "-device", "pvpanic", NULL);
 	add_socket(argv, "console", QEMU_FD_CONSOLE);

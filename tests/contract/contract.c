@@ -2,6 +2,7 @@
 /* The contract of hypervisor.h, checked the same way on every back end. TAP.
  *   contract BACKEND [--kernel F] [--vmlinux F] [--initrd F] [--root F] [--cmdline TEXT] [--accel A]
  *                    [--machine M] [--vms N] [--bound SECONDS] [--label TEXT] [--results F] [--docs F]
+ *                    [--only TEST]
  *   contract --matrix F     prints the matrix of the runs that were given --results F
  *   contract --table        prints the table of docs/hypervisors.md; --docs F fails where that file has another */
 #include <errno.h>
@@ -21,6 +22,7 @@
 #include "base/time.h"
 #include "adopt-cases.h"
 #include "matrix.h"
+#include "save-cases.h"
 #include "testvm.h"
 #include "tests/tap.h"
 
@@ -28,7 +30,7 @@
 
 static struct env env;
 static unsigned n_vms = 8;
-static const char *label, *results, *docs;
+static const char *label, *results, *docs, *only;
 static enum cell cells[HV_CAPS];
 
 static bool fake(void)
@@ -630,25 +632,20 @@ static int usage(void)
 			"F] [--cmdline TEXT]"
 			" [--accel A] [--machine M] [--vms N] [--bound SECONDS] [--label TEXT] "
 			"[--results F]"
-			" [--docs F]\n       contract --matrix F | --table\n");
+			" [--docs F] [--only TEST]\n       contract --matrix F | --table\n");
 	return 2;
 }
 
 static int parse(int argc, char **argv, const char **ret_accel)
 {
-	static const struct option options[] = {{"kernel", 1, NULL, 'k'},
-						{"vmlinux", 1, NULL, 'v'},
-						{"initrd", 1, NULL, 'i'},
-						{"root", 1, NULL, 'r'},
-						{"cmdline", 1, NULL, 'c'},
-						{"accel", 1, NULL, 'a'},
-						{"machine", 1, NULL, 'm'},
-						{"vms", 1, NULL, 'n'},
-						{"bound", 1, NULL, 'b'},
-						{"label", 1, NULL, 'l'},
-						{"results", 1, NULL, 'R'},
-						{"docs", 1, NULL, 'd'},
-						{0}};
+	static const struct option options[] = {
+		{"kernel", 1, NULL, 'k'},  {"vmlinux", 1, NULL, 'v'},
+		{"initrd", 1, NULL, 'i'},  {"root", 1, NULL, 'r'},
+		{"cmdline", 1, NULL, 'c'}, {"accel", 1, NULL, 'a'},
+		{"machine", 1, NULL, 'm'}, {"vms", 1, NULL, 'n'},
+		{"bound", 1, NULL, 'b'},   {"label", 1, NULL, 'l'},
+		{"results", 1, NULL, 'R'}, {"docs", 1, NULL, 'd'},
+		{"only", 1, NULL, 'o'},    {0}};
 	int64_t n;
 	struct hv_spec *s = &env.spec;
 	for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
@@ -663,6 +660,7 @@ static int parse(int argc, char **argv, const char **ret_accel)
 		case 'l': label = optarg; break;
 		case 'R': results = optarg; break;
 		case 'd': docs = optarg; break;
+		case 'o': only = optarg; break;
 		case 'n':
 			if (int_parse(optarg, 1, VMS_MAX, &n, NULL) < 0)
 				return usage();
@@ -682,11 +680,13 @@ static int parse(int argc, char **argv, const char **ret_accel)
 
 /* Runs a test that is about these operations, unless one of them is lacked: then that it is refused is all there is
  * (test_lacking), and the matrix says why. */
-#define covers(fn, ...) covers_(fn, (const enum hv_cap[]){__VA_ARGS__, HV_CAPS})
+#define covers(fn, ...) covers_(fn, #fn, (const enum hv_cap[]){__VA_ARGS__, HV_CAPS})
 
-static void covers_(void (*fn)(void), const enum hv_cap *caps)
+static void covers_(void (*fn)(void), const char *name, const enum hv_cap *caps)
 {
 	int before = tap_failed;
+	if (only && !strstr(name, only))
+		return;
 	for (const enum hv_cap *c = caps; *c != HV_CAPS; c++)
 		if (hypervisor_lacks(env.h, &env.probe, *c))
 			return;
@@ -700,6 +700,21 @@ static void test_adopt(void)
 	adopt_cases(&env);
 }
 
+static void save_and_restore(void)
+{
+	test_save_and_restore(&env);
+}
+
+static void save_fails(void)
+{
+	test_save_fails(&env);
+}
+
+static void migrate(void)
+{
+	test_migrate(&env);
+}
+
 static void run_all(void)
 {
 	covers(test_start_and_exec, HV_CAP_START, HV_CAP_STOP_HARD, HV_CAP_STATS);
@@ -709,6 +724,9 @@ static void run_all(void)
 	covers(test_scratch, HV_CAP_SCRATCH);
 	covers(test_pause, HV_CAP_PAUSE);
 	covers(test_reset, HV_CAP_RESET);
+	covers(save_and_restore, HV_CAP_SAVE, HV_CAP_RESTORE);
+	covers(save_fails, HV_CAP_SAVE, HV_CAP_RESTORE);
+	covers(migrate, HV_CAP_MIGRATE_OUT, HV_CAP_MIGRATE_IN);
 	covers(test_guest_shutdown, HV_CAP_START);
 	covers(test_guest_panics, HV_CAP_START);
 	covers(test_vmm_killed, HV_CAP_START);

@@ -154,9 +154,18 @@ static void on_event(void *arg, const struct hv_event *e)
 			close(t->net_fd);
 		t->net_fd = e->fd;
 		break;
-	case HV_EVENT_STREAM: close(e->fd); break;
-	case HV_EVENT_PROGRESS:
-	case HV_EVENT_DONE: break;
+	case HV_EVENT_STREAM:
+		t->streams++;
+		t->state_fd = e->fd;
+		break;
+	case HV_EVENT_PROGRESS: break;
+	case HV_EVENT_DONE:
+		t->dones++;
+		t->state = e->state;
+		t->done_bytes = e->bytes;
+		snprintf(t->done_op, sizeof(t->done_op), "%s", e->op);
+		snprintf(t->signature, sizeof(t->signature), "%s", e->signature);
+		break;
 	case HV_EVENT_FAILED:
 		t->failed++;
 		snprintf(t->failed_op, sizeof(t->failed_op), "%s", e->op);
@@ -170,14 +179,16 @@ static void on_event(void *arg, const struct hv_event *e)
 	}
 }
 
-int testvm_start(struct testvm *t, struct env *env, const char *const *words, struct err *err)
+static int testvm_begin(struct testvm *t, struct env *env, const char *const *words,
+			const struct hv_spec *like, struct err *err)
 {
-	*t = (struct testvm){.env = env, .net_fd = -1, .exit_code = -1};
+	*t = (struct testvm){.env = env, .net_fd = -1, .state_fd = -1, .exit_code = -1};
+	t->resync = like->from != HV_FROM_BOOT;
 	t->dir = xasprintf("%s/%u", env->tmp, env->made++);
 	mkdir(t->dir, 0700);
 	for (; words && *words; words++)
 		strvec_add(&t->words, *words);
-	struct hv_spec spec = env->spec;
+	struct hv_spec spec = *like;
 	spec.dir = t->dir;
 	spec.extra_args = &t->words;
 	t->started_at = time_mono_ms();
@@ -189,7 +200,8 @@ int testvm_start(struct testvm *t, struct env *env, const char *const *words, st
 
 int testvm_adopt(struct testvm *t, struct env *env, char *dir, struct err *err)
 {
-	*t = (struct testvm){.env = env, .net_fd = -1, .exit_code = -1, .resync = true, .dir = dir};
+	*t = (struct testvm){
+		.env = env, .net_fd = -1, .state_fd = -1, .exit_code = -1, .resync = true, .dir = dir};
 	struct hv_spec spec = env->spec;
 	spec.dir = dir;
 	spec.extra_args = &t->words;
@@ -200,6 +212,21 @@ int testvm_adopt(struct testvm *t, struct env *env, char *dir, struct err *err)
 	return -1;
 }
 
+int testvm_start(struct testvm *t, struct env *env, const char *const *words, struct err *err)
+{
+	return testvm_begin(t, env, words, &env->spec, err);
+}
+
+int testvm_start_from(struct testvm *t, struct env *env, enum hv_from from, int fd,
+		      const char *signature, struct err *err)
+{
+	struct hv_spec spec = env->spec;
+	spec.from = from;
+	spec.from_fd = fd;
+	spec.signature = signature;
+	return testvm_begin(t, env, NULL, &spec, err);
+}
+
 void testvm_finish(struct testvm *t)
 {
 	hv_release(TAKE_PTR(t->hv));
@@ -208,6 +235,9 @@ void testvm_finish(struct testvm *t)
 	if (t->net_fd >= 0)
 		close(t->net_fd);
 	t->net_fd = -1;
+	if (t->state_fd >= 0)
+		close(t->state_fd);
+	t->state_fd = -1;
 	buf_finish(&t->console_text);
 	buf_finish(&t->out);
 	strvec_finish(&t->words);

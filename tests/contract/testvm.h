@@ -24,7 +24,7 @@ struct testvm {
 	char *dir;
 	struct strvec words; /* the VMM's extra arguments */
 	struct stream *channel, *console;
-	int net_fd;
+	int net_fd, state_fd; /* state_fd: of HV_EVENT_STREAM */
 	struct buf console_text;
 	/* events, counted; the last of each kind */
 	int states, channels, failed, gone, after_gone;
@@ -39,6 +39,9 @@ struct testvm {
 	uint32_t next_id;
 	/* times, in ms since the start */
 	uint64_t started_at, running_ms, hello_ms, ready_ms;
+	int streams, dones;
+	char done_op[32], signature[HV_SIGNATURE_MAX];
+	uint64_t done_bytes;
 	bool no_setup; /* do not answer "hello" */
 	bool resync;   /* throws away what comes before a "hello" */
 };
@@ -47,6 +50,9 @@ struct testvm {
 int testvm_start(struct testvm *t, struct env *env, const char *const *words, struct err *err);
 /* The VM that another process has started in that folder (taken). */
 int testvm_adopt(struct testvm *t, struct env *env, char *dir, struct err *err);
+/* From a save or a migration that sends to fd (borrowed). */
+int testvm_start_from(struct testvm *t, struct env *env, enum hv_from from, int fd,
+		      const char *signature, struct err *err);
 void testvm_finish(struct testvm *t); /* releases; removes the folder */
 void testvm_ping(struct testvm *t);
 /* argv NULL-terminated; output and exit code land in t->out and t->exit_code. */

@@ -1,0 +1,192 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "hypervisor/qemu_state.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/buf.h"
+#include "base/path.h"
+
+#define COMMAND_MS 20000
+#define BANDWIDTH_MAX (1ll << 40) /* bytes/s: no limit of QEMU's own (its default is 128 MiB/s) */
+#define TSC_TOLERANCE 100         /* 1/100: two nodes of one type differ by less */
+
+/* ---- out ---- */
+
+static void close_listener(struct qemu_out *o)
+{
+	listener_destroy(TAKE_PTR(o->listener));
+}
+
+static void failed(struct qemu_out *o, const struct err *err)
+{
+	if (!o->active)
+		return;
+	o->active = false;
+	close_listener(o);
+	o->ops->on_failed(o->arg, err); /* may end the VM */
+}
+
+static void on_connect(void *arg, int fd, uid_t uid _unused_)
+{
+	struct qemu_out *o = arg;
+	close_listener(o);
+	o->ops->on_stream(o->arg, fd);
+}
+
+static void on_command(void *arg, json_t *ret _unused_, const struct err *err)
+{
+	if (err)
+		failed(arg, err);
+}
+
+static json_t *events_on(void)
+{
+	return json_pack("{s:[{s:s, s:b}]}", "capabilities", "capability", "events", "state", 1);
+}
+
+int qemu_out_begin(struct qemu_out *o, struct loop *l, struct qmp *qmp, const char *dir,
+		   const struct qemu_out_ops *ops, void *arg, struct err *err)
+{
+	_cleanup_free_ char *path = path_join(dir, "state");
+	*o = (struct qemu_out){.qmp = qmp, .ops = ops, .arg = arg, .active = true};
+	unlink(path); /* of one before that was cut off */
+	o->listener = listener_create(l, path, on_connect, o, err);
+	if (!o->listener) {
+		o->active = false;
+		return -1;
+	}
+	qmp_command(qmp, "migrate-set-capabilities", events_on(), COMMAND_MS, on_command, o);
+	qmp_command(qmp, "migrate-set-parameters",
+		    json_pack("{s:I}", "max-bandwidth", (json_int_t)BANDWIDTH_MAX), COMMAND_MS,
+		    on_command, o);
+	qmp_command(qmp, "migrate", json_pack("{s:s+}", "uri", "unix:", path), COMMAND_MS,
+		    on_command, o);
+	return 0;
+}
+
+void qemu_out_cancel(struct qemu_out *o)
+{
+	o->cancelled = true;
+	qmp_command(o->qmp, "migrate_cancel", NULL, COMMAND_MS, NULL, NULL);
+}
+
+static void on_completed(void *arg, json_t *ret, const struct err *err _unused_)
+{
+	struct qemu_out *o = arg;
+	const json_t *ram = json_object_get(ret, "ram");
+	if (!o->active)
+		return;
+	o->active = false;
+	o->ops->on_done(o->arg, (uint64_t)json_integer_value(json_object_get(ram, "transferred")));
+}
+
+static void on_why(void *arg, json_t *ret, const struct err *err)
+{
+	struct qemu_out *o = arg;
+	struct err e = ERR_INIT;
+	const char *desc = json_string_value(json_object_get(ret, "error-desc"));
+	err_set(&e, EIO, "%s", desc ? desc : err ? err->text : "the stream was cut off");
+	failed(o, &e);
+}
+
+void qemu_out_event(struct qemu_out *o, json_t *data)
+{
+	const char *status = json_string_value(json_object_get(data, "status"));
+	struct err e = ERR_INIT;
+	if (!o->active || !status)
+		return;
+	if (strcmp(status, "completed") == 0) {
+		qmp_command(o->qmp, "query-migrate", NULL, COMMAND_MS, on_completed, o);
+	} else if (strcmp(status, "cancelled") == 0 || (o->cancelled && strcmp(status, "failed") == 0)) {
+		err_set(&e, ECANCELED, "cancelled");
+		failed(o, &e);
+	} else if (strcmp(status, "failed") == 0) {
+		qmp_command(o->qmp, "query-migrate", NULL, COMMAND_MS, on_why, o);
+	}
+}
+
+void qemu_out_finish(struct qemu_out *o)
+{
+	o->active = false;
+	close_listener(o);
+}
+
+/* ---- in ---- */
+
+void qemu_in_begin(struct qmp *qmp, int fd, qmp_done_fn *done, void *arg)
+{
+	char uri[24];
+	snprintf(uri, sizeof(uri), "fd:%d", fd);
+	qmp_command(qmp, "migrate-set-capabilities", events_on(), COMMAND_MS, done, arg);
+	qmp_command(qmp, "migrate-incoming", json_pack("{s:s}", "uri", uri), COMMAND_MS, done, arg);
+}
+
+bool qemu_in_complete(json_t *data)
+{
+	const char *status = json_string_value(json_object_get(data, "status"));
+	return status && strcmp(status, "completed") == 0;
+}
+
+/* ---- signature ---- */
+
+static unsigned cpuinfo_number(const char *text, const char *key)
+{
+	const char *p = strstr(text, key);
+	p = p ? strchr(p, ':') : NULL;
+	return p ? (unsigned)strtoul(p + 1, NULL, 10) : 0;
+}
+
+/* A guest under KVM has seen the node's own processor; one under TCG only its clock. */
+static void add_processor(struct buf *b, const struct qemu_host *host)
+{
+	_cleanup_free_ char *text = NULL;
+	if (strcmp(host->accel, "kvm") == 0 &&
+	    path_read("/proc/cpuinfo", 64u << 20, &text, NULL, NULL) == 0)
+		buf_addf(b, " cpu=%u.%u", cpuinfo_number(text, "cpu family"),
+			 cpuinfo_number(text, "\nmodel\t"));
+	buf_addf(b, " tsc=%" PRIu64, host->tsc_khz);
+}
+
+int qemu_signature(const struct hv_spec *spec, const struct qemu_host *host,
+		   char out[HV_SIGNATURE_MAX], struct err *err)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	const char *machine = qemu_machine(spec, host);
+	buf_addf(&b, "qemu=%u.%u machine=%s accel=%s cpus=%u memory=%" PRIu64 " devices=%s%s%s%s",
+		 host->binary->number / 100, host->binary->number % 100, machine ? machine : "?",
+		 host->accel, spec->cpus, spec->memory, spec->root ? "r" : "",
+		 spec->scratch ? "s" : "", spec->nic ? "n" : "", spec->outbound ? "o" : "");
+	add_processor(&b, host);
+	if (buf_len(&b) >= HV_SIGNATURE_MAX)
+		return err_set(err, E2BIG, "the signature of the VM is too long");
+	memcpy(out, buf_cstr(&b), buf_len(&b) + 1);
+	return 0;
+}
+
+static bool same_word(const char *a, size_t n, const char *b, size_t m)
+{
+	if (n == m && memcmp(a, b, n) == 0)
+		return true;
+	if (strncmp(a, "tsc=", 4) != 0 || strncmp(b, "tsc=", 4) != 0)
+		return false;
+	uint64_t x = strtoull(a + 4, NULL, 10), y = strtoull(b + 4, NULL, 10);
+	return !x || !y || MAX(x, y) - MIN(x, y) <= MAX(x, y) / TSC_TOLERANCE;
+}
+
+int qemu_signature_check(const char *saved, const char *here, struct err *err)
+{
+	while (*saved || *here) {
+		size_t n = strcspn(saved, " "), m = strcspn(here, " ");
+		if (!same_word(saved, n, here, m))
+			return err_set(err, EINVAL, "the state was taken under %.*s, this VM would run under %.*s",
+				       (int)MIN(n, (size_t)60), n ? saved : "nothing",
+				       (int)MIN(m, (size_t)60), m ? here : "nothing");
+		saved += n + (saved[n] == ' ');
+		here += m + (here[m] == ' ');
+	}
+	return 0;
+}

@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The state of a QEMU guest as a byte stream: out of a running QEMU (save, migrate out) and into one that was started for
+ * it (restore, migrate in). QEMU's "migrate" does both (docs/devel/migration of QEMU); it writes to a Unix socket of ours,
+ * since its sandbox lets it run no program, and reads from a descriptor that it was started with. */
+#ifndef VSE_HYPERVISOR_QEMU_STATE_H
+#define VSE_HYPERVISOR_QEMU_STATE_H
+
+#include "hypervisor/qemu.h"
+#include "hypervisor/qemu_qmp.h"
+#include "io/listener.h"
+
+struct qemu_out_ops {
+	void (*on_stream)(void *arg, int fd); /* taken */
+	void (*on_done)(void *arg, uint64_t bytes);
+	/* It is over, QEMU goes on. ECANCELED: it was asked to. */
+	void (*on_failed)(void *arg, const struct err *err);
+};
+
+/* A part of its VM: commands under way point to it, so it lives as long as the QMP client. Callbacks may end the VM. */
+struct qemu_out {
+	struct qmp *qmp; /* borrowed */
+	const struct qemu_out_ops *ops;
+	void *arg;
+	struct listener *listener; /* until QEMU has connected */
+	bool active, cancelled;
+};
+
+/* dir: of the VM, for the socket. The guest runs on meanwhile, if it does. */
+int qemu_out_begin(struct qemu_out *o, struct loop *l, struct qmp *qmp, const char *dir,
+		   const struct qemu_out_ops *ops, void *arg, struct err *err);
+void qemu_out_cancel(struct qemu_out *o);
+/* QMP's MIGRATION event of a VM that sends. */
+void qemu_out_event(struct qemu_out *o, json_t *data);
+void qemu_out_finish(struct qemu_out *o);
+
+/* Has QEMU, started with -incoming defer, read its state from that descriptor of its own. done() tells only that it
+ * cannot begin; the end comes as the MIGRATION event "completed", or with QEMU's own end. */
+void qemu_in_begin(struct qmp *qmp, int fd, qmp_done_fn *done, void *arg);
+/* True when a MIGRATION event says that the state is whole. */
+bool qemu_in_complete(json_t *data);
+
+/* What two QEMUs must have in common for one to take over the other's guest; kept in the VM's folder while it runs. */
+int qemu_signature(const struct hv_spec *spec, const struct qemu_host *host,
+		   char out[HV_SIGNATURE_MAX], struct err *err);
+/* EINVAL with the first difference. */
+int qemu_signature_check(const char *saved, const char *here, struct err *err);
+
+#endif

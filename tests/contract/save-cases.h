@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The contract of save, restore and migration. */
+#ifndef VSE_TESTS_CONTRACT_SAVE_CASES_H
+#define VSE_TESTS_CONTRACT_SAVE_CASES_H
+
+#include "testvm.h"
+
+void test_save_and_restore(struct env *env);
+void test_save_fails(struct env *env);
+void test_migrate(struct env *env);
+
+#endif
