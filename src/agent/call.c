@@ -82,6 +82,13 @@ static void conn_data(struct call *call, uint32_t rank, int fd, const char *p, s
 	stream_flush(call->conn->stream);
 }
 
+static void conn_folded(struct call *call, const struct rankset *ranks, int fd, const char *p,
+			size_t n, bool eof)
+{
+	frame_write_folded(stream_out(call->conn->stream), call->id, ranks, fd, p, n, eof);
+	stream_flush(call->conn->stream);
+}
+
 static void conn_credit(struct call *call, uint32_t rank, int fd, uint32_t bytes)
 {
 	frame_write_credit(stream_out(call->conn->stream), call->id, rank, fd, bytes);
@@ -101,6 +108,7 @@ static size_t conn_call_backlog(const struct call *call)
 static const struct call_out conn_out = {
 	.json = conn_json,
 	.data = conn_data,
+	.folded = conn_folded,
 	.credit = conn_credit,
 	.backlog = conn_call_backlog,
 };
@@ -142,6 +150,18 @@ void call_event(struct call *call, json_t *j)
 void call_data(struct call *call, uint32_t rank, int fd, const char *p, size_t n, bool eof)
 {
 	call->out->data(call, rank, fd, p, n, eof);
+}
+
+void call_folded(struct call *call, const struct rankset *ranks, int fd, const char *p, size_t n,
+		 bool eof)
+{
+	uint32_t r = rankset_next(ranks, 0);
+	if (call->out->folded && rankset_next(ranks, r + 1) != UINT32_MAX) {
+		call->out->folded(call, ranks, fd, p, n, eof);
+		return;
+	}
+	for (; r != UINT32_MAX; r = rankset_next(ranks, r + 1))
+		call->out->data(call, r, fd, p, n, eof);
 }
 
 void call_credit(struct call *call, uint32_t rank, int fd, uint32_t bytes)

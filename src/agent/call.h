@@ -36,6 +36,9 @@ struct call_out {
 	/* j: taken. `last`: the call is gone after. */
 	void (*json)(struct call *call, json_t *j, bool last);
 	void (*data)(struct call *call, uint32_t rank, int fd, const char *p, size_t n, bool eof);
+	/* The same bytes of several VMs. NULL: data() for each. */
+	void (*folded)(struct call *call, const struct rankset *ranks, int fd, const char *p,
+		       size_t n, bool eof);
 	void (*credit)(struct call *call, uint32_t rank, int fd, uint32_t bytes);
 	size_t (*backlog)(const struct call *call);
 };
@@ -59,6 +62,8 @@ void call_fail(struct call *call, const struct err *err);
 /* j: taken. The call goes on. */
 void call_event(struct call *call, json_t *j);
 void call_data(struct call *call, uint32_t rank, int fd, const char *p, size_t n, bool eof);
+void call_folded(struct call *call, const struct rankset *ranks, int fd, const char *p, size_t n,
+		 bool eof);
 void call_credit(struct call *call, uint32_t rank, int fd, uint32_t bytes);
 /* Bytes the front end has not taken yet: what it may not fall behind on is checked against this. */
 size_t call_backlog(const struct call *call);

@@ -190,8 +190,9 @@ int service_status(struct call *call, const json_t *req _unused_, struct err *er
 	json_t *j = cluster_status(call->agent->cluster);
 	json_object_set_new(j, "ok", json_true());
 	json_object_set_new(j, "agent",
-			    json_pack("{s:i, s:I, s:I}", "pid", (int)getpid(), "memory",
-				      (json_int_t)rss, "cpu_ms", (json_int_t)cpu));
+			    json_pack("{s:i, s:I, s:I, s:I}", "pid", (int)getpid(), "memory",
+				      (json_int_t)rss, "cpu_ms", (json_int_t)cpu, "answer_bytes",
+				      (json_int_t)call->agent->answer_bytes));
 	if (call->agent->deploy && !call->agent->mesh)
 		deploy_status(call->agent->deploy, j);
 	call_reply(call, j);

@@ -42,6 +42,7 @@ struct agent {
 	struct report *report;        /* a node's */
 	struct fabric *fabric;
 	struct watch *input;
+	uint64_t answer_bytes; /* that came from agents below, of requests that every VM answers */
 	bool admitted, signalled; /* signalled: SIGTERM or the like told it to end */
 	struct evtimer *leave;    /* a node's: looks whether the last answer is out */
 	uint64_t leave_until;

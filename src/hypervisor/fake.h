@@ -17,8 +17,8 @@
  *   garbage               speaks nonsense in place of "hello"
  *   console=TEXT          what the console says at boot ("off": no console); default a banner
  *   console-bytes=SIZE    so much more on the console
- * Programs: true, false, echo WORDS, cat, hostname, sleep SECONDS, exit CODE, yes BYTES (on stdout),
- * spew BYTES (on stderr), kill SIGNAL (dies of it); any other exits 127. */
+ * Programs: true, false, echo WORDS, cat, hostname, modulo N (prints the number in its host name modulo N), sleep
+ * SECONDS, exit CODE, yes BYTES (on stdout), spew BYTES (on stderr), kill SIGNAL (dies of it); any other exits 127. */
 #ifndef VSE_HYPERVISOR_FAKE_H
 #define VSE_HYPERVISOR_FAKE_H
 

@@ -9,7 +9,7 @@
 #include "io/layer.h"
 
 #define READ_CHUNK (64u << 10) /* bytes asked of the kernel at once */
-#define IDLE_KEEP 1024u         /* bytes: a larger buffer of a plain stream is given back when it idles */
+#define IDLE_KEEP 1024u /* bytes: a larger buffer of a plain stream is given back when it idles */
 #define IDLE_MS 1000
 #define WIRE_MAX (64u << 10) /* encrypted bytes made before the kernel has taken the last ones */
 
@@ -29,8 +29,8 @@ struct stream {
 	bool opened;         /* on_open() is due */
 	bool over;           /* nothing more will be read: on_close() is due */
 	bool active, idling; /* since the last look; `idle` runs */
-	bool once;           /* first used after a rest: what is empty goes back as soon as nobody looks at it */
-	bool out_broken;     /* writing failed; what the peer sent before that is still read */
+	bool once; /* first used after a rest: what is empty goes back as soon as nobody looks at it */
+	bool out_broken; /* writing failed; what the peer sent before that is still read */
 	/* A callback may destroy the stream: while one runs (busy) the memory stays, and `dead` says so. */
 	int busy;
 	bool dead;

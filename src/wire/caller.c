@@ -28,6 +28,7 @@ struct caller {
 	/* A callback may destroy the caller: while one runs (busy) the memory stays, and `dead` says so. */
 	int busy;
 	bool dead;
+	size_t frame_size;
 };
 
 static const struct caller_link_ops no_ops;
@@ -118,6 +119,28 @@ static int one_message(struct caller *c, struct open_call *p, const struct frame
 	return 0;
 }
 
+/* Any callback may end the call, or the caller. */
+static int one_folded(struct caller *c, struct open_call *p, const struct frame *f, struct err *err)
+{
+	_cleanup_rankset_ struct rankset ranks = RANKSET_INIT;
+	const char *data;
+	size_t n;
+	bool eof = f->flags & FRAME_EOF;
+	if (frame_folded(f, &ranks, &data, &n, err) < 0)
+		return -1;
+	if (p->ops->on_folded) {
+		p->ops->on_folded(p->arg, &ranks, f->fd, data, n, eof);
+		return 0;
+	}
+	for (uint32_t r = rankset_next(&ranks, 0); r != UINT32_MAX; r = rankset_next(&ranks, r + 1)) {
+		p = c->dead ? NULL : find(c, f->id);
+		if (!p || p->why || !p->ops->on_data)
+			break;
+		p->ops->on_data(p->arg, r, f->fd, data, n, eof);
+	}
+	return 0;
+}
+
 static int one_frame(struct caller *c, const struct frame *f, struct err *err)
 {
 	if (!f->id)
@@ -127,6 +150,8 @@ static int one_frame(struct caller *c, const struct frame *f, struct err *err)
 		return 0; /* of a call that has ended */
 	if (f->type == FRAME_MESSAGE)
 		return one_message(c, p, f, err);
+	if (f->type == FRAME_FOLDED)
+		return one_folded(c, p, f, err);
 	if (f->type == FRAME_DATA && p->ops->on_data)
 		p->ops->on_data(p->arg, f->rank, f->fd, f->payload, f->len, f->flags & FRAME_EOF);
 	else if (f->type == FRAME_CREDIT && f->fd == 0 && p->ops->on_credit)
@@ -163,7 +188,9 @@ static void on_data(void *arg, struct buf *in)
 	int got = 0;
 	while (!c->lost.code && (got = frame_read(in, FRAME_MAX_MESSAGE, &f, &err)) == 1) {
 		c->busy++;
+		c->frame_size = FRAME_HEADER + f.len;
 		int rc = one_frame(c, &f, &err);
+		c->frame_size = 0;
 		if (!leave(c))
 			return;
 		if (rc < 0) {
@@ -335,6 +362,11 @@ void caller_forget(struct caller *c, uint32_t id)
 size_t caller_queued(const struct caller *c)
 {
 	return c->lost.code ? 0 : stream_queued(c->stream);
+}
+
+size_t caller_frame_size(const struct caller *c)
+{
+	return c->frame_size;
 }
 
 unsigned caller_open(const struct caller *c)

@@ -16,6 +16,9 @@ struct caller;
 struct caller_ops {
 	void (*on_event)(void *arg, const json_t *event); /* borrowed */
 	void (*on_data)(void *arg, uint32_t rank, int fd, const char *p, size_t n, bool eof);
+	/* The same bytes of several VMs. NULL: on_data for each. */
+	void (*on_folded)(void *arg, const struct rankset *ranks, int fd, const char *p, size_t n,
+			  bool eof);
 	void (*on_credit)(void *arg, uint32_t rank, uint32_t bytes); /* of stdin */
 	/* Once, last: the {"ok": true} reply (borrowed), or NULL with the reason. The call's id is free after. From
 	 * the loop, caller_lost() or caller_destroy(), never while caller_call() or caller_message() runs. */
@@ -57,6 +60,8 @@ int caller_notify(struct caller *c, const json_t *msg, struct err *err);
 /* Bytes that the kernel has not taken yet. The owner bounds them: it asks for no more while they are many, and gives a
  * peer up that does not read. */
 size_t caller_queued(const struct caller *c);
+/* Bytes of the frame that an op of a call is being called for, its header too; 0: none is. */
+size_t caller_frame_size(const struct caller *c);
 unsigned caller_open(const struct caller *c); /* calls that have not ended; forgotten ones count */
 /* The owner has learnt that the peer is gone or must go (declared dead by the overlay): ends all open calls with why
  * (code and text; 0 becomes ECONNRESET), at once, and reads and sends no more. on_lost is not called. Later calls end

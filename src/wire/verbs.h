@@ -7,28 +7,28 @@
 #include <stdbool.h>
 
 /* X(name, needs a cluster, parameters -> events -> reply) */
-#define VERBS(X)                                                                                                        \
-	X(hello, false, "version -> - -> version, name")                                                                \
-	X(create, false,                                                                                                \
-	  "see cluster/cluster_spec.c -> progress{ready,failed,size} note{text} -> ready_ms")                           \
-	X(keep, true, "- -> - -> -: the cluster outlives this connection")                                              \
-	X(status, true, "- -> - -> the cluster and its VMs")                                                            \
-	X(size, true, "- -> - -> size")                                                                                 \
-	X(events, true, "follow -> event{time,rank,kind,text} -> -")                                                    \
-	X(down, false, "graceful -> - -> -, after which the agent ends")                                                \
-	X(stop, true, "ranks, hard -> - -> -")                                                                          \
-	X(pause, true, "ranks -> - -> -")                                                                               \
-	X(resume, true, "ranks -> - -> -")                                                                              \
-	X(restart, true, "ranks -> - -> -")                                                                             \
-	X(launch, false, "of agents: to nodes launcher bootstrap options -> failed{node,error} -> -")                   \
-	X(move, true, "of agents: place{node: ranks} start -> - -> -")                                                  \
-	X(exec, true, "ranks argv env user cwd tty rows cols stdin window -> started exit error (each with rank) -> -") \
-	X(put, true, "ranks path into -> done error -> -")                                                              \
-	X(get, true, "ranks path window -> done error -> -")                                                            \
-	X(signal, true, "within exec: signal")                                                                          \
-	X(resize, true, "within exec: rows cols")                                                                       \
-	X(cancel, true, "within any: the asker is gone, no answer comes")                                               \
-	X(console, true, "rank tail -> data both ways until the front end leaves")                                      \
+#define VERBS(X)                                                                                                                        \
+	X(hello, false, "version -> - -> version, name")                                                                                \
+	X(create, false,                                                                                                                \
+	  "see cluster/cluster_spec.c -> progress{ready,failed,size} note{text} -> ready_ms")                                           \
+	X(keep, true, "- -> - -> -: the cluster outlives this connection")                                                              \
+	X(status, true, "- -> - -> the cluster and its VMs")                                                                            \
+	X(size, true, "- -> - -> size")                                                                                                 \
+	X(events, true, "follow -> event{time,rank,kind,text} -> -")                                                                    \
+	X(down, false, "graceful -> - -> -, after which the agent ends")                                                                \
+	X(stop, true, "ranks, hard -> - -> -")                                                                                          \
+	X(pause, true, "ranks -> - -> -")                                                                                               \
+	X(resume, true, "ranks -> - -> -")                                                                                              \
+	X(restart, true, "ranks -> - -> -")                                                                                             \
+	X(launch, false, "of agents: to nodes launcher bootstrap options -> failed{node,error} -> -")                                   \
+	X(move, true, "of agents: place{node: ranks} start -> - -> -")                                                                  \
+	X(exec, true, "ranks argv env user cwd tty rows cols stdin window -> started (of one VM) exit error (with rank or ranks) -> -") \
+	X(put, true, "ranks path into -> done error -> -")                                                                              \
+	X(get, true, "ranks path window -> done error -> -")                                                                            \
+	X(signal, true, "within exec: signal")                                                                                          \
+	X(resize, true, "within exec: rows cols")                                                                                       \
+	X(cancel, true, "within any: the asker is gone, no answer comes")                                                               \
+	X(console, true, "rank tail -> data both ways until the front end leaves")                                                      \
 	X(logs, true, "rank follow tail -> data -> -")
 
 enum verb {

@@ -7,6 +7,16 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
+static void folded(const struct frame *f)
+{
+	_cleanup_rankset_ struct rankset ranks = RANKSET_INIT;
+	const char *p;
+	size_t n;
+	if (frame_folded(f, &ranks, &p, &n, NULL) == 0 &&
+	    (p < f->payload || p + n != f->payload + f->len))
+		abort();
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	_cleanup_buf_ struct buf in = BUF_INIT, out = BUF_INIT;
@@ -15,11 +25,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	int code;
 	buf_add(&in, data, size);
 	size_t used = 0;
-	while ((code = frame_read(&in, FRAME_MAX_GUEST, &f, &err)) > 0) {
-		if (f.len > FRAME_MAX_GUEST || f.fd > 2)
+	while ((code = frame_read(&in, FRAME_MAX_MESSAGE, &f, &err)) > 0) {
+		if (f.len > FRAME_MAX_MESSAGE || f.fd > 2)
 			abort();
 		if (f.type == FRAME_CREDIT)
 			frame_credit(&f);
+		if (f.type == FRAME_FOLDED)
+			folded(&f);
 		buf_clear(&out);
 		frame_write(&out, &f);
 		if (buf_len(&out) != FRAME_HEADER + f.len ||

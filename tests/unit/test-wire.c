@@ -2,6 +2,7 @@
 /* Frames and key-value records: what goes in comes out; what is malformed is refused. */
 #include <errno.h>
 
+#include "base/alloc.h"
 #include "tap.h"
 #include "wire/frame.h"
 #include "wire/guestproto.h"
@@ -41,6 +42,66 @@ static void frames_arrive_in_pieces(void)
 	}
 	is_int(early, 0, "an incomplete frame is waited for");
 	is_int(frame_read(&part, FRAME_MAX_GUEST, &f, NULL), 1, "its last byte completes it");
+}
+
+static void folded_frames(void)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	_cleanup_rankset_ struct rankset ranks = RANKSET_INIT, got = RANKSET_INIT;
+	struct frame f;
+	struct err err = ERR_INIT;
+	const char *p;
+	size_t n;
+	rankset_add_range(&ranks, 3, 900);
+	rankset_add(&ranks, 7000);
+	frame_write_folded(&b, 5, &ranks, 2, "a\0b", 3, true);
+	is_int(frame_read(&b, FRAME_MAX_GUEST, &f, &err), -1,
+	       "a folded frame is none on a guest's channel");
+	is_int(frame_read(&b, FRAME_MAX_MESSAGE, &f, &err), 1, "between our programs it is one");
+	ok(f.type == FRAME_FOLDED && f.fd == 2 && f.flags == FRAME_EOF && f.id == 5 &&
+		   frame_folded(&f, &got, &p, &n, &err) == 0 && n == 3 && memcmp(p, "a\0b", 3) == 0,
+	   "with the bytes that were written");
+	ok(rankset_count(&got) == 899 && rankset_has(&got, 3) && rankset_has(&got, 7000),
+	   "and their VMs");
+	static const struct {
+		const char *what, *payload;
+		uint32_t len;
+	} bad[] = {
+		{"none", "", 0},
+		{"three bytes", "\0\0\0", 3},
+		{"a set longer than the frame",
+		 "\0\0\0\4"
+		 "0-3",
+		 7},
+		{"a huge set", "\xff\xff\xff\xff", 4},
+		{"no set",
+		 "\0\0\0\2"
+		 "xy",
+		 6},
+		{"a set with a NUL in it",
+		 "\0\0\0\3"
+		 "0\0"
+		 "1",
+		 7},
+		{"ranks out of bounds",
+		 "\0\0\0\x0a"
+		 "0-99999999",
+		 14},
+	};
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		_cleanup_rankset_ struct rankset none = RANKSET_INIT;
+		f = (struct frame){.type = FRAME_FOLDED, .len = bad[i].len, .payload = bad[i].payload};
+		ok(frame_folded(&f, &none, &p, &n, &err) < 0 && err.code == EPROTO, "refused: %s",
+		   bad[i].what);
+	}
+	/* What is too large for one frame goes out one by one. */
+	_cleanup_free_ char *large = xcalloc(1, FRAME_MAX_MESSAGE);
+	_cleanup_rankset_ struct rankset two = RANKSET_INIT;
+	rankset_add_range(&two, 1, 2);
+	buf_clear(&b);
+	frame_write_folded(&b, 5, &two, 1, large, FRAME_MAX_MESSAGE, false);
+	ok(frame_read(&b, FRAME_MAX_MESSAGE, &f, &err) == 1 && f.type == FRAME_DATA && f.rank == 1,
+	   "more than a frame holds is not folded");
 }
 
 static void bad_frames(void)
@@ -121,6 +182,7 @@ int main(void)
 {
 	frames_come_back();
 	frames_arrive_in_pieces();
+	folded_frames();
 	bad_frames();
 	records_come_back();
 	bad_records();
