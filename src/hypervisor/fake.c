@@ -19,6 +19,8 @@ enum act {
 	ACT_PAUSE,
 	ACT_RESUME,
 	ACT_RESET,
+	ACT_SAVE,
+	ACT_CANCEL,
 	ACT_CRASH,
 	ACT_KILL,
 	ACT_POWEROFF,
@@ -44,6 +46,9 @@ struct hv_vm {
 	uint64_t memory, started;
 	struct fake_script script;
 	struct fake_guest guest;
+	struct fake_out out;
+	struct fake_in in;
+	unsigned cpus;
 	struct stream *console;
 	uint64_t console_left;       /* bytes still to be printed */
 	struct evtimer *tick, *doom; /* doom: crash-after and poweroff-after; NULL = none */
@@ -102,6 +107,8 @@ static void gone(struct hv_vm *vm, enum hv_state state, const char *reason)
 {
 	vm->gone = true;
 	vm->n_acts = 0;
+	fake_out_finish(&vm->out);
+	fake_in_finish(&vm->in);
 	fake_guest_finish(&vm->guest);
 	stream_destroy(TAKE_PTR(vm->console));
 	evtimer_destroy(TAKE_PTR(vm->doom));
@@ -229,24 +236,95 @@ static void first_boot(struct hv_vm *vm)
 }
 
 /* What it had not printed yet is lost. */
-static void go_on(struct hv_vm *vm)
+static void go_on(struct hv_vm *vm, const char *how)
 {
-	if (boot(vm, &vm->life, "adopted"))
+	if (boot(vm, &vm->life, how))
 		open_console(vm);
 }
 
-static void set_paused(struct hv_vm *vm, bool pause)
+/* False when the VM was released. */
+static bool set_paused(struct hv_vm *vm, bool pause)
 {
 	enum hv_state want = pause ? HV_PAUSED : HV_RUNNING;
 	if (vm->state == want)
-		return;
+		return true;
 	fake_guest_pause(&vm->guest, pause);
 	vm->state = want;
 	write_note(vm);
-	tell(vm, (struct hv_event){.type = HV_EVENT_STATE,
-				   .state = want,
-				   .fd = -1,
-				   .reason = pause ? "paused" : "resumed"});
+	return tell(vm, (struct hv_event){.type = HV_EVENT_STATE,
+					  .state = want,
+					  .fd = -1,
+					  .reason = pause ? "paused" : "resumed"});
+}
+
+/* ---- save and restore ---- */
+
+static void signature_write(const struct hv_vm *vm, char out[HV_SIGNATURE_MAX])
+{
+	snprintf(out, HV_SIGNATURE_MAX, "fake=1 cpus=%u memory=%" PRIu64, vm->cpus, vm->memory);
+}
+
+static void save_over(void *arg, const struct err *err)
+{
+	struct hv_vm *vm = arg;
+	char signature[HV_SIGNATURE_MAX];
+	const char *op = hv_cap_name(HV_CAP_SAVE);
+	if (!err) {
+		signature_write(vm, signature);
+		tell(vm, (struct hv_event){.type = HV_EVENT_DONE,
+					   .state = vm->state,
+					   .fd = -1,
+					   .op = op,
+					   .signature = signature,
+					   .bytes = vm->out.bytes});
+		return;
+	}
+	if (vm->out.was_running)
+		act_later(vm, ACT_RESUME);
+	tell(vm, (struct hv_event){
+			 .type = HV_EVENT_FAILED, .state = vm->state, .fd = -1, .op = op, .err = err});
+}
+
+static void save_now(struct hv_vm *vm)
+{
+	struct err e = ERR_INIT;
+	int fd;
+	vm->out = (struct fake_out){.was_running = vm->state == HV_RUNNING,
+				    .on_end = save_over,
+				    .arg = vm};
+	if (vm->state == HV_RUNNING && !set_paused(vm, true))
+		return;
+	if (fake_out_begin(&vm->out, vm->loop, loop_now(vm->loop) - vm->guest.booted,
+			   vm->guest.boot, &fd, &e) < 0)
+		save_over(vm, &e);
+	else
+		tell(vm, (struct hv_event){.type = HV_EVENT_STREAM,
+					   .state = vm->state,
+					   .fd = fd,
+					   .op = hv_cap_name(HV_CAP_SAVE)});
+}
+
+static void cancel_now(struct hv_vm *vm)
+{
+	struct err e = ERR_INIT;
+	if (!vm->out.stream)
+		return; /* it was done by then */
+	fake_out_finish(&vm->out);
+	err_set(&e, ECANCELED, "cancelled");
+	save_over(vm, &e);
+}
+
+static void restored(void *arg, bool whole, uint64_t age_ms, const char *boot_id)
+{
+	struct hv_vm *vm = arg;
+	if (!whole) {
+		gone(vm, HV_CRASHED, "fake: the saved state is damaged");
+		return;
+	}
+	vm->life.booted = loop_now(vm->loop) - age_ms;
+	snprintf(vm->life.boot, sizeof(vm->life.boot), "%s", boot_id);
+	vm->state = HV_PAUSED;
+	go_on(vm, "restored");
 }
 
 /* A guest that goes down has time to be heard: its "bye" is read before the VM is gone. */
@@ -261,13 +339,15 @@ static void perform(struct hv_vm *vm, enum act a)
 {
 	switch (a) {
 	case ACT_START: first_boot(vm); break;
-	case ACT_ADOPT: go_on(vm); break;
+	case ACT_ADOPT: go_on(vm, "adopted"); break;
 	case ACT_PAUSE:
 	case ACT_RESUME: set_paused(vm, a == ACT_PAUSE); break;
 	case ACT_RESET:
 		if (boot(vm, NULL, "reset"))
 			print_boot(vm);
 		break;
+	case ACT_SAVE: save_now(vm); break;
+	case ACT_CANCEL: cancel_now(vm); break;
 	case ACT_CRASH: gone(vm, HV_CRASHED, "fake VMM crashed, as its script says"); break;
 	case ACT_KILL: gone(vm, HV_SHUTDOWN, "stopped"); break;
 	case ACT_POWEROFF: gone(vm, HV_SHUTDOWN, "guest powered off"); break;
@@ -332,6 +412,8 @@ static void release(struct hv_vm *vm)
 	if (vm->released)
 		*vm->released = true;
 	fake_guest_finish(&vm->guest);
+	fake_out_finish(&vm->out);
+	fake_in_finish(&vm->in);
 	stream_destroy(vm->console);
 	evtimer_destroy(vm->tick);
 	evtimer_destroy(vm->doom);
@@ -354,6 +436,7 @@ static int make(struct loop *l, const struct hv_spec *spec, hv_event_fn *fn, voi
 			     .fn = fn,
 			     .arg = arg,
 			     .memory = spec->memory,
+			     .cpus = spec->cpus,
 			     .started = loop_now(l),
 			     .script = s};
 	vm->name = xstrdup(spec->name);
@@ -373,6 +456,22 @@ static void set_doom(struct hv_vm *vm)
 	evtimer_start(vm->doom, at > age ? at - age : 0, 0);
 }
 
+static int start_from(struct hv_vm *vm, const struct hv_spec *spec, struct err *err)
+{
+	char here[HV_SIGNATURE_MAX];
+	signature_write(vm, here);
+	vm->in = (struct fake_in){.on_end = restored, .arg = vm};
+	int rc = 0;
+	if (spec->signature && strcmp(spec->signature, here) != 0)
+		rc = err_set(err, EINVAL, "the state was taken under %.200s, this VM would run under %s",
+			     spec->signature, here);
+	if (rc < 0 || fake_in_begin(&vm->in, vm->loop, spec->from_fd, err) < 0) {
+		release(vm);
+		return -1;
+	}
+	return 0;
+}
+
 static int start(struct loop *l, const struct hv_spec *spec, const struct hv_probe *p _unused_,
 		 hv_event_fn *fn, void *arg, struct hv_vm **ret, struct err *err)
 {
@@ -384,7 +483,10 @@ static int start(struct loop *l, const struct hv_spec *spec, const struct hv_pro
 		return err_set(err, EPERM, "told to refuse by its script");
 	}
 	set_doom(vm);
-	act_later(vm, ACT_START);
+	if (spec->from == HV_FROM_BOOT)
+		act_later(vm, ACT_START);
+	else if (start_from(vm, spec, err) < 0)
+		return -1;
 	*ret = vm;
 	return 0;
 }
@@ -437,6 +539,16 @@ static int reset_vm(struct hv_vm *vm, struct err *err)
 	return later(vm, ACT_RESET, err);
 }
 
+static int save(struct hv_vm *vm, struct err *err)
+{
+	return later(vm, ACT_SAVE, err);
+}
+
+static int cancel(struct hv_vm *vm, struct err *err)
+{
+	return later(vm, ACT_CANCEL, err);
+}
+
 static int stats(struct hv_vm *vm, struct hv_stats *ret, struct err *err _unused_)
 {
 	*ret = (struct hv_stats){.rss = vm->memory / 4,
@@ -449,8 +561,6 @@ const struct hypervisor hypervisor_fake = {
 	.summary = "no VMM: a scripted guest inside the agent, for tests and for runs of thousands "
 		   "of VMs",
 	.lacks = {[HV_CAP_STOP_GRACEFUL] = "no power button; ask the guest agent",
-		  [HV_CAP_SAVE] = "not built yet",
-		  [HV_CAP_RESTORE] = "not built yet",
 		  [HV_CAP_MIGRATE_OUT] = "its VMs have no memory to move",
 		  [HV_CAP_MIGRATE_IN] = "its VMs have no memory to move",
 		  [HV_CAP_SNAPSHOT] = "its VMs have no memory to share",
@@ -466,6 +576,8 @@ const struct hypervisor hypervisor_fake = {
 	.pause = pause_vm,
 	.resume = resume_vm,
 	.reset = reset_vm,
+	.save = save,
+	.cancel = cancel,
 	.stats = stats,
 	.release = release,
 };

@@ -63,6 +63,31 @@ void fake_guest_finish(struct fake_guest *g); /* as if the power was cut */
 void fake_guest_pause(struct fake_guest *g, bool pause);
 void fake_guest_down(struct fake_guest *g, const char *how);
 
+/* ---- fake_state.c: a VM as a stream ---- */
+
+struct fake_out {
+	struct stream *stream; /* NULL: nothing is sent */
+	uint64_t bytes;
+	bool was_running;
+	void (*on_end)(void *arg, const struct err *err); /* NULL: all was sent */
+	void *arg;
+};
+
+/* ret_fd: taken by the caller, the end to read from. */
+int fake_out_begin(struct fake_out *o, struct loop *l, uint64_t age_ms, const char *boot,
+		   int *ret_fd, struct err *err);
+void fake_out_finish(struct fake_out *o);
+
+struct fake_in {
+	struct stream *stream;
+	struct buf text;
+	void (*on_end)(void *arg, bool whole, uint64_t age_ms, const char *boot);
+	void *arg;
+};
+
+int fake_in_begin(struct fake_in *i, struct loop *l, int fd, struct err *err); /* fd: borrowed */
+void fake_in_finish(struct fake_in *i);
+
 /* ---- fake_exec.c: requests of a guest ---- */
 
 /* One message or data frame that belongs to a request. -1: the host broke the protocol. */
