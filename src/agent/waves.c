@@ -144,10 +144,11 @@ static struct launching *start(struct wave *wave, size_t n, struct err *err)
 				     .bootstrap = line,
 				     .bootstrap_len = strlen(line),
 				     .bootstrap_dir = w->bootstrap_dir};
-	struct launch_options o = {.parallel = setting(w, "parallel"),
-				   .connect_ms = setting(w, "connect_ms"),
-				   .cheap_kex = json_is_true(
-					   json_object_get(w->config.options, "cheap_kex"))};
+	struct launch_options o = {
+		.parallel = setting(w, "parallel"),
+		.connect_ms = setting(w, "connect_ms"),
+		.cheap_kex = json_is_true(json_object_get(w->config.options, "cheap_kex")),
+		.forget = json_is_true(json_object_get(w->config.options, "forget_agent"))};
 	struct launching *l = launcher_start(w->config.launcher, w->agent->loop, w->config.allocation,
 					     wave->nodes, n, &agent, &o, &ops, wave, err);
 	explicit_bzero(line, strlen(line));

@@ -61,6 +61,7 @@ static const struct row table[] = {
 	{.key = "lost-after", .calls = FOR_UP, .kind = TIME, .min = 500},
 	{.key = "give-up-after", .calls = FOR_UP, .kind = TIME, .min = 2000},
 	{.key = "fast-kex", .calls = FOR_UP, .kind = FLAG},
+	{.key = "no-agent-cache", .calls = FOR_UP, .kind = FLAG},
 	{.key = "ranks", .calls = FOR_EXEC, .kind = TEXT},
 	{.key = "user", .calls = FOR_EXEC, .kind = TEXT},
 	{.key = "cwd", .calls = FOR_EXEC, .kind = TEXT},

@@ -48,6 +48,7 @@ static json_t *fill(const struct vse_options *o)
 	json_object_set_new(j, "recover",
 			    json_boolean(options_flag(o, "recover") || options_text(o, "spare")));
 	json_object_set_new(j, "cheap_kex", json_boolean(options_flag(o, "fast-kex")));
+	json_object_set_new(j, "forget_agent", json_boolean(options_flag(o, "no-agent-cache")));
 	json_int_t lost = json_integer_value(json_object_get(j, "lost_ms"));
 	if (lost)
 		json_object_set_new(j, "beat_ms", json_integer(lost / BEATS));

@@ -28,8 +28,9 @@
 		{"lost-after", 0, "TIME", "a node that is silent so long is lost (default 5s)", NULL}, \
 		{"give-up-after", 0, "TIME",                                                           \
 		 "a node that is cut off so long ends its VMs (default 30s)", NULL},                   \
+		{"fast-kex", 0, NULL, "ssh: the cheaper key exchange (see vse-up(1))", NULL},          \
 	{                                                                                              \
-		"fast-kex", 0, NULL, "ssh: the cheaper key exchange (see vse-up(1))", NULL             \
+		"no-agent-cache", 0, NULL, "ssh: keep no copy of the agent on the nodes", NULL         \
 	}
 
 #endif

@@ -136,6 +136,7 @@ struct launch_options {
 	uint64_t connect_ms;  /* for the connection; 0 = 10 s */
 	uint64_t deadline_ms; /* without any progress of a node that starts; 0 = 30 s */
 	bool cheap_kex; /* ssh: curve25519 instead of the post-quantum key exchange, see docs/launchers.md */
+	bool forget; /* ssh: an agent that was sent is not kept in the node's cache for the next launch */
 	const struct strvec *args; /* --launcher-arg; may be NULL */
 };
 

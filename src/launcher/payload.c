@@ -19,18 +19,28 @@
  * over their count, low byte first. */
 uint32_t posix_cksum(const void *data, size_t size)
 {
-	uint32_t table[256], crc = 0;
+	/* table[k][v]: what byte v does to the remainder once k more bytes have come (slicing by 4) */
+	uint32_t table[4][256], crc = 0;
 	const unsigned char *p = data;
-	for (uint32_t i = 0; i < 256; i++) {
-		uint32_t v = i << 24;
+	size_t i = 0;
+	for (uint32_t v = 0; v < 256; v++) {
+		table[0][v] = v << 24;
 		for (int bit = 0; bit < 8; bit++)
-			v = v & 0x80000000u ? v << 1 ^ 0x04c11db7u : v << 1;
-		table[i] = v;
+			table[0][v] = table[0][v] << 1 ^ (table[0][v] & 0x80000000u ? 0x04c11db7u : 0);
 	}
-	for (size_t i = 0; i < size; i++)
-		crc = crc << 8 ^ table[(crc >> 24 ^ p[i]) & 0xff];
+	for (int k = 1; k < 4; k++)
+		for (uint32_t v = 0; v < 256; v++)
+			table[k][v] = table[k - 1][v] << 8 ^ table[0][table[k - 1][v] >> 24];
+	for (; size - i >= 4; i += 4) {
+		crc ^= (uint32_t)p[i] << 24 | (uint32_t)p[i + 1] << 16 | (uint32_t)p[i + 2] << 8 |
+		       p[i + 3];
+		crc = table[3][crc >> 24] ^ table[2][crc >> 16 & 0xff] ^ table[1][crc >> 8 & 0xff] ^
+		      table[0][crc & 0xff];
+	}
+	for (; i < size; i++)
+		crc = crc << 8 ^ table[0][(crc >> 24 ^ p[i]) & 0xff];
 	for (uint64_t n = size; n; n >>= 8)
-		crc = crc << 8 ^ table[(crc >> 24 ^ n) & 0xff];
+		crc = crc << 8 ^ table[0][(crc >> 24 ^ n) & 0xff];
 	return ~crc;
 }
 

@@ -272,7 +272,8 @@ static void add_command(const struct connection *c, struct strvec *argv)
 	}
 	strvec_copy(argv, &s->options);
 	strvec_addv(argv, "--", s->launching->names[c->node], NULL);
-	strvec_take(argv, ssh_script(s->mark, s->shared, s->stage, s->payload, args.v, args.n));
+	strvec_take(argv, ssh_script(s->mark, s->shared, s->stage, !s->o.forget, s->payload, args.v,
+				     args.n));
 }
 
 static int connect_to(struct connection *c, struct err *err)

@@ -12,14 +12,24 @@
 /* Between single quotes for the login shell: so no single quote in it, no newline and no exclamation mark (csh), no
  * backslash (fish). Words are in double quotes, which the sh of the node reads. */
 static const char script[] =
-	/* mark, processor, path; size, sha256 and cksum of the file there; the same of what would be sent */
-	"m=$1 u=$2 p=$3 f=$4 F=$5 g=$6 n=$7 N=$8 k=$9; shift 9; "
+	/* may it be kept, mark, processor, path; size, sha256 and cksum of the file there; the same of what would be
+	   sent */
+	"h=$1; shift; m=$1 u=$2 p=$3 f=$4 F=$5 g=$6 n=$7 N=$8 k=$9; shift 9; "
 	"b() { echo \"$m fail $*\"; exit 1; }; "
 	/* Is file $1 of size $2, sha256 $3, cksum $4? */
 	"q() { [ $(wc -c <\"$1\") -eq \"$2\" ] || return 1; "
 	"if command -v sha256sum >/dev/null 2>&1; then set -- \"$3\" $(sha256sum <\"$1\"); "
 	"else set -- \"$4\" $(cksum <\"$1\"); fi; [ \"$1\" = \"$2\" ]; }; "
 	"a=$(uname -m); [ \"$a\" = \"$u\" ] || b \"its processor is $a, the agent is for $u\"; "
+	/* The one that an earlier launch left in the cache, where only we can write. */
+	"if [ \"$h\" = 1 ]; then i=$(id -u) C=${VSE_CACHE:-}; case $C in /*) ;; *) "
+	"C=/var/tmp/vse-cache-$i; "
+	"[ -O \"$C\" ] || [ -e \"$C\" ] || (umask 077; mkdir \"$C\") 2>/dev/null; [ -O \"$C\" ] || "
+	"h=0; "
+	"[ -h \"$C\" ] && h=0;; "
+	"esac; C=$C/$i A=$C/vse-agent-$N; "
+	"if [ -O \"$C\" ] && [ -O \"$A\" ] && [ -x \"$A\" ] && [ $h = 1 ] && "
+	"[ \"$(cksum <\"$A\")\" = \"$k $n\" ]; then echo \"$m run\"; exec \"$A\" \"$@\"; fi; fi; "
 	"if [ -f \"$p\" ] && [ -x \"$p\" ] && q \"$p\" \"$f\" \"$F\" \"$g\"; then echo \"$m run\"; "
 	"exec \"$p\" \"$@\"; fi; "
 	"[ \"$n\" -gt 0 ] || b \"it has no such agent at $p\"; "
@@ -37,6 +47,11 @@ static const char script[] =
 	"head -c \"$z\" | zstd -qdc >&8 && [ $(wc -c <$w) -eq \"$n\" ]; "
 	"else echo \"$m send\"; head -c \"$n\" >&8 && q $w \"$n\" \"$N\" \"$k\"; fi || "
 	"b \"the agent did not arrive whole\"; exec 8>&-; "
+	/* Kept for the next launch, in the place of the one before it; if that fails nothing is lost. */
+	"[ \"$h\" = 0 ] || { T=$C/vse-agent-$m.$$; { [ -d \"$C\" ] || mkdir \"$C\"; } && [ -O "
+	"\"$C\" ] && "
+	"chmod 700 \"$C\" && rm -f \"$C\"/vse-agent-* && cp $w \"$T\" && chmod 700 \"$T\" && "
+	"mv -f \"$T\" \"$A\" || rm -f \"$T\"; } 2>/dev/null; "
 	"echo \"$m run\"; exec /proc/self/fd/9 \"$@\"";
 
 bool ssh_script_safe(const char *word)
@@ -52,14 +67,14 @@ static void add_digest(struct buf *b, const struct digest *d)
 	buf_addf(b, " %zu %s %" PRIu32, d->size, d->sha256, d->cksum);
 }
 
-char *ssh_script(const char *mark, const char *shared, bool stage, const struct payload *p,
-		 char *const *args, size_t n_args)
+char *ssh_script(const char *mark, const char *shared, bool stage, bool keep,
+		 const struct payload *p, char *const *args, size_t n_args)
 {
 	_cleanup_buf_ struct buf b = BUF_INIT;
 	struct utsname u = {0};
 	bool known = uname(&u) == 0 && ssh_script_safe(u.machine);
-	buf_addf(&b, "exec sh -c '%s' vse %s %s %s", script, mark, known ? u.machine : "unknown",
-		 shared && ssh_script_safe(shared) ? shared : "-");
+	buf_addf(&b, "exec sh -c '%s' vse %d %s %s %s", script, stage && keep, mark,
+		 known ? u.machine : "unknown", shared && ssh_script_safe(shared) ? shared : "-");
 	add_digest(&b, &p->whole);
 	if (stage)
 		add_digest(&b, &p->sent);

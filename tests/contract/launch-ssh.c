@@ -72,6 +72,7 @@ static struct burst launch(const char *hosts, size_t n, struct launch_options o)
 	for (size_t i = 0; i < n; i++)
 		list[i] = (struct launch_node){.name = (char *)hosts};
 	o.args = &args;
+	o.forget = true;
 	struct launching *l = launcher_start(a.launcher, b.loop, &a, nodes, n, &g, &o, &ops, &b, &b.why);
 	while (l && !b.ended)
 		loop_run_once(b.loop);
@@ -167,7 +168,13 @@ static void run(const char *const *shell, const char *command, const char *input
 
 static char *command_of(const struct payload *p, const char *shared, bool stage)
 {
-	return ssh_script(MARK, shared, stage, p, (char *[]){(char *)"--node"}, 1);
+	return ssh_script(MARK, shared, stage, false, p, (char *[]){(char *)"--node"}, 1);
+}
+
+/* One that may be kept. */
+static char *keeping(const struct payload *p)
+{
+	return ssh_script(MARK, NULL, true, true, p, (char *[]){(char *)"--node"}, 1);
 }
 
 static bool empty(const char *folder)
@@ -288,6 +295,53 @@ static void other_folder(const struct payload *p)
 	setenv("TMPDIR", old, 1);
 }
 
+static char *kept_path(const struct payload *p, const char *cache)
+{
+	return xasprintf("%s/%u/vse-agent-%s", cache, (unsigned)geteuid(), p->sent.sha256);
+}
+
+/* The second time nothing travels, unless what is kept is not the very agent or may not be trusted. */
+static void cache_of_agents(const struct payload *p)
+{
+	static const char *const sh[] = {"sh", NULL};
+	_cleanup_free_ char *command = keeping(p), *cache = path_join(tmp, "cache"),
+			    *kept = kept_path(p, cache),
+			    *own = xasprintf("%s/%u", cache, (unsigned)geteuid()),
+			    *old = path_join(own, "vse-agent-old");
+	struct remote r;
+	setenv("VSE_CACHE", cache, 1);
+	run(sh, command, p->data, p->sent.size, &r);
+	ok(strstr(r.out, MARK " run") && !path_exists(kept),
+	   "no cache is made where the site has named one");
+	mkdir(cache, 0700);
+	run(sh, command, p->data, p->sent.size, &r);
+	ok((strstr(r.out, MARK " send") || strstr(r.out, MARK " pack")) && path_exists(kept) &&
+		   r.status == 41,
+	   "the first agent is sent, runs and is kept");
+	ok(path_write(old, "", 0, 0600, NULL) == 0, "an older one beside it");
+	run(sh, command, NULL, 0, &r);
+	ok(strstr(r.out, MARK " run") && !strstr(r.out, MARK " send") &&
+		   !strstr(r.out, MARK " pack") && r.status == 41,
+	   "the second is not sent");
+	int fd = open(kept, O_WRONLY);
+	ok(fd >= 0 && pwrite(fd, "xx", 2, 5000) == 2, "one that was damaged");
+	close(fd);
+	run(sh, command, p->data, p->sent.size, &r);
+	ok((strstr(r.out, MARK " send") || strstr(r.out, MARK " pack")) && r.status == 41 &&
+		   !path_exists(old),
+	   "is replaced, with older ones");
+	run(sh, command, NULL, 0, &r);
+	ok(strstr(r.out, MARK " run") && !strstr(r.out, MARK " send") && !strstr(r.out, MARK " pack"),
+	   "and runs again");
+	if (geteuid() == 0) {
+		ok(chown(own, 1, 1) == 0, "a folder of somebody else");
+		run(sh, command, p->data, p->sent.size, &r);
+		ok((strstr(r.out, MARK " send") || strstr(r.out, MARK " pack")) && r.status == 41,
+		   "is not looked into");
+	}
+	unsetenv("VSE_CACHE");
+}
+
 static void by_hand(void)
 {
 	_cleanup_free_ char *folder = path_join(tmp, "stage");
@@ -305,6 +359,7 @@ static void by_hand(void)
 	payload_load(agent, &p, NULL);
 	without_sha256(p);
 	other_folder(p);
+	cache_of_agents(p);
 	payload_destroy(p);
 }
 

@@ -428,7 +428,7 @@ static void travels(void)
 static void scripts(void)
 {
 	struct payload p = {.whole = {.size = 1, .sha256 = "aa"}, .sent = {.size = 1, .sha256 = "bb"}};
-	_cleanup_free_ char *script = ssh_script("0123456789abcdef", "/a b", true, &p,
+	_cleanup_free_ char *script = ssh_script("0123456789abcdef", "/a b", true, true, &p,
 						 (char *[]){(char *)"--node"}, 1);
 	ok(strncmp(script, "exec sh -c '", 12) == 0, "a script");
 	char *end = strrchr(script, '\'');
