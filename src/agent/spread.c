@@ -209,7 +209,7 @@ static void share_hops(struct spread *s, struct child *only)
 		add_hop(s, c);
 	for (size_t i = 0; i < s->n_hops; i++)
 		rankset_add(&ids, s->hops[i].id);
-	s->books = fanout_create(0, &ids);
+	s->books = fanout_create(&ids);
 	s->open = rankset_count(&ids);
 	for (size_t i = 0; i < s->n_hops; i++) {
 		_cleanup_rankset_ struct rankset one = RANKSET_INIT;
@@ -244,7 +244,7 @@ int spread_begin(struct call *call, enum verb v, const json_t *req, struct err *
 		share_hops(s, only);
 	} else {
 		s->open = rankset_count(&ranks);
-		s->books = fanout_create(0, &ranks);
+		s->books = fanout_create(&ranks);
 		if (spread_answers_by_vm(v) && s->open > 1)
 			s->output = folding_create(&ranks, spread_emit, s);
 		share_ranks(s, &ranks);

@@ -27,7 +27,6 @@ struct hop {
 };
 
 struct fanout {
-	uint64_t id;
 	uint32_t left;       /* outstanding */
 	struct rankset idle; /* outstanding, assigned nowhere */
 	struct hop *hops;
@@ -39,10 +38,9 @@ struct fanout {
 	bool told;
 };
 
-struct fanout *fanout_create(uint64_t id, const struct rankset *members)
+struct fanout *fanout_create(const struct rankset *members)
 {
 	struct fanout *f = xcalloc(1, sizeof(*f));
-	f->id = id;
 	f->left = rankset_count(members);
 	if (f->left) {
 		f->idle.n_words = members->n_words;
@@ -67,11 +65,6 @@ void fanout_destroy(struct fanout *f)
 	free(f->hops);
 	free(f->table);
 	free(f);
-}
-
-uint64_t fanout_id(const struct fanout *f)
-{
-	return f->id;
 }
 
 static struct hop *find_hop(const struct fanout *f, uint32_t id)
@@ -216,23 +209,6 @@ uint32_t fanout_lost(struct fanout *f, uint32_t id, struct rankset *ret)
 	return n;
 }
 
-uint32_t fanout_return(struct fanout *f, uint32_t id, const struct rankset *set)
-{
-	struct hop *h = find_hop(f, id);
-	uint32_t n = 0;
-	if (!h)
-		return 0;
-	for (uint32_t r = rankset_next(set, 0); r != UINT32_MAX; r = rankset_next(set, r + 1)) {
-		if (!rankset_has(&h->set, r))
-			continue;
-		rankset_del(&h->set, r);
-		rankset_add(&f->idle, r);
-		n++;
-	}
-	h->n -= n;
-	return n;
-}
-
 static uint32_t add_all(const struct rankset *from, struct rankset *to)
 {
 	uint32_t n = 0;
@@ -249,11 +225,6 @@ uint32_t fanout_outstanding(const struct fanout *f, uint32_t id, struct rankset 
 		if (id == ALL || f->hops[i].id == id)
 			n += add_all(&f->hops[i].set, ret);
 	return n;
-}
-
-uint32_t fanout_idle(const struct fanout *f, struct rankset *ret)
-{
-	return add_all(&f->idle, ret);
 }
 
 bool fanout_done(struct fanout *f)

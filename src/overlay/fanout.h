@@ -4,12 +4,11 @@
  * when every member has answered or was named dead, never before.
  *
  * How it is used, on each agent on the way:
- *   f = fanout_create(id, &members);
+ *   f = fanout_create(&members);
  *   for each hop: fanout_assign(f, hop, &subset), send the call and the subset there;
  *   on an answer from a hop: fanout_answer(f, hop, &ranks, answer, len);
- *   on the loss of a hop: fanout_lost(f, hop, &set) gives who has not answered there: assign them to other hops and
- *     send again (only a call that may be asked twice: the receiver knows it by its id, see overlay/seen.h), or
- *     fanout_dead(f, &set, "node 7: lost", n);
+ *   on the loss of a hop: fanout_lost(f, hop, &set) gives who has not answered there, then
+ *     fanout_dead(f, &set, "node 7: lost", n): they may have done what was asked, so it is not asked of them twice;
  *   after each of these: if (fanout_done(f)), all groups go up and f is destroyed. Groups may go up earlier too:
  *     fanout_take() gives those that are new since the last time. */
 #ifndef VSE_OVERLAY_FANOUT_H
@@ -24,9 +23,8 @@
 
 struct fanout;
 
-struct fanout *fanout_create(uint64_t id, const struct rankset *members); /* (copied); may be empty */
+struct fanout *fanout_create(const struct rankset *members); /* (copied); may be empty */
 void fanout_destroy(struct fanout *f);
-uint64_t fanout_id(const struct fanout *f);
 
 /* These members are asked over this hop. Only members that are outstanding and not assigned anywhere are taken;
  * gives how many that were. */
@@ -38,9 +36,6 @@ uint32_t fanout_answer(struct fanout *f, uint32_t hop, const struct rankset *set
 /* The hop is gone: adds to `ret` exactly who was outstanding behind it. They are unassigned now and still
  * outstanding. Gives how many. */
 uint32_t fanout_lost(struct fanout *f, uint32_t hop, struct rankset *ret);
-/* The hop says that it could not reach these (it has no way to them, or lost it): those of them that are outstanding
- * behind it are unassigned now and still outstanding. Gives how many. */
-uint32_t fanout_return(struct fanout *f, uint32_t hop, const struct rankset *set);
 /* Names members as dead, with a reason that is folded like an answer. Only outstanding members that are assigned
  * nowhere are taken; gives how many. */
 uint32_t fanout_dead(struct fanout *f, const struct rankset *set, const void *why, size_t len);
@@ -48,8 +43,6 @@ uint32_t fanout_dead(struct fanout *f, const struct rankset *set, const void *wh
 /* Outstanding members: all (hop OVERLAY_NONE's value, UINT32_MAX), or those behind one hop. Added to ret (may be
  * NULL). Gives how many. */
 uint32_t fanout_outstanding(const struct fanout *f, uint32_t hop, struct rankset *ret);
-/* Outstanding members that are assigned nowhere: added to ret. Gives how many. */
-uint32_t fanout_idle(const struct fanout *f, struct rankset *ret);
 /* True exactly once: the first time it is asked after the last member was settled. */
 bool fanout_done(struct fanout *f);
 

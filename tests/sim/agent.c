@@ -72,8 +72,6 @@ static void process_gone(struct world *w, struct agent *a)
 	w->max_memory = MAX(w->max_memory, overlay_memory(a->o));
 	net_close_all(w, a);
 	overlay_destroy(a->o);
-	seen_destroy(a->seen);
-	a->seen = NULL;
 	a->o = NULL;
 	a->tick_at = UINT64_MAX;
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Calls to sets of nodes: down the tree by overlay_hop(), answers folded by fanout on the way up, as the agent does
- * it. The root asks those that were not reached again, when the call allows that; everybody else names them. */
+/* Calls to sets of nodes: down the tree by overlay_hop(), answers folded by fanout on the way up, as the agent does it
+ * (agent/spread.c): nobody is asked twice, who is lost on the way is named by whoever loses him. */
 #include <string.h>
 
 #include "base/alloc.h"
@@ -8,6 +8,7 @@
 
 #define ASK 1u
 #define ANSWER 2u
+#define LOST UINT32_MAX /* the answer for a node that was lost on the way */
 
 struct request {
 	uint32_t id, link; /* id: the hop of fanout */
@@ -21,7 +22,6 @@ struct call {
 	struct request *requests;
 	uint32_t n_requests;
 	uint32_t from, from_request;
-	bool again, local;
 };
 
 struct words {
@@ -108,20 +108,22 @@ static void check_groups(struct world *w, struct call *c)
 	for (uint32_t i = 0; i < fanout_groups(c->f); i++) {
 		_cleanup_rankset_ struct rankset set = RANKSET_INIT;
 		struct fanout_group g;
-		uint32_t value = 0;
+		uint32_t value = LOST;
 		fanout_group(c->f, i, &g, &set);
-		memcpy(&value, g.answer, MIN(g.len, sizeof(value)));
+		if (!g.dead)
+			memcpy(&value, g.answer, sizeof(value));
+		bool dead = value == LOST;
 		for (uint32_t m = rankset_next(&set, 0); m != UINT32_MAX;
 		     m = rankset_next(&set, m + 1)) {
 			if (rankset_has(&all, m))
 				fail(w, "call %llu: member %u is settled twice",
 				     (unsigned long long)c->id, m);
 			rankset_add(&all, m);
-			if (!g.dead && (!t->ran[m] || value != m % 3))
+			if (!dead && (!t->ran[m] || value != m % 3))
 				fail(w, "call %llu: reported done on node %u, which never ran it",
 				     (unsigned long long)c->id, m);
-			w->n_dead_named += g.dead;
-			if (g.dead && !w->had_faults)
+			w->n_dead_named += dead;
+			if (dead && !w->had_faults)
 				fail(w, "call %llu: node %u is named dead in a world without faults",
 				     (unsigned long long)c->id, m);
 		}
@@ -149,12 +151,12 @@ static void send_up(struct world *w, struct agent *a, struct call *c, bool done)
 	word(&out, 0);
 	for (;;) {
 		_cleanup_rankset_ struct rankset set = RANKSET_INIT;
-		uint32_t value = 0;
+		uint32_t value = LOST;
 		if (!fanout_take(c->f, &g, &set))
 			break;
-		memcpy(&value, g.answer, MIN(g.len, sizeof(value)));
+		if (!g.dead)
+			memcpy(&value, g.answer, sizeof(value));
 		out.v[3]++;
-		word(&out, g.dead);
 		word(&out, value);
 		ranges(&out, &set);
 	}
@@ -180,18 +182,6 @@ static bool progress(struct world *w, struct agent *a, struct call *c)
 	return true;
 }
 
-static void name_dead(struct world *w, struct agent *a, struct call *c, const struct rankset *set)
-{
-	_cleanup_rankset_ struct rankset dead = RANKSET_INIT;
-	bool root = c->truth && c->again;
-	for (uint32_t m = rankset_next(set, 0); m != UINT32_MAX; m = rankset_next(set, m + 1))
-		if (!root || !overlay_up(a->o, m))
-			rankset_add(&dead, m);
-		else
-			w->n_again++;
-	fanout_dead(c->f, &dead, "lost", 4);
-}
-
 static void ask_hop(struct world *w, struct agent *a, struct call *c, uint32_t link,
 		    const struct rankset *set)
 {
@@ -203,7 +193,6 @@ static void ask_hop(struct world *w, struct agent *a, struct call *c, uint32_t l
 	word(&out, ASK);
 	word(&out, request);
 	word(&out, (uint32_t)c->id);
-	word(&out, c->again);
 	ranges(&out, set);
 	net_send(w, a, link, EV_APP, out.v, out.n * (size_t)4);
 	free(out.v);
@@ -212,24 +201,13 @@ static void ask_hop(struct world *w, struct agent *a, struct call *c, uint32_t l
 static void ask_self(struct world *w, struct agent *a, struct call *c)
 {
 	_cleanup_rankset_ struct rankset me = RANKSET_INIT;
-	const void *answer;
-	size_t len;
+	struct event *e = event_new(EV_RAN);
 	rankset_add(&me, a->index);
 	fanout_assign(c->f, FANOUT_LOCAL, &me);
-	if (!a->seen)
-		a->seen = seen_create(64, 1 << 16);
-	switch (seen_ask(a->seen, c->id, 1, &answer, &len)) {
-	case SEEN_NEW: {
-		struct event *e = event_new(EV_RAN);
-		e->a = a->id;
-		e->b = a->life;
-		e->len = (uint32_t)c->id;
-		queue_at(w, e, w->now + rnd(w, 300));
-		break;
-	}
-	case SEEN_DONE: fanout_answer(c->f, FANOUT_LOCAL, &me, answer, len); break;
-	default: break;
-	}
+	e->a = a->id;
+	e->b = a->life;
+	e->len = (uint32_t)c->id;
+	queue_at(w, e, w->now + rnd(w, 300));
 }
 
 /* Who is assigned nowhere goes to whatever hop there is. */
@@ -255,24 +233,10 @@ static void distribute(struct world *w, struct agent *a, struct call *c, const s
 		if (i + 1 < n)
 			ask_hop(w, a, c, overlay_hop(a->o, first), &sets[i]);
 		else
-			name_dead(w, a, c, &sets[i]);
+			fanout_dead(c->f, &sets[i], "lost", 4);
 		rankset_finish(&sets[i]);
 	}
 	free(sets);
-}
-
-static void again(struct world *w, struct agent *a)
-{
-	for (struct call *c = a->calls, *next; c; c = next) {
-		_cleanup_rankset_ struct rankset idle = RANKSET_INIT;
-		next = c->next;
-		if (!c->truth)
-			continue;
-		if (!fanout_idle(c->f, &idle))
-			continue;
-		distribute(w, a, c, &idle);
-		progress(w, a, c);
-	}
 }
 
 void calls_link_lost(struct world *w, struct agent *a, uint32_t link)
@@ -288,7 +252,7 @@ void calls_link_lost(struct world *w, struct agent *a, uint32_t link)
 			if (c->requests[i].link != link)
 				continue;
 			fanout_lost(c->f, c->requests[i].id, &lost);
-			name_dead(w, a, c, &lost);
+			fanout_dead(c->f, &lost, "lost", 4);
 			c->requests[i--] = c->requests[--c->n_requests];
 		}
 		progress(w, a, c);
@@ -312,9 +276,8 @@ static void on_ask(struct world *w, struct agent *a, uint32_t link, const uint32
 	c->from = link;
 	c->from_request = p[1];
 	c->id = p[2];
-	c->again = p[3];
-	read_ranges(p + 4, &set);
-	c->f = fanout_create(c->id, &set);
+	read_ranges(p + 3, &set);
+	c->f = fanout_create(&set);
 	c->next = a->calls;
 	a->calls = c;
 	distribute(w, a, c, &set);
@@ -336,14 +299,9 @@ static void on_answer(struct world *w, struct agent *a, uint32_t link, const uin
 		return;
 	for (p += 4; groups--;) {
 		_cleanup_rankset_ struct rankset set = RANKSET_INIT;
-		uint32_t dead = p[0], value = p[1];
-		p = read_ranges(p + 2, &set);
-		if (dead) {
-			fanout_return(c->f, request, &set);
-			name_dead(w, a, c, &set);
-		} else {
-			fanout_answer(c->f, request, &set, &value, sizeof(value));
-		}
+		uint32_t value = p[0];
+		p = read_ranges(p + 1, &set);
+		fanout_answer(c->f, request, &set, &value, sizeof(value));
 	}
 	if (last) {
 		if (fanout_outstanding(c->f, request, NULL))
@@ -372,11 +330,9 @@ void calls_ran(struct world *w, struct agent *a, const struct event *e)
 	_cleanup_rankset_ struct rankset me = RANKSET_INIT;
 	if (!a->o || a->life != e->b)
 		return;
-	if (t->ran_life[a->index] == a->life || (t->ran[a->index] && !t->again))
+	if (t->ran[a->index])
 		fail(w, "call %u ran twice on node %u", e->len, a->index);
 	t->ran[a->index]++;
-	t->ran_life[a->index] = a->life;
-	seen_finish(a->seen, e->len, &value, sizeof(value));
 	rankset_add(&me, a->index);
 	for (struct call *c = a->calls, *next; c; c = next) {
 		next = c->next;
@@ -393,17 +349,15 @@ void calls_issue(struct world *w)
 	struct agent *a = agent_of(w, w->root);
 	struct issued *t = &w->issued[w->n_issued];
 	struct call *c = xcalloc(1, sizeof(*c));
-	*t = (struct issued){.id = ++w->n_issued, .again = rnd(w, 2), .at = w->now};
+	*t = (struct issued){.id = ++w->n_issued, .at = w->now};
 	t->ran = xcalloc(w->n_max + (size_t)1, sizeof(*t->ran));
-	t->ran_life = xcalloc(w->n_max + (size_t)1, sizeof(*t->ran_life));
 	uint32_t part = t->id % 3 == 0 ? 1 : 1 + rnd(w, MAX(w->n / 20, 2u));
 	for (uint32_t node = 1; node <= w->n; node++)
 		if (w->books[node].up && (part == 1 || !rnd(w, part)))
 			rankset_add(&t->members, node);
 	c->id = t->id;
-	c->again = t->again;
 	c->truth = t;
-	c->f = fanout_create(c->id, &t->members);
+	c->f = fanout_create(&t->members);
 	c->next = a->calls;
 	a->calls = c;
 	distribute(w, a, c, &t->members);
@@ -418,7 +372,6 @@ void calls_wake(struct world *w)
 	queue_at(w, e, w->now + 500);
 	if (!a->o)
 		return;
-	again(w, a);
 	if (w->n_issued < (w->n > 2000 ? 3u : CALLS_MAX) && w->now + 3 * w->lost_ms < w->end_at &&
 	    !rnd(w, 3))
 		calls_issue(w);

@@ -14,7 +14,7 @@
 #include "world.h"
 
 struct sums {
-	uint64_t seeds, events, messages, calls, dead, again, healed, moved, lost, refused, virtual_ms;
+	uint64_t seeds, events, messages, calls, dead, healed, moved, lost, refused, virtual_ms;
 	uint64_t max_memory;
 	uint32_t failed, max_bytes, max_depth, max_actions;
 };
@@ -39,7 +39,6 @@ static bool run(const struct options *opt, struct sums *s)
 	s->messages += w.n_messages;
 	s->calls += w.n_calls_done;
 	s->dead += w.n_dead_named;
-	s->again += w.n_again;
 	s->healed += w.healed;
 	s->moved += w.moved;
 	s->lost += w.lost;
@@ -60,10 +59,10 @@ static void show(const struct sums *s)
 	       (double)clock() / CLOCKS_PER_SEC);
 	printf("# nodes lost %llu, hellos refused %llu, healed %llu, moved %llu; calls %llu, "
 	       "members named "
-	       "dead %llu, asked again %llu\n",
+	       "dead %llu\n",
 	       (unsigned long long)s->lost, (unsigned long long)s->refused,
 	       (unsigned long long)s->healed, (unsigned long long)s->moved,
-	       (unsigned long long)s->calls, (unsigned long long)s->dead, (unsigned long long)s->again);
+	       (unsigned long long)s->calls, (unsigned long long)s->dead);
 	printf("# at most: %u hops, %u bytes under way on a connection, %u actions of an event, "
 	       "%llu bytes of "
 	       "an agent's overlay\n",

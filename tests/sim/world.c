@@ -80,7 +80,6 @@ void world_finish(struct world *w)
 	for (uint32_t i = 0; i < w->n_issued; i++) {
 		rankset_finish(&w->issued[i].members);
 		free(w->issued[i].ran);
-		free(w->issued[i].ran_life);
 	}
 	for (uint32_t i = 0; i <= w->n_max + ROOTS_MAX; i++) {
 		free(w->agents[i].conns);

@@ -10,7 +10,6 @@
 #include "base/rankset.h"
 #include "overlay/fanout.h"
 #include "overlay/overlay.h"
-#include "overlay/seen.h"
 
 #define ROOTS_MAX 8u /* a root that comes back elsewhere is another host */
 #define CALLS_MAX 16u
@@ -86,7 +85,6 @@ struct agent {
 	} * conns;
 	uint32_t n_conns, n_open, peak_open;
 	struct call *calls;
-	struct seen *seen;
 	uint32_t next_request;
 	uint32_t n_vms; /* running here */
 };
@@ -108,9 +106,7 @@ struct journal { /* what the root keeps over its own death */
 struct issued { /* a call, as the truth knows it */
 	uint64_t id;
 	struct rankset members;
-	uint32_t *ran_life; /* by member's node: the life that ran it; 0: none */
-	uint16_t *ran;
-	bool again; /* may be asked twice */
+	uint16_t *ran; /* by member's node: how often */
 	bool done, dropped;
 	uint64_t at;
 };
@@ -144,7 +140,7 @@ struct world {
 	struct journal *books; /* by node */
 	struct issued *issued;
 	uint32_t n_issued;
-	uint64_t n_events, n_messages, n_calls_done, n_dead_named, n_again, healed, moved, lost, refused;
+	uint64_t n_events, n_messages, n_calls_done, n_dead_named, healed, moved, lost, refused;
 	uint32_t max_bytes, max_depth, max_actions;
 	uint64_t max_memory;
 	char failure[256];
