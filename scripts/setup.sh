@@ -27,8 +27,9 @@ build scdoc             man pages
 run   qemu-system-x86   runs virtual machines
 run   seabios           firmware of virtual machines
 run   mmdebstrap        makes root file systems of Debian and Ubuntu
-run   uidmap            image builds by ordinary users
-run   squashfs-tools    compressed root images
+run   uidmap            image builds by ordinary users, containers
+run   bubblewrap        containers, where no hypervisor is
+run   squashfs-tools    compressed root images, unpacked for containers
 run   erofs-utils       compressed root images
 run   lz4               unpacks kernels
 run   zstd              unpacks kernels

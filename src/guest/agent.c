@@ -96,7 +96,9 @@ static void greet(struct guest *g)
 {
 	_cleanup_buf_ struct buf more = BUF_INIT;
 	_cleanup_free_ char *boot = NULL;
-	if (path_read("/proc/sys/kernel/random/boot_id", 64, &boot, NULL, NULL) == 0)
+	if (g->container)
+		boot = xstrdup(g->boot);
+	else if (path_read("/proc/sys/kernel/random/boot_id", 64, &boot, NULL, NULL) == 0)
 		boot[strcspn(boot, "\n")] = '\0';
 	kv_addu(&more, "version", GUESTPROTO_VERSION);
 	kv_adds(&more, "boot", boot ? boot : "unknown");

@@ -38,6 +38,14 @@ void channel_stdio(struct channel *c)
 	}
 }
 
+void channel_fd(struct channel *c, int fd)
+{
+	channel_init(c);
+	c->kind = CHANNEL_STDIO;
+	c->in = c->out = fd;
+	fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
+}
+
 static bool is_our_port(const char *port)
 {
 	_cleanup_free_ char *path = xasprintf("/sys/class/virtio-ports/%s/name", port), *name = NULL;

@@ -21,6 +21,8 @@ struct channel {
 void channel_init(struct channel *c);
 /* Takes stdin and stdout for the channel; /dev/null is put in their place. */
 void channel_stdio(struct channel *c);
+/* Takes a socket for the channel: its end is the end, as with stdin and stdout. */
+void channel_fd(struct channel *c, int fd);
 /* Not open, or no host at the other end: looks whether that changed. True when the host is there now. */
 bool channel_try(struct channel *c, uint64_t now);
 /* Bytes read; 0: nothing there now; -1: the host end is gone. */

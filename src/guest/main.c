@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* vse-guest: process 1 of our initramfs, the agent inside a VM (--agent), or the same agent as an ordinary
- * process on its stdin and stdout (--stdio). */
+ * process on its stdin and stdout (--stdio); and what a container needs (wire/container.h). */
 #include <string.h>
 
-#include "guest/guest.h"
+#include "guest/contain.h"
 
 static int run(enum guest_init init)
 {
@@ -18,6 +18,14 @@ static int run(enum guest_init init)
 int main(int argc, char **argv)
 {
 	const char *arg = argc > 1 ? argv[1] : "";
+	if (strcmp(arg, "--container") == 0)
+		contain_main(argv + 2);
+	if (strcmp(arg, "--unpack") == 0 && argc == 4)
+		return unpack_main(argv[2], argv[3]);
+	if (strcmp(arg, "--relay") == 0)
+		return relay_main();
+	if (strcmp(arg, "--as") == 0 && argc > 5)
+		return as_main(argv + 2);
 	if (getpid() == 1 && strcmp(arg, "--stdio") != 0)
 		init_main();
 	if (strcmp(arg, "--stdio") == 0)

@@ -77,7 +77,7 @@ int setup_marked(const char *path, const char *otherwise, const char *block, mod
 void setup_time(struct guest *g, uint64_t ns)
 {
 	struct timespec ts = {.tv_sec = (time_t)(ns / 1000000000), .tv_nsec = (long)(ns % 1000000000)};
-	if (g->init == INIT_NONE || !ns)
+	if (g->init == INIT_NONE || g->container || !ns)
 		return;
 	if (clock_settime(CLOCK_REALTIME, &ts) < 0)
 		agent_log(g, "set the clock: %s", strerror(errno));
@@ -232,7 +232,8 @@ int setup_apply(struct guest *g, const char *data, size_t len, struct err *err)
 	if (g->init == INIT_NONE)
 		return 0;
 	setup_time(g, kv_num(data, len, "time_ns", 0));
-	apply_seed(g, data, len);
+	if (!g->container)
+		apply_seed(g, data, len);
 	if (apply_names(g, data, len, err) < 0 || apply_machine_id(g, data, len, &fresh, err) < 0 ||
 	    apply_env(g, err) < 0 || net_apply(data, len, err) < 0 ||
 	    ssh_apply(g, data, len, fresh, err) < 0)

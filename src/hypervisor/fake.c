@@ -560,7 +560,8 @@ const struct hypervisor hypervisor_fake = {
 	.name = "fake",
 	.summary = "no VMM: a scripted guest inside the agent, for tests and for runs of thousands "
 		   "of VMs",
-	.lacks = {[HV_CAP_STOP_GRACEFUL] = "no power button; ask the guest agent",
+	.lacks = {[HV_CAP_KERNEL] = "its guest is scripted",
+		  [HV_CAP_STOP_GRACEFUL] = "no power button; ask the guest agent",
 		  [HV_CAP_MIGRATE_OUT] = "its VMs have no memory to move",
 		  [HV_CAP_MIGRATE_IN] = "its VMs have no memory to move",
 		  [HV_CAP_SNAPSHOT] = "its VMs have no memory to share",

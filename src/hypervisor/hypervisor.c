@@ -32,6 +32,7 @@ static const struct {
 	const char *name, *help;
 } caps[HV_CAPS] = {
 	[HV_CAP_START] = {"start", "boot a VM of a VSE image"},
+	[HV_CAP_KERNEL] = {"own kernel", "of its image; it stands between the VM and the node"},
 	[HV_CAP_ADOPT] = {"adopt", "take over running VMs when the agent was started anew"},
 	[HV_CAP_STOP_GRACEFUL] = {"graceful stop", "a power button the guest can see"},
 	[HV_CAP_STOP_HARD] = {"hard stop", "end it now"},

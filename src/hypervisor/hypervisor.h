@@ -140,6 +140,7 @@ struct hv_stats {
  * Those that are an op are said so. */
 enum hv_cap {
 	HV_CAP_START, /* op: boots a VM of a VSE image */
+	HV_CAP_KERNEL, /* the VM has a kernel of its own, of its image: it can panic, and stands between it and the node */
 	HV_CAP_ADOPT, /* takes over a VM that runs already, after the agent was started anew */
 	HV_CAP_STOP_GRACEFUL, /* op stop: asks the guest (ACPI or its like) */
 	HV_CAP_STOP_HARD,     /* op stop */

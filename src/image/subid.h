@@ -1,27 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Subordinate user and group ids (subuid(5)): what lets an ordinary user's build have files of many
- * owners. */
+/* A build's user namespace with the user's subordinate ids (base/subid.h). */
 #ifndef VSE_IMAGE_SUBID_H
 #define VSE_IMAGE_SUBID_H
 
-#include <stdbool.h>
-#include <stdint.h>
 #include <sys/types.h>
 
-#include "base/err.h"
+#include "base/subid.h"
 
-struct subid_range {
-	uint32_t first, count;
-};
-
-/* The first range of at least 1000 ids for `user` (NULL: one without a name) or the number `id` in the text of
- * /etc/subuid or /etc/subgid. */
-bool subid_parse(const char *text, const char *user, uint32_t id, struct subid_range *ret);
-/* The same from a file. ENOENT with what to do when there is none. */
-int subid_read(const char *file, const char *user, uint32_t id, struct subid_range *ret,
-	       struct err *err);
-/* Both ranges of the calling user. ENOENT with what to do when there is none. */
-int subid_ranges(struct subid_range *ret_uid, struct subid_range *ret_gid, struct err *err);
 /* The tools and ranges are there. */
 int subid_check(struct err *err);
 /* Writes the id maps of `pid`, which has just unshared its user namespace: 0 is the caller, 1.. the

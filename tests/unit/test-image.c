@@ -581,10 +581,10 @@ static void test_subid(void)
 	   "but may have one by number");
 	struct err err = ERR_INIT;
 	ok(subid_read("/dev/null", "ann", 7, &r, &err) < 0 &&
-		   strstr(err.text, "build: user ann has no range in /dev/null"),
+		   strstr(err.text, "user ann has no range in /dev/null"),
 	   "%s", err.text);
 	ok(subid_read("/dev/null", NULL, 7, &r, &err) < 0 &&
-		   strstr(err.text, "build: uid 7 has no range in /dev/null"),
+		   strstr(err.text, "uid 7 has no range in /dev/null"),
 	   "%s", err.text);
 }
 

@@ -1,0 +1,181 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Helpers of the back end `container` that run on the node. unpack: in a user namespace with the container's ids and
+ * without a network, so that the files get their owners and what reads the image can do no harm. */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+
+#include "base/alloc.h"
+#include "base/path.h"
+#include "base/size.h"
+#include "guest/contain.h"
+#include "wire/container.h"
+
+#define KEEP_S (7 * 86400) /* a root that nobody used for so long makes room */
+
+static int complain(const char *what)
+{
+	fprintf(stderr, "vse-guest: %s: %s\n", what, strerror(errno));
+	return 1;
+}
+
+/* ---- --as ---- */
+
+/* The parent ends: so do we. The kernel forgets that when the user changes. */
+static int die_with(pid_t parent)
+{
+	if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
+		return -1;
+	if (getppid() == parent)
+		return 0;
+	errno = ESRCH;
+	return -1;
+}
+
+/* The image in place of fd UNPACK_FD_IMAGE when only root may read it: a copy without a name. */
+static int copy_image(const char *dir)
+{
+	struct stat st;
+	char block[65536];
+	ssize_t n;
+	if (strcmp(dir, "-") == 0 || fstat(UNPACK_FD_IMAGE, &st) < 0 || (st.st_mode & S_IROTH))
+		return 0;
+	_cleanup_close_ int fd = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0444);
+	if (fd < 0)
+		return -1;
+	while ((n = read(UNPACK_FD_IMAGE, block, sizeof(block))) > 0)
+		if (fd_write_all(fd, block, (size_t)n) < 0)
+			return -1;
+	return n < 0 || fchmod(fd, 0444) < 0 || dup2(fd, UNPACK_FD_IMAGE) < 0 ? -1 : 0;
+}
+
+int as_main(char **argv)
+{
+	int64_t uid, gid;
+	struct err err = ERR_INIT;
+	pid_t parent = getppid();
+	if (int_parse(argv[0], 1, UINT32_MAX - 1, &uid, &err) < 0 ||
+	    int_parse(argv[1], 1, UINT32_MAX - 1, &gid, &err) < 0) {
+		fprintf(stderr, "vse-guest: %s\n", err.text);
+		return 1;
+	}
+	if (copy_image(argv[2]) < 0)
+		return complain("copy the root image");
+	if (setgroups(0, NULL) < 0 || setresgid((gid_t)gid, (gid_t)gid, (gid_t)gid) < 0 ||
+	    setresuid((uid_t)uid, (uid_t)uid, (uid_t)uid) < 0 || die_with(parent) < 0)
+		return complain("give up root");
+	execvp(argv[3], argv + 3);
+	return complain(argv[3]);
+}
+
+/* ---- --unpack ---- */
+
+static int lock(const char *path)
+{
+	struct stat a, b;
+	for (;;) {
+		_cleanup_close_ int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+		while (fd >= 0 && flock(fd, LOCK_EX) < 0 && errno == EINTR)
+			;
+		/* Swept between the two calls: only a lock on the file that is there now counts. */
+		if (fd < 0 || (fstat(fd, &a) == 0 && stat(path, &b) == 0 && a.st_ino == b.st_ino))
+			return TAKE_FD(fd);
+	}
+}
+
+static int run_unsquashfs(const char *to)
+{
+	char image[40];
+	int status;
+	snprintf(image, sizeof(image), "/proc/self/fd/%d", UNPACK_FD_IMAGE);
+	pid_t pid = fork();
+	if (pid == 0) {
+		int null = open("/dev/null", O_WRONLY);
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		if (null >= 0)
+			dup2(null, 1);
+		execlp("unsquashfs", "unsquashfs", "-n", "-no-xattrs", "-d", to, image, (char *)NULL);
+		_exit(complain("unsquashfs"));
+	}
+	if (pid < 0 || waitpid(pid, &status, 0) < 0)
+		return complain("unsquashfs");
+	/* 2: all but what only the node's root may make, device nodes (unsquashfs(1)); a VM's /dev is none of these. */
+	if (WIFEXITED(status) && (WEXITSTATUS(status) == 0 || WEXITSTATUS(status) == 2))
+		return 0;
+	fprintf(stderr, "vse-guest: unsquashfs did not unpack the root image (status %#x)\n",
+		(unsigned)status);
+	return 1;
+}
+
+static bool is_root(const char *dir)
+{
+	_cleanup_free_ char *bin = path_join(dir, "bin"), *usr = path_join(dir, "usr");
+	struct stat st;
+	return lstat(bin, &st) == 0 || lstat(usr, &st) == 0;
+}
+
+static int unpack(const char *dir, const char *key)
+{
+	_cleanup_free_ char *whole = path_join(dir, key), *part = xasprintf("%s/%s.new", dir, key),
+			    *root = path_join(part, "root");
+	struct err err = ERR_INIT;
+	if (path_exists(whole))
+		return 0; /* another did it while we waited for the lock */
+	if (path_remove(part, &err) < 0) {
+		fprintf(stderr, "vse-guest: %s\n", err.text);
+		return 1;
+	}
+	if (mkdir(part, 0700) < 0)
+		return complain(part);
+	if (run_unsquashfs(root) != 0 || !is_root(root)) {
+		fprintf(stderr, "vse-guest: the root image holds no root file system\n");
+		path_remove(part, NULL);
+		return 1;
+	}
+	return rename(part, whole) < 0 ? complain(whole) : 0;
+}
+
+/* KEY.lock is touched by every use; a container holds it for as long as it runs. */
+static void sweep(const char *dir)
+{
+	DIR *d = opendir(dir);
+	struct dirent *e;
+	struct stat st;
+	while (d && (e = readdir(d))) {
+		const char *dot = strrchr(e->d_name, '.');
+		if (!dot || strcmp(dot, ".lock") != 0 || fstatat(dirfd(d), e->d_name, &st, 0) < 0 ||
+		    st.st_mtime > time(NULL) - KEEP_S)
+			continue;
+		_cleanup_close_ int fd = openat(dirfd(d), e->d_name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+		if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB) < 0)
+			continue;
+		_cleanup_free_ char *root = xasprintf("%s/%.*s", dir, (int)(dot - e->d_name), e->d_name);
+		_cleanup_free_ char *part = xasprintf("%s.new", root),
+				    *name = path_join(dir, e->d_name);
+		if (path_remove(root, NULL) == 0 && path_remove(part, NULL) == 0)
+			unlink(name);
+	}
+	if (d)
+		closedir(d);
+}
+
+int unpack_main(const char *dir, const char *key)
+{
+	_cleanup_free_ char *name = xasprintf("%s/%s.lock", dir, key);
+	umask(022);
+	_cleanup_close_ int held = lock(name);
+	if (held < 0)
+		return complain(name);
+	int rc = unpack(dir, key);
+	if (rc == 0)
+		sweep(dir);
+	return rc;
+}

@@ -1,0 +1,294 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""The back end `container`: a cluster without a hypervisor, as root and as an ordinary user: every verb, what its programs
+cannot reach, and that nothing stays whatever is killed."""
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+
+sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
+from harness import BUILD, BUSYBOX_VSE, Tap, World, busybox_root, shared_data  # noqa: E402
+
+UID, FIRST = 61941, 7000000  # a user of this test's own, and his subordinate ids
+SLEEPS = 0
+
+
+def has(*programs):
+    path = os.environ.get("PATH", "") + ":/sbin:/usr/sbin"
+    return next((p for p in programs if not shutil.which(p, path=path)), None)
+
+
+def as_user(folder):
+    """The words that run a program as a user who has subordinate ids, here and nowhere else; None: not possible."""
+    if os.getuid() != 0 or has("setpriv", "newuidmap"):
+        return None
+    etc = folder / "etc"
+    etc.mkdir()
+    for name in ("passwd", "group"):
+        (etc / name).write_text(open("/etc/" + name).read())
+    with open(etc / "passwd", "a") as f:
+        f.write("vsetest:x:%d:%d::/:/bin/sh\n" % (UID, UID))
+    for name in ("subuid", "subgid"):
+        (etc / name).write_text("vsetest:%d:65536\n" % FIRST)
+        if not os.path.exists("/etc/" + name):
+            return None
+    script = "for f in passwd group subuid subgid; do mount --bind %s/$f /etc/$f || exit 1; done; exec setpriv --reuid %d " \
+        "--regid %d --clear-groups -- \"$@\"" % (etc, UID, UID)
+    words = ["unshare", "-m", "sh", "-c", script, "sh"]
+    return words if subprocess.call(words + ["true"], stderr=subprocess.DEVNULL) == 0 else None
+
+
+def running(word):
+    """Processes of the node, of whatever namespace, with this word among their arguments."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open("/proc/%s/cmdline" % pid, "rb") as f:
+                if word.encode() in f.read().split(b"\0"):
+                    found.append(int(pid))
+        except OSError:
+            pass
+    return found
+
+
+def within(seconds, what):
+    until = time.monotonic() + seconds
+    while not what():
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+class Checks:
+    """words: what is put before every command, to be somebody else; home: his folder, with bin/ and store/ in it."""
+
+    def __init__(self, tap, world, file, who, words, home):
+        self.tap, self.w, self.file, self.who, self.words = tap, world, file, who, words
+        self.env = dict(world.env, VSE_ROOTS=str(home / "roots"))
+        self.program = BUILD / "vse"
+        if words:
+            self.program = home / "bin/vse"
+            self.env.update(HOME=str(home), XDG_RUNTIME_DIR=str(home / "run"), XDG_DATA_HOME=str(home / "data"),
+                            TMPDIR=str(home / "tmp"), VSE_SITE_STORE=str(home / "store"))
+
+    def call(self, *args, **kw):
+        return self.w.call(*(self.words + [str(self.program)] + list(args)), env=self.env, **kw)
+
+    def vse(self, name, *args, code=0, out=None, said="", **kw):
+        r = self.call(*args, **kw)
+        self.tap.ok(r.code == code and (out is None or r.text == out) and said in r.said, "%s: %s" % (self.who, name), r)
+        return r
+
+    def ok(self, good, name, *details):
+        return self.tap.ok(good, "%s: %s" % (self.who, name), *details)
+
+    def states(self):
+        return [v["state"] for v in json.loads(self.call("ps", "--json").out)["clusters"][0]["vms"]]
+
+    def sleeper(self):
+        """A program in vm0 with an argument that nobody else has: the node sees it, and its end."""
+        global SLEEPS
+        SLEEPS += 1
+        word = "%d.%d" % (900000 + os.getpid(), SLEEPS)
+        self.call("exec", "-r", "0", "--", "sh", "-c", "sleep %s >/dev/null 2>&1 &" % word)
+        self.ok(within(5, lambda: running(word)), "a program runs in vm0")
+        return word
+
+    def up(self):
+        return self.vse("up: 2 containers", "up", "-n", "2", "--hypervisor", "container", str(self.file), timeout=60)
+
+    # ---- the verbs ----
+
+    def verbs(self):
+        r = self.up()
+        self.ok(r.said.count("lighter protection") == 1, "the lighter protection is said once", r)
+        ps = json.loads(self.call("ps", "--json").out)["clusters"][0]
+        self.ok(ps["accel"] == "namespaces" and all(v["pid"] > 0 and v["memory_used"] > 0 for v in ps["vms"]),
+                "ps knows the processes", ps)
+        self.vse("exec: exit code", "exec", "-r", "1", "--", "sh", "-c", "exit 42", code=42)
+        self.vse("exec: as a user", "exec", "-r", "0", "-u", "user", "id", "-u", out="1000\n")
+        self.vse("exec: names", "exec", "-r", "1", "hostname", out="vm1\n")
+        self.vse("the network reaches the other", "exec", "-r", "0", "--", "ping", "-c", "2", "-W", "5", "vm1")
+        self.copies()
+        self.console()
+        self.pause()
+        self.vse("kill", "kill", "1")
+        self.ok(self.states() == ["ready", "stopped"], "the killed one is stopped", self.states())
+        self.vse("restart", "restart", "1")
+        self.ok(within(20, lambda: self.states() == ["ready", "ready"]), "and ready again", self.states())
+        self.vse("stop", "stop", "1")
+        self.ok(within(20, lambda: self.states() == ["ready", "stopped"]), "graceful stop", self.states())
+
+    def copies(self):
+        blob = os.urandom(300000)
+        (self.w.dir / "blob").write_bytes(blob)
+        os.chmod(self.w.dir / "blob", 0o644)
+        self.vse("cp: in", "cp", str(self.w.dir / "blob"), "vm0:/root/blob")
+        r = self.call("exec", "-r", "0", "cat", "/root/blob")
+        self.ok(r.code == 0 and r.out == blob, "the same bytes are there", r.code, len(r.out))
+
+    def console(self):
+        self.call("exec", "-r", "0", "--", "sh", "-c", "echo printed >/dev/console")
+        self.ok(within(5, lambda: "printed" in self.call("logs", "vm0").text), "the console is logged")
+
+    def pause(self):
+        # Counts, as a child of a shell, so that a whole tree has to stop.
+        self.call("exec", "-r", "0", "--", "sh", "-c",
+                  "(i=0; while :; do i=$((i+1)); echo $i >/tmp/n.new; mv /tmp/n.new /tmp/n; sleep 0.01; done) >/dev/null 2>&1 &")
+        word = self.sleeper()
+        self.vse("pause", "pause", "0")
+        self.ok(self.states()[0] == "paused", "ps says so")
+        stopped = [open("/proc/%d/stat" % p).read().rsplit(")", 1)[1].split()[0] for p in running(word)]
+        self.ok(stopped and set(stopped) == {"T"}, "and so does the node's kernel", stopped)
+        self.vse("resume", "resume", "0")
+        before = self.call("exec", "-r", "0", "cat", "/tmp/n").text
+        self.ok(within(10, lambda: self.call("exec", "-r", "0", "cat", "/tmp/n").text != before), "it counts on")
+
+    # ---- the walls ----
+
+    def walls(self):
+        def refused(name, line):
+            r = self.call("exec", "-r", "0", "--", "sh", "-c", line)
+            self.ok(r.code != 0, "refused: " + name, r)
+
+        secret = self.w.dir / "secret"
+        secret.write_text("secret\n")
+        os.chmod(secret, 0o644)
+        refused("a file of the node", "cat %s" % secret)
+        refused("the node's processes", "test -e /proc/%d" % os.getpid())
+        refused("mount", "mount -t tmpfs none /mnt || exit 1; true")
+        refused("a namespace of its own", "unshare -U true")
+        refused("the network's settings", "ip link set eth0 down")
+        refused("the kernel's log", "dmesg")
+        refused("a device of the node", "mknod /dev/sda b 8 0 && cat /dev/sda")
+        refused("a setting of the node's kernel", "echo 1 >/proc/sys/vm/drop_caches")
+        refused("the clock", "date -s 2001-01-01; test $(date +%Y) = 2001")
+        status = self.call("exec", "-r", "0", "cat", "/proc/self/status").text
+        values = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+        self.ok(values["NoNewPrivs"] == "1" and values["Seccomp"] == "2" and not int(values["CapEff"], 16) & (1 << 21),
+                "no new privileges, a filter, no CAP_SYS_ADMIN", status)
+        word = self.sleeper()
+        owner = [os.stat("/proc/%d" % p).st_uid for p in running(word)]
+        self.ok(owner and 0 not in owner, "root inside is not root outside", owner)
+        nets = self.call("exec", "-r", "0", "ls", "/sys/class/net").text.split()
+        self.ok(sorted(nets) == ["eth0", "lo"], "no network device of the node is seen", nets)
+        self.another_user(running(word)[0])
+
+    def another_user(self, pid):
+        if os.getuid() != 0 or has("setpriv"):
+            return
+        other = ["setpriv", "--reuid", "61942", "--regid", "61942", "--clear-groups", "--"]
+        for name, line in (("signal it", "kill -0 %d" % pid), ("see its root", "ls /proc/%d/root/" % pid),
+                           ("enter it", "nsenter -t %d -U -m true" % pid), ("read the unpacked root", "ls %s" % self.env["VSE_ROOTS"])):
+            r = self.w.call(*(other + ["sh", "-c", line]))
+            self.ok(r.code != 0, "another user cannot " + name, r)
+
+    # ---- the end ----
+
+    def deaths(self):
+        word = self.sleeper()
+        ps = json.loads(self.call("ps", "--json").out)["clusters"][0]
+        os.kill(ps["vms"][0]["pid"], 9)
+        self.ok(within(10, lambda: self.states()[0] == "failed" and not running(word)), "bwrap killed: failed, and its programs ended",
+                self.states(), running(word))
+        self.vse("and started anew", "restart", "0")
+        self.ok(within(20, lambda: self.states()[0] == "ready"), "ready again")
+        word = self.sleeper()
+        os.kill(json.loads(self.call("ps", "--json").out)["clusters"][0]["agent"]["pid"], 9)
+        self.ok(within(10, lambda: not running(word)), "agent killed: its programs ended", running(word))
+        self.ok(within(10, lambda: not [p for p in self.w.processes()]), "and nothing of it is left", *self.w.processes())
+
+    def refusals(self):
+        for name, more, said in (("outbound", "network:\n  outbound: true\n", "outbound: not supported"),
+                                 ("scratch", "needs:\n  scratch: 64M\n", "scratch: not supported")):
+            file = self.w.write("%s-%s.yaml" % (self.who, name), self.file.read_text().replace("needs:\n  memory: 128M\n", "") + more)
+            os.chmod(file, 0o644)
+            self.vse("refused: " + name, "up", "-q", "--name", "other", "--hypervisor", "container", str(file), code=1, said=said, timeout=60)
+
+    def run(self):
+        self.verbs()
+        self.walls()
+        self.refusals()
+        self.deaths()
+        self.up()
+        word = self.sleeper()
+        self.vse("down", "down")
+        self.ok(within(5, lambda: not running(word)), "ends all")
+        mounts = [m for m in open("/proc/self/mounts") if str(self.w.dir) in m]
+        self.ok(not mounts, "nothing stays mounted", mounts)
+
+
+def build_image(world):
+    """In the shared store, where the other tests have it too."""
+    store = shared_data()
+    store.mkdir(parents=True, exist_ok=True)
+    if not busybox_root(world.dir / "root"):
+        return None, None, "busybox is not here"
+    file = world.write("bb.yaml", BUSYBOX_VSE % (world.dir / "root"))
+    built = world.vse("build", "-q", file, timeout=900, env=dict(world.env, XDG_DATA_HOME=str(store)))
+    if built.code != 0:
+        return None, None, "the image cannot be built: " + built.said.strip().splitlines()[-1]
+    return file, built.text.strip(), None
+
+
+def main():
+    lacking = has("bwrap", "unsquashfs")
+    if lacking:
+        print("1..0 # SKIP %s is not here" % lacking)
+        return 0
+    tap = Tap()
+    with World(site_store=shared_data() / "vse") as world:
+        os.chmod(world.dir, 0o711)  # root's containers run as somebody else
+        file, image, why = build_image(world)
+        if not file:
+            print("1..0 # SKIP " + why)
+            return 0
+        os.chmod(file, 0o644)
+        try:
+            both(tap, world, file, image)
+        finally:
+            drop_roots(world)
+    return tap.done()
+
+
+def both(tap, world, file, image):
+    if os.getuid() != 0:
+        Checks(tap, world, file, "user", [], world.dir).run()
+        return
+    Checks(tap, world, file, "root", [], world.dir).run()
+    home = world.dir / "u"
+    home.mkdir()
+    words = as_user(home)
+    if words:
+        furnish(home, image)
+        Checks(tap, world, file, "user", words, home).run()
+    else:
+        tap.skip("an ordinary user", "setpriv, newuidmap or /etc/subuid is not here")
+
+
+def furnish(home, image):
+    """What the user needs, where he can reach it."""
+    for name in ("run", "data", "tmp"):
+        (home / name).mkdir(mode=0o700)
+        os.chown(home / name, UID, UID)
+    os.chown(home, UID, UID)
+    (home / "bin").mkdir()
+    for name in ("vse", "vse-agent", "vse-guest"):
+        shutil.copy(BUILD / name, home / "bin")
+    shutil.copytree(shared_data() / "vse/inputs", home / "store/inputs")
+    shutil.copytree(shared_data() / "vse/images" / image, home / "store/images" / image)
+    subprocess.check_call(["chmod", "-R", "a+rX", str(home / "store"), str(home / "bin"), str(home.parent / "root")])
+
+
+def drop_roots(world):
+    """They belong to other ids: only who may take these on removes them."""
+    if os.getuid() != 0 and (world.dir / "roots").exists():
+        world.call("unshare", "--map-auto", "--map-root-user", "rm", "-rf", str(world.dir / "roots"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
