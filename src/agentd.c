@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "agent/agent.h"
+#include "agent/keeper.h"
 #include "base/log.h"
 #include "base/proc.h"
 #include "base/rundir.h"
@@ -48,7 +49,7 @@ static int run_node(struct agent_options *o, const char *file)
 	o->node = &b;
 	o->input = !file;
 	child_raise_limit();
-	rc = agent_run(o);
+	rc = keeper_run(o);
 	bootstrap_finish(&b);
 	return rc;
 }

@@ -7,6 +7,7 @@
 #include <time.h>
 #include <string.h>
 
+#include "agent/keeper.h"
 #include "agent/node.h"
 #include "agent/reaper.h"
 #include "agent/services.h"
@@ -78,6 +79,8 @@ static void on_note(void *arg, const char *text)
 static void on_started(void *arg, const struct err *err)
 {
 	struct agent *a = arg;
+	if (!err && a->self)
+		node_save(a);
 	if (!a->creating)
 		return;
 	struct err why = err ? *err : (struct err)ERR_INIT;
@@ -114,6 +117,7 @@ const struct cluster_ops agent_cluster_ops = {
 	.on_note = on_note,
 	.on_started = on_started,
 	.on_vm_state = on_vm_state,
+	.on_adopted = node_adopted,
 	.on_down = on_down,
 };
 
@@ -213,10 +217,8 @@ static void report(int *fd, const struct err *err)
 
 static int prepare_node(struct agent *a, const struct agent_options *o, struct err *err)
 {
-	_cleanup_free_ char *own = rundir_node_name(a->name);
-	rundir_sweep_node(a->base);
-	if (rundir_claim(a->base, own, &a->dir, &a->lock, err) < 0)
-		return -1;
+	a->dir = xstrdup(o->kept->dir);
+	a->lock = o->kept->lock;
 	open_log(a->dir);
 	return node_join(a, o->node, o->index, o->input, err);
 }
@@ -253,6 +255,7 @@ static int prepare(struct agent *a, const struct agent_options *o, struct err *e
 
 void agent_release(struct agent *a)
 {
+	node_adoption_finish(a);
 	fabric_destroy(TAKE_PTR(a->fabric));
 	cluster_destroy(TAKE_PTR(a->cluster));
 	if (a->dir) {
@@ -337,6 +340,7 @@ int agent_run(const struct agent_options *o)
 	struct agent a = {.loop = loop_create(),
 			  .base = xstrdup(o->base),
 			  .name = xstrdup(o->name),
+			  .kept = o->kept,
 			  .lock = -1};
 	struct err err = ERR_INIT;
 	int ready_fd = o->ready_fd, code = 0;
@@ -351,11 +355,10 @@ int agent_run(const struct agent_options *o)
 	a.home = evtimer_create(a.loop, on_home, &a);
 	evtimer_start(a.home, HOME_MS, HOME_MS);
 	struct reaper *reaper = NULL;
-	if (prepare(&a, o, &err) == 0) {
-		_cleanup_free_ char *own = o->node ? rundir_node_name(a.name) : xstrdup(a.name);
-		reaper = reaper_create(a.loop, a.base, own, &err);
-	}
-	if (reaper) {
+	bool good = prepare(&a, o, &err) == 0;
+	if (good && !o->node) /* a node's belongs to its keeper */
+		good = (reaper = reaper_create(a.loop, a.base, a.name, &err)) != NULL;
+	if (good) {
 		report(&ready_fd, NULL);
 		if (!o->node)
 			hypervisor_warm(a.loop); /* while the front end connects and says what it wants */

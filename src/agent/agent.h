@@ -9,11 +9,14 @@
 
 #include "agent/bootstrap.h"
 
+struct kept;
+
 struct agent_options {
 	const char *base;             /* run directory, as rundir_base() gives it */
 	const char *name;             /* of the cluster */
 	bool resume;                  /* the root agent died, this one goes on from its journal */
 	const struct bootstrap *node; /* one node of many; NULL: the agent that front ends talk to */
+	const struct kept *kept;      /* by a node's keeper (agent/keeper.h) */
 	bool input;     /* a node's standard input stays open as long as its launcher lives */
 	uint32_t index; /* of the node, where the launcher tells it; 0: by the host's name */
 	int ready_fd; /* "ready\n" is written here once front ends can connect, or "error TEXT\n"; then closed */

@@ -4,6 +4,7 @@
 #include <sys/random.h>
 
 #include "agent/mesh_state.h"
+#include "agent/node.h"
 
 /* ---- actions of the overlay ---- */
 
@@ -261,6 +262,7 @@ void mesh_drain(struct mesh *m)
 	while (overlay_next(m->overlay, &a))
 		act(m, &a);
 	m->draining = false;
+	node_note(m->agent);
 	uint64_t due = overlay_due(m->overlay), t = mesh_now(m);
 	if (due == UINT64_MAX)
 		evtimer_stop(m->tick);
@@ -282,6 +284,11 @@ static void on_tick(void *arg)
 	}
 	overlay_tick(m->overlay, mesh_now(m));
 	mesh_drain(m);
+}
+
+bool mesh_has_parent(const struct mesh *m)
+{
+	return overlay_parent(m->overlay, NULL) != OVERLAY_NONE;
 }
 
 void mesh_report(struct mesh *m, const json_t *bundle)
@@ -337,7 +344,8 @@ static int start_overlay(struct mesh *m, const struct mesh_config *c, struct err
 		.index = c->self,
 		.fanout = c->fanout,
 		.n_nodes = c->self ? 0 : m->n_nodes,
-		.incarnation = c->self ? 1 : 0,
+		.incarnation = c->incarnation,
+		.lease = c->lease,
 		.epoch = c->self ? 0 : (uint64_t)before + 1,
 		.port = link_listener_port(m->listener),
 		.resources = c->resources,
@@ -376,9 +384,12 @@ struct mesh *mesh_create(struct agent *a, const struct mesh_config *c, const str
 	m->tls = tls_context_create(c->secret, identity, err);
 	/* The nodes look for a root that comes back where it was. */
 	uint16_t port = (uint16_t)json_integer_value(json_object_get(c->journal, "port"));
-	m->listener = m->tls ? link_listener_create(a->loop, m->tls, NULL, port, &mesh_listener_ops,
-						    m, err)
-			     : NULL;
+	if (m->tls && c->listener)
+		m->listener = link_listener_take(a->loop, m->tls, c->listener, c->port,
+						 &mesh_listener_ops, m, err);
+	else if (m->tls)
+		m->listener = link_listener_create(a->loop, m->tls, NULL, port, &mesh_listener_ops,
+						   m, err);
 	if (m->listener && start_overlay(m, c, err) == 0)
 		return m;
 	mesh_destroy(m);
@@ -395,6 +406,16 @@ void mesh_stopped(struct mesh *m)
 {
 	overlay_stopped(m->overlay, mesh_now(m));
 	mesh_drain(m);
+}
+
+uint32_t mesh_incarnation(const struct mesh *m)
+{
+	return overlay_incarnation(m->overlay);
+}
+
+uint64_t mesh_lease(const struct mesh *m)
+{
+	return overlay_lease(m->overlay);
 }
 
 void mesh_remove(struct mesh *m, uint32_t node)

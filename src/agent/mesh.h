@@ -29,6 +29,10 @@ struct mesh_config {
 	const char *root;           /* a node's: where the root is, "10.0.0.1:4000,..." */
 	uint32_t fanout, beat_ms, lost_ms, give_up_ms; /* 0: overlay's defaults */
 	const char *resources;                         /* what this node offers, as JSON */
+	uint32_t incarnation; /* a node's: as overlay_config has it, and lease, too */
+	uint64_t lease;
+	int listener; /* 0: one is made; else taken, and it listens on this port */
+	uint16_t port;
 	const json_t *journal; /* a root that is started again: mesh_journal() of the one before; else NULL */
 };
 
@@ -52,6 +56,8 @@ struct mesh *mesh_create(struct agent *a, const struct mesh_config *c, const str
 void mesh_destroy(struct mesh *m); /* closes every link; NULL is fine */
 void mesh_start(struct mesh *m);
 void mesh_stopped(struct mesh *m);
+uint32_t mesh_incarnation(const struct mesh *m); /* a node's: what it was let in as */
+uint64_t mesh_lease(const struct mesh *m);       /* a node's: overlay_lease() */
 /* The root's: where others reach it, "10.0.0.1:4000,[fd00::1]:4000"; malloc'ed. */
 char *mesh_address(const struct mesh *m);
 /* The root's books, for the one that follows it: port, epoch, nodes. New reference. */
@@ -59,6 +65,7 @@ json_t *mesh_journal(const struct mesh *m);
 /* The root's: a node that will not come. It is not waited for, and refused should it come all the same. */
 void mesh_remove(struct mesh *m, uint32_t node);
 
+bool mesh_has_parent(const struct mesh *m);
 #define MESH_REPORT 1 /* rank of a frame with id 0 that is no message of the overlay */
 /* To the parent; dropped where there is none. Borrowed. */
 void mesh_report(struct mesh *m, const json_t *bundle);

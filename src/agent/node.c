@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "agent/keeper.h"
 #include "agent/resources.h"
 #include "agent/services.h"
 #include "agent/state.h"
@@ -45,6 +46,8 @@ static void on_admitted(void *arg)
 {
 	struct agent *a = arg;
 	a->admitted = true;
+	a->kept->page->incarnation = mesh_incarnation(a->mesh);
+	node_tell(a);
 }
 
 static void on_input(void *arg, int events _unused_)
@@ -116,6 +119,13 @@ static int find_self(const struct bootstrap *b, uint32_t index, uint32_t *ret, s
 	return 0;
 }
 
+/* Who follows an agent that was let in, and has nothing of its VMs, is another one to the root. */
+static uint32_t incarnation(const struct agent *a)
+{
+	uint32_t before = a->kept->page->incarnation;
+	return !before ? 1 : node_has_saved(a) ? before : 0;
+}
+
 int node_join(struct agent *a, const struct bootstrap *b, uint32_t index, bool input, struct err *err)
 {
 	struct resources r;
@@ -132,6 +142,10 @@ int node_join(struct agent *a, const struct bootstrap *b, uint32_t index, bool i
 		.lost_ms = b->lost_ms,
 		.give_up_ms = b->give_up_ms,
 		.resources = offer,
+		.incarnation = incarnation(a),
+		.lease = a->kept->deaths ? a->kept->page->lease : 0,
+		.listener = a->kept->listener,
+		.port = a->kept->port,
 	};
 	memcpy(c.id, b->id, sizeof(c.id));
 	memcpy(c.secret, b->secret, sizeof(c.secret));
@@ -145,7 +159,10 @@ int node_join(struct agent *a, const struct bootstrap *b, uint32_t index, bool i
 	a->report = report_create(a);
 	if (input && (a->input = watch_create(a->loop, STDIN_FILENO, on_input, a, NULL)))
 		watch_set(a->input, WATCH_READ);
-	mesh_start(a->mesh);
+	if (a->kept->deaths)
+		node_resume(a);
+	else
+		mesh_start(a->mesh);
 	return 0;
 }
 

@@ -4,6 +4,7 @@
 #define VSE_AGENT_NODE_H
 
 #include "agent/bootstrap.h"
+#include "base/rankset.h"
 
 struct agent;
 
@@ -13,5 +14,20 @@ int node_join(struct agent *a, const struct bootstrap *b, uint32_t index, bool i
 void node_finish(struct agent *a);
 /* The cluster is down here: the answers go out, then the agent ends. */
 void node_leave(struct agent *a);
+
+/* ---- node_adopt.c: an agent goes on where the one before it has died ---- */
+
+/* Notes the "create" request of the cluster that was made here (borrowed). */
+void node_created(struct agent *a, const json_t *req);
+/* Keeps what the next agent needs: once the cluster is up here, and after each move. */
+void node_save(struct agent *a);
+#define NODE_FILE "node" /* in the run directory */
+bool node_has_saved(const struct agent *a);
+/* In an agent that follows another, before the mesh starts, which is done in here, or later. */
+void node_resume(struct agent *a);
+void node_adopted(void *arg, uint32_t adopted, const struct rankset *lost); /* of cluster_ops */
+void node_tell(struct agent *a); /* events about the restart: once there is somebody to tell */
+void node_note(struct agent *a); /* after all that the overlay does */
+void node_adoption_finish(struct agent *a); /* before the fabric is destroyed */
 
 #endif

@@ -88,6 +88,21 @@ static _Noreturn void run(int fd, const char *base, const char *name)
 	_exit(0);
 }
 
+pid_t reaper_fork(int fd, int writer, const char *base, const char *name)
+{
+	/* As in io/child.c: the child must not run the agent's signal handlers. */
+	sigset_t all, old;
+	sigfillset(&all);
+	sigprocmask(SIG_SETMASK, &all, &old);
+	pid_t pid = fork();
+	if (pid == 0) {
+		close(writer);
+		run(fd, base, name);
+	}
+	sigprocmask(SIG_SETMASK, &old, NULL);
+	return pid;
+}
+
 static int start(struct reaper *r, struct err *err);
 
 static void on_again(void *arg)
@@ -112,16 +127,7 @@ static int start(struct reaper *r, struct err *err)
 	int p[2];
 	if (pipe2(p, O_CLOEXEC) < 0)
 		return err_errno(err, errno, "start the reaper");
-	/* As in io/child.c: the child must not run the agent's signal handlers. */
-	sigset_t all, old;
-	sigfillset(&all);
-	sigprocmask(SIG_SETMASK, &all, &old);
-	pid_t pid = fork();
-	if (pid == 0) {
-		close(p[1]);
-		run(p[0], r->base, r->name);
-	}
-	sigprocmask(SIG_SETMASK, &old, NULL);
+	pid_t pid = reaper_fork(p[0], p[1], r->base, r->name);
 	close(p[0]);
 	if (pid < 0) {
 		close(p[1]);

@@ -4,9 +4,15 @@
 #ifndef VSE_AGENT_REAPER_H
 #define VSE_AGENT_REAPER_H
 
+#include <sys/types.h>
+
 #include "io/loop.h"
 
 struct reaper;
+
+/* The process alone: it waits for the end of `fd`, a pipe's reading end, or for a byte, which ends it without a sweep.
+ * writer: what it must not hold open. Gives its pid, a child; -1 with errno. */
+pid_t reaper_fork(int fd, int writer, const char *base, const char *name);
 
 /* The reaper is started anew should somebody kill it. */
 struct reaper *reaper_create(struct loop *l, const char *base, const char *name, struct err *err);

@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "agent/node.h"
 #include "agent/services.h"
 #include "agent/state.h"
 #include "base/alloc.h"
@@ -70,6 +71,8 @@ static int create(struct call *call, const json_t *req, struct err *err)
 		return -1;
 	cluster_events(a->cluster)->on_event = agent_on_event;
 	cluster_events(a->cluster)->arg = a;
+	if (a->kept)
+		node_created(a, req);
 	a->holder = call->conn; /* NULL on a node of many: its parent may change */
 	a->creating = call;
 	call->ops = &create_ops;
@@ -150,7 +153,6 @@ static int fetch(struct call *call, const json_t *req, const json_t *files, stru
 {
 	struct fetching *f = xcalloc(1, sizeof(*f));
 	*f = (struct fetching){.call = call, .req = json_copy((json_t *)req)};
-	json_object_del(f->req, "files");
 	call->ops = &fetch_ops;
 	call->state = f;
 	f->since = loop_now(call->agent->loop);

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "agent/node.h"
 #include "agent/services.h"
 #include "agent/state.h"
 #include "base/alloc.h"
@@ -190,6 +191,8 @@ int service_move(struct call *call, const json_t *req, struct err *err)
 				return -1;
 		}
 	}
+	if (a->kept)
+		node_save(a);
 	call_ok(call);
 	return 0;
 }

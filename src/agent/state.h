@@ -36,6 +36,7 @@ struct agent {
 	struct evtimer *lonely; /* ends an agent that got no cluster */
 	struct evtimer *home;   /* looks whether the run directory is still there */
 	bool over;
+	const struct kept *kept; /* a node's, borrowed; NULL: nobody starts it again */
 	/* With others: */
 	struct deploy *deploy;        /* the root's */
 	struct launch_part *launches; /* of agents that this one has started (service_launch.c) */
@@ -44,6 +45,7 @@ struct agent {
 	struct watch *input;
 	uint64_t answer_bytes; /* that came from agents below, of requests that every VM answers */
 	bool admitted, signalled; /* signalled: SIGTERM or the like told it to end */
+	struct adoption *adoption; /* a node's (node_adopt.c) */
 	struct evtimer *leave;    /* a node's: looks whether the last answer is out */
 	uint64_t leave_until;
 };

@@ -215,6 +215,20 @@ static void kill_vmms(const char *dir)
 	}
 }
 
+void rundir_end_vms(const char *dir)
+{
+	DIR *d = opendir(dir);
+	struct dirent *e;
+	kill_vmms(dir);
+	while (d && (e = readdir(d))) {
+		_cleanup_free_ char *vm = path_join(dir, e->d_name);
+		if (strncmp(e->d_name, "vm", 2) == 0)
+			path_remove(vm, NULL);
+	}
+	if (d)
+		closedir(d);
+}
+
 /* The folder that the link of rundir_elsewhere() names, if it can be one of ours. */
 static void remove_elsewhere(const char *dir)
 {

@@ -51,6 +51,8 @@ bool rundir_owns(const char *dir, int lock);
 /* Kills what a dead agent left, waits for it (at most 3 s), and removes its folder, then BASE if it is empty. Does nothing while the lock is
  * held. */
 void rundir_sweep(const char *base, const char *name);
+/* By an agent that follows one that has died in the same folder: kills all VMs there, and removes what they had. */
+void rundir_end_vms(const char *dir);
 /* What the agent itself does last: removes its own folder (its lock still held; another's of the same name stays), and
  * BASE if it is empty. */
 void rundir_leave(const char *base, const char *name, int lock);

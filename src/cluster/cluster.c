@@ -31,7 +31,9 @@ struct cluster {
 	uint32_t n_local; /* VMs of this node */
 	uint32_t next;    /* the first rank that was not started yet */
 	bool elsewhere;   /* the VMs run on other nodes, and not all of that is over */
-	bool probed;      /* the hypervisor is known to be usable */
+	bool adopting;    /* VMs of the process before: */
+	struct rankset to_adopt;
+	bool probed; /* the hypervisor is known to be usable */
 	uint32_t told_ready, told_lost;
 	struct cluster **probe; /* the cell that a probe under way reports to; NULL: none */
 	struct evtimer *soon;   /* does what must not happen inside a VM's callback */
@@ -129,9 +131,29 @@ static void start_more(struct cluster *c)
 	rankset_finish(&t.lost);
 }
 
+/* Every VM that was to be adopted is as it was, or has ended. */
+static void look_adopted(struct cluster *c)
+{
+	_cleanup_rankset_ struct rankset lost = RANKSET_INIT;
+	uint32_t adopted = 0;
+	for (uint32_t r = 0; r < c->spec.size; r++) {
+		if (!c->vms[r])
+			continue;
+		if (vm_is_adopting(c->vms[r]))
+			return;
+		adopted += vm_was_adopted(c->vms[r]);
+		if (rankset_has(&c->to_adopt, r) && !vm_was_adopted(c->vms[r]))
+			rankset_add(&lost, r);
+	}
+	c->adopting = false;
+	c->ops->on_adopted(c->arg, adopted, &lost);
+}
+
 static void on_soon(void *arg)
 {
 	struct cluster *c = arg;
+	if (c->adopting)
+		look_adopted(c);
 	if (c->phase == CLUSTER_STARTING && !c->elsewhere)
 		start_more(c);
 	if (c->phase == CLUSTER_ENDING && all_over(c) && !c->down_told) {
@@ -173,7 +195,7 @@ static void on_net(void *arg, struct vm *vm, int fd)
 static void make_setup(void *arg, struct vm *vm, struct buf *kv)
 {
 	struct cluster *c = arg;
-	setup_write(kv, &c->spec, &c->texts, vm_rank(vm), c->net != NULL);
+	setup_write(kv, &c->spec, &c->texts, vm_rank(vm), c->net != NULL, vm_is_set_up(vm));
 }
 
 static void on_note(void *arg, struct vm *vm, const char *text)
@@ -230,7 +252,7 @@ static void profile_init(struct cluster *c, const struct hypervisor *h)
 static int check_setup(struct cluster *c, struct err *err)
 {
 	_cleanup_buf_ struct buf kv = BUF_INIT;
-	setup_write(&kv, &c->spec, &c->texts, c->spec.size - 1, true);
+	setup_write(&kv, &c->spec, &c->texts, c->spec.size - 1, true, false);
 	if (buf_len(&kv) <= FRAME_MAX_GUEST)
 		return 0;
 	return err_set(
@@ -338,6 +360,7 @@ void cluster_destroy(struct cluster *c)
 	evtimer_destroy(c->soon);
 	setup_texts_finish(&c->texts);
 	free(c->profile.cmdline);
+	rankset_finish(&c->to_adopt);
 	events_finish(&c->events);
 	cluster_spec_finish(&c->spec);
 	free(c->dir);
@@ -352,6 +375,8 @@ static void on_probe(void *arg, const struct hv_probe *p)
 	if (!c)
 		return;
 	c->probe = NULL;
+	if (c->phase == CLUSTER_UP && p->usable)
+		c->profile.probe = *p; /* for VMs that are started anew */
 	if (c->phase != CLUSTER_STARTING)
 		return;
 	c->profile.probe = *p;
@@ -369,11 +394,13 @@ static void on_probe(void *arg, const struct hv_probe *p)
 	soon(c);
 }
 
-int cluster_start(struct cluster *c, struct err *err)
+void cluster_keep(struct cluster *c)
 {
-	c->begun = loop_now(c->loop);
-	events_add(&c->events, EVENT_NO_RANK, "cluster", "starting %u VM%s of %s", c->spec.size,
-		   c->spec.size == 1 ? "" : "s", c->spec.vse);
+	c->profile.keep = !hypervisor_lacks(c->profile.hypervisor, NULL, HV_CAP_ADOPT);
+}
+
+static int probe(struct cluster *c, struct err *err)
+{
 	struct cluster **cell = xmalloc(sizeof(struct cluster *));
 	*cell = c;
 	c->probe = cell;
@@ -382,6 +409,48 @@ int cluster_start(struct cluster *c, struct err *err)
 	c->probe = NULL;
 	free(cell);
 	return -1;
+}
+
+int cluster_start(struct cluster *c, struct err *err)
+{
+	c->begun = loop_now(c->loop);
+	events_add(&c->events, EVENT_NO_RANK, "cluster", "starting %u VM%s of %s", c->spec.size,
+		   c->spec.size == 1 ? "" : "s", c->spec.vse);
+	return probe(c, err);
+}
+
+/* ---- adoption ---- */
+
+json_t *cluster_save(const struct cluster *c)
+{
+	const struct hv_probe *p = &c->profile.probe;
+	return json_pack("{s:I, s:I, s:s, s:s}", "created_ns", (json_int_t)c->created_ns, "ready_ms",
+			 (json_int_t)c->ready_after, "accel", p->accel, "version", p->version);
+}
+
+static void read_saved(struct cluster *c, const json_t *saved)
+{
+	const char *accel = json_string_value(json_object_get(saved, "accel")),
+		   *version = json_string_value(json_object_get(saved, "version"));
+	struct hv_probe *p = &c->profile.probe;
+	c->created_ns = (uint64_t)json_integer_value(json_object_get(saved, "created_ns"));
+	c->ready_after = (uint64_t)json_integer_value(json_object_get(saved, "ready_ms"));
+	p->usable = true;
+	snprintf(p->accel, sizeof(p->accel), "%s", accel ? accel : "");
+	snprintf(p->version, sizeof(p->version), "%s", version ? version : "");
+}
+
+void cluster_adopt(struct cluster *c, const json_t *saved)
+{
+	read_saved(c, saved);
+	c->phase = CLUSTER_UP;
+	c->next = c->spec.size;
+	c->probed = c->adopting = true;
+	for (uint32_t r = 0; r < c->spec.size; r++)
+		if (c->vms[r] && vm_adopt(c->vms[r]))
+			rankset_add(&c->to_adopt, r);
+	probe(c, NULL); /* the one from before is good enough until this answers */
+	soon(c);
 }
 
 void cluster_down(struct cluster *c, bool graceful)

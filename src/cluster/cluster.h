@@ -22,6 +22,8 @@ struct cluster_ops {
 	/* The start is over: err NULL = every VM is ready; else why not, naming the VMs. Once. */
 	void (*on_started)(void *arg, const struct err *err);
 	void (*on_vm_state)(void *arg, struct vm *vm);
+	/* After cluster_adopt(): every VM is as it was, or has ended. adopted: how many run. Once. */
+	void (*on_adopted)(void *arg, uint32_t adopted, const struct rankset *lost);
 	/* After cluster_down(): nothing runs any more. Once. */
 	void (*on_down)(void *arg);
 };
@@ -31,7 +33,13 @@ struct cluster_ops {
 struct cluster *cluster_create(struct loop *l, struct cluster_spec *spec, uint32_t self, const char *dir,
 			       const struct cluster_ops *ops, void *arg, struct err *err);
 void cluster_destroy(struct cluster *c); /* kills what runs; NULL is fine */
+/* Before the start: VMs outlive this process where their hypervisor can do that. */
+void cluster_keep(struct cluster *c);
 int cluster_start(struct cluster *c, struct err *err);
+/* Instead of the start, in a process that follows one that has died: takes the VMs over that run here. saved: what
+ * cluster_save() gave in the process before (borrowed). */
+void cluster_adopt(struct cluster *c, const json_t *saved);
+json_t *cluster_save(const struct cluster *c); /* of a cluster that is up; new reference */
 void cluster_down(struct cluster *c, bool graceful);
 /* For the root agent of many nodes, instead of cluster_start(): the VMs start elsewhere, and how that stands is
  * told here. on_down comes only after cluster_elsewhere_down(). */

@@ -68,7 +68,7 @@ static void add_network(struct buf *kv, const struct cluster_spec *s, uint32_t r
 }
 
 void setup_write(struct buf *kv, const struct cluster_spec *s, const struct setup_texts *t,
-		 uint32_t rank, bool network)
+		 uint32_t rank, bool network, bool again)
 {
 	char text[64];
 	kv_adds(kv, "verb", "setup");
@@ -78,7 +78,8 @@ void setup_write(struct buf *kv, const struct cluster_spec *s, const struct setu
 	kv_addu(kv, "size", s->size);
 	kv_adds(kv, "cluster", s->name);
 	kv_addu(kv, "time_ns", time_wall_ns());
-	add_random(kv);
+	if (!again)
+		add_random(kv);
 	if (network) {
 		add_network(kv, s, rank);
 		kv_adds(kv, "hosts", t->hosts);

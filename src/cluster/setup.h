@@ -13,8 +13,8 @@ struct setup_texts {
 
 void setup_texts_init(struct setup_texts *t, const struct cluster_spec *s);
 void setup_texts_finish(struct setup_texts *t);
-/* network: the VM has an eth0. */
+/* network: the VM has an eth0. again: to a guest that has had it before: its machine id stays, and what hangs on it. */
 void setup_write(struct buf *kv, const struct cluster_spec *s, const struct setup_texts *t,
-		 uint32_t rank, bool network);
+		 uint32_t rank, bool network, bool again);
 
 #endif

@@ -29,6 +29,10 @@ struct link_listener_ops {
 struct link_listener *link_listener_create(struct loop *l, struct tls_context *t, char *const *addresses,
 					   uint16_t port, const struct link_listener_ops *ops,
 					   void *arg, struct err *err);
+/* The same on a socket that listens already, on that port (fd: taken, also on failure). */
+struct link_listener *link_listener_take(struct loop *l, struct tls_context *t, int fd,
+					 uint16_t port, const struct link_listener_ops *ops,
+					 void *arg, struct err *err);
 uint16_t link_listener_port(const struct link_listener *ln);
 /* Closes what is not authenticated yet, too; links that were handed over stay. NULL is fine. */
 void link_listener_destroy(struct link_listener *ln);

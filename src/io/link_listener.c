@@ -222,11 +222,11 @@ static void on_ready(void *arg, int events _unused_)
 
 /* ---- making and ending ---- */
 
-static int open_door(struct link_listener *ln, const char *address, uint16_t port, struct err *err)
+/* fd: taken. */
+static int add_door(struct link_listener *ln, int fd, struct err *err)
 {
 	struct door *d = &ln->doors[ln->n_doors];
-	if (tcp_listen(address, port, &d->fd, &ln->port, err) < 0)
-		return -1;
+	d->fd = fd;
 	d->listener = ln;
 	d->watch = watch_create(ln->loop, d->fd, on_ready, d, err);
 	if (!d->watch) {
@@ -236,6 +236,12 @@ static int open_door(struct link_listener *ln, const char *address, uint16_t por
 	watch_set(d->watch, WATCH_READ);
 	ln->n_doors++;
 	return 0;
+}
+
+static int open_door(struct link_listener *ln, const char *address, uint16_t port, struct err *err)
+{
+	int fd;
+	return tcp_listen(address, port, &fd, &ln->port, err) < 0 ? -1 : add_door(ln, fd, err);
 }
 
 static void close_doors(struct link_listener *ln)
@@ -275,9 +281,8 @@ static int open_doors(struct link_listener *ln, char *const *addresses, uint16_t
 	return err_copy(err, &why);
 }
 
-struct link_listener *link_listener_create(struct loop *l, struct tls_context *t, char *const *addresses,
-					   uint16_t port, const struct link_listener_ops *ops,
-					   void *arg, struct err *err)
+static struct link_listener *make(struct loop *l, struct tls_context *t,
+				  const struct link_listener_ops *ops, void *arg)
 {
 	struct link_listener *ln = xcalloc(1, sizeof(*ln));
 	ln->loop = l;
@@ -285,7 +290,27 @@ struct link_listener *link_listener_create(struct loop *l, struct tls_context *t
 	ln->ops = ops;
 	ln->arg = arg;
 	ln->again = evtimer_create(l, on_again, ln);
+	return ln;
+}
+
+struct link_listener *link_listener_create(struct loop *l, struct tls_context *t, char *const *addresses,
+					   uint16_t port, const struct link_listener_ops *ops,
+					   void *arg, struct err *err)
+{
+	struct link_listener *ln = make(l, t, ops, arg);
 	if (open_doors(ln, addresses, port, err) == 0)
+		return ln;
+	link_listener_destroy(ln);
+	return NULL;
+}
+
+struct link_listener *link_listener_take(struct loop *l, struct tls_context *t, int fd,
+					 uint16_t port, const struct link_listener_ops *ops,
+					 void *arg, struct err *err)
+{
+	struct link_listener *ln = make(l, t, ops, arg);
+	ln->port = port;
+	if (add_door(ln, fd, err) == 0)
 		return ln;
 	link_listener_destroy(ln);
 	return NULL;

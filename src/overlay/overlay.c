@@ -255,6 +255,9 @@ void overlay_start(struct overlay *o, uint64_t now)
 		root_start(o);
 	else
 		up_begin(o);
+	/* Its VMs may have been started elsewhere when the lease of the process before is over. */
+	if (!o->root && o->c.lease)
+		o->up.lease = MIN(o->c.lease, now);
 }
 
 void overlay_hint(struct overlay *o, uint64_t now, uint32_t node, const char *address)
@@ -478,6 +481,11 @@ uint32_t overlay_incarnation(const struct overlay *o)
 uint64_t overlay_epoch(const struct overlay *o)
 {
 	return o->epoch;
+}
+
+uint64_t overlay_lease(const struct overlay *o)
+{
+	return o->up.lease;
 }
 
 const struct overlay_counters *overlay_counters(const struct overlay *o)

@@ -51,6 +51,8 @@ struct overlay_config {
 	uint8_t cluster[16]; /* names the cluster; a hello of another one is refused */
 	uint32_t incarnation; /* a node's: 1 at its first start, later what OVERLAY_ADMITTED told. 0: this agent
 				 restarted, has no VMs running, and does not know. Not used on the root */
+	uint64_t lease; /* a node's that restarted and kept its VMs: overlay_lease() of the process before, in the
+			 * same clock; 0: it runs none */
 	uint64_t epoch; /* root: 1, and one more each time the root is started again (or taken over); an
 				 older root is refused by every node that has seen a newer one. Node: 0 */
 	uint16_t port; /* where this agent listens: others reach it there at the address it is seen from */
@@ -149,6 +151,8 @@ uint32_t overlay_below(const struct overlay *o); /* how many nodes are attached 
 uint32_t overlay_parent(const struct overlay *o, uint32_t *ret_link); /* OVERLAY_NONE: none */
 uint32_t overlay_incarnation(const struct overlay *o);
 uint64_t overlay_epoch(const struct overlay *o);
+/* A node's: when the root has known of it at last, as far as this node can tell. */
+uint64_t overlay_lease(const struct overlay *o);
 bool overlay_up(const struct overlay *o, uint32_t node); /* root only: reported up and not lost */
 size_t overlay_memory(const struct overlay *o);          /* bytes allocated */
 

@@ -8,8 +8,11 @@
 #include "base/log.h"
 #include "io/stream.h"
 #include "wire/guestproto.h"
+#include "wire/resync.h"
 
 #define QUEUE_MAX (64u << 20) /* bytes */
+#define KNOCK_MS 500 /* a guest that saw the host go says hello within 100 ms of its time */
+#define KNOCK_MAX_MS 8000
 
 struct request {
 	struct channel *channel;
@@ -26,6 +29,8 @@ struct channel {
 	void *arg;
 	uint32_t last_id;
 	struct request *requests;
+	struct evtimer *knock; /* NULL: the guest has said hello, or was never attached to */
+	uint64_t knock_ms;
 	/* A callback may destroy the channel: while one runs (busy) the memory stays, and `dead` says so. */
 	int busy;
 	bool dead;
@@ -177,6 +182,9 @@ static void on_data(void *arg, struct buf *in)
 		broken(c, &err);
 		return;
 	}
+	if (c->knock && !resync_find(in))
+		return;
+	evtimer_destroy(TAKE_PTR(c->knock));
 	while ((got = frame_read(in, FRAME_MAX_GUEST, &f, &err)) == 1) {
 		c->busy++;
 		int rc = one_frame(c, &f, &err);
@@ -213,6 +221,30 @@ struct channel *channel_create(struct loop *l, int fd, const struct channel_ops 
 	return c;
 }
 
+/* One that is paused, or slow, has the last knock still before it. */
+static void on_knock(void *arg)
+{
+	struct channel *c = arg;
+	if (!stream_queued(c->stream)) {
+		resync_knock(stream_out(c->stream));
+		stream_flush(c->stream);
+	}
+	c->knock_ms = MIN(c->knock_ms * 2, (uint64_t)KNOCK_MAX_MS);
+	evtimer_start(c->knock, c->knock_ms, 0);
+}
+
+struct channel *channel_attach(struct loop *l, int fd, const struct channel_ops *ops, void *arg,
+			       struct err *err)
+{
+	struct channel *c = channel_create(l, fd, ops, arg, err);
+	if (!c)
+		return NULL;
+	c->knock_ms = KNOCK_MS;
+	c->knock = evtimer_create(l, on_knock, c);
+	evtimer_start(c->knock, c->knock_ms, 0);
+	return c;
+}
+
 void channel_destroy(struct channel *c)
 {
 	if (!c)
@@ -224,6 +256,7 @@ void channel_destroy(struct channel *c)
 	c->dead = true;
 	c->busy++;
 	end_all(c, &err);
+	evtimer_destroy(TAKE_PTR(c->knock));
 	stream_destroy(c->stream);
 	leave(c);
 }

@@ -33,6 +33,10 @@ struct request_ops {
 /* fd: taken. */
 struct channel *channel_create(struct loop *l, int fd, const struct channel_ops *ops, void *arg,
 			       struct err *err);
+/* The same for a guest that was running before this process: what is left of an older conversation is thrown away
+ * until the guest says hello, and one that does not is made to. */
+struct channel *channel_attach(struct loop *l, int fd, const struct channel_ops *ops, void *arg,
+			       struct err *err);
 void channel_destroy(struct channel *c); /* ends every request with ECONNRESET; NULL is fine */
 /* Sends a message that belongs to no request ("setup", "shutdown"); kv is a finished record. */
 void channel_send(struct channel *c, const struct buf *kv);

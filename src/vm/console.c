@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/alloc.h"
 #include "base/log.h"
@@ -110,6 +111,11 @@ struct console *console_create(struct loop *l, const char *log_path)
 			      .old_path = xasprintf("%s.1", log_path),
 			      .log = -1};
 	c->gather = evtimer_create(l, on_gathered, c);
+	/* The log of a VM that is adopted goes on. */
+	c->log = open(log_path, O_WRONLY | O_APPEND | O_CLOEXEC | O_NOFOLLOW);
+	struct stat st;
+	if (c->log >= 0 && fstat(c->log, &st) == 0)
+		c->written = (size_t)st.st_size;
 	return c;
 }
 

@@ -2,6 +2,7 @@
 #include "vm/vm.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <string.h>
 
@@ -28,6 +29,9 @@ struct vm {
 	char *boot;            /* boot id of the guest that said hello */
 	uint64_t started, running, ready_after;
 	bool restarting;
+	bool set_up;            /* the guest with that boot id was ready once */
+	bool adopting, adopted; /* adopting: not yet as it was */
+	bool attach;            /* the next channel is one to a guest that runs already */
 
 	struct hv *hv;
 	struct channel *channel;
@@ -39,6 +43,65 @@ struct vm {
 static void set_reason(struct vm *vm, const char *text)
 {
 	snprintf(vm->reason, sizeof(vm->reason), "%s", text ? text : "");
+}
+
+/* ---- the note: what another process needs in order to go on (vm_adopt) ---- */
+
+#define NOTE "vm" /* "STATE SINCE READY_AFTER BOOT", then a line with the reason */
+
+static void write_note(const struct vm *vm)
+{
+	_cleanup_free_ char *path = path_join(vm->dir, NOTE);
+	_cleanup_free_ char *text = xasprintf("%s %" PRIu64 " %" PRIu64 " %s\n%s\n",
+					      vm_state_name(vm->state), vm->running, vm->ready_after,
+					      vm->boot && vm->boot[0] ? vm->boot : "-", vm->reason);
+	_cleanup_close_ int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd < 0 || fd_write_all(fd, text, strlen(text)) < 0)
+		log_warn("%s: it could not be adopted: %s: %s", vm->name, path, strerror(errno));
+}
+
+static bool is_noted(enum vm_state s)
+{
+	return s == VM_STARTING || s == VM_READY || vm_state_is_over(s);
+}
+
+static enum vm_state state_named(const char *name)
+{
+	static const enum vm_state noted[] = {VM_STARTING, VM_READY, VM_STOPPED, VM_FAILED};
+	for (size_t i = 0; i < ARRAY_SIZE(noted); i++)
+		if (strcmp(vm_state_name(noted[i]), name) == 0)
+			return noted[i];
+	return VM_PLANNED;
+}
+
+/* PLANNED: there is no note, so it never ran. */
+static enum vm_state read_note(struct vm *vm)
+{
+	char state[16], boot[80];
+	_cleanup_free_ char *path = path_join(vm->dir, NOTE), *text = NULL;
+	if (path_read(path, 4096, &text, NULL, NULL) < 0 ||
+	    sscanf(text, "%15s %" SCNu64 " %" SCNu64 " %79s", state, &vm->running, &vm->ready_after,
+		   boot) != 4)
+		return VM_PLANNED;
+	char *reason = strchr(text, '\n');
+	if (reason && strchr(reason + 1, '\n'))
+		*strchr(reason + 1, '\n') = '\0';
+	set_reason(vm, reason ? reason + 1 : "");
+	vm->boot = strcmp(boot, "-") == 0 ? NULL : xstrdup(boot);
+	return state_named(state);
+}
+
+/* ---- states ---- */
+
+/* While it is adopted it passes through states that it was in before: only where it gets to is told. */
+static bool untold(struct vm *vm)
+{
+	if (vm->adopting && (vm->state == VM_STARTING || vm->state == VM_BOOTING))
+		return true;
+	if (vm->adopting && !vm->reason[0])
+		set_reason(vm, "adopted");
+	vm->adopting = false;
+	return false;
 }
 
 static bool input(struct vm *vm, enum vm_input in, const char *reason)
@@ -54,8 +117,12 @@ static bool input(struct vm *vm, enum vm_input in, const char *reason)
 		evtimer_stop(vm->timer);
 	if (next == VM_READY && !vm->ready_after)
 		vm->ready_after = MAX(loop_now(vm->loop) - vm->started, (uint64_t)1);
-	if (was != next)
-		vm->ops->on_state(vm->arg, vm, was, vm->reason);
+	vm->set_up |= next == VM_READY;
+	if (was == next || untold(vm))
+		return true;
+	if (vm->profile->keep && is_noted(next))
+		write_note(vm);
+	vm->ops->on_state(vm->arg, vm, was, vm->reason);
 	return true;
 }
 
@@ -67,6 +134,7 @@ static void let_go(struct vm *vm)
 	hv_release(TAKE_PTR(vm->hv));
 	scratch_destroy(TAKE_PTR(vm->scratch));
 	vm->running = 0;
+	vm->adopted = vm->attach = vm->set_up = false;
 	free(TAKE_PTR(vm->boot));
 	_cleanup_free_ char *pid = path_join(vm->dir, "pid");
 	unlink(pid);
@@ -88,8 +156,10 @@ static void on_hello(void *arg, const char *boot)
 {
 	struct vm *vm = arg;
 	_cleanup_buf_ struct buf kv = BUF_INIT;
-	if (vm->boot && strcmp(vm->boot, boot) != 0)
+	if (vm->boot && strcmp(vm->boot, boot) != 0) {
+		vm->set_up = false;
 		vm->ops->on_note(vm->arg, vm, "the guest rebooted");
+	}
 	free(vm->boot);
 	vm->boot = xstrdup(boot);
 	input(vm, VM_IN_HELLO, "");
@@ -215,6 +285,8 @@ static void on_hv_state(struct vm *vm, const struct hv_event *e)
 		if (resumed)
 			send_time(vm);
 	} else if (e->state == HV_PAUSED) {
+		if (vm->adopting && vm->set_up)
+			vm->state = VM_READY; /* only such a VM is ever paused */
 		input(vm, VM_IN_PAUSED, "");
 	}
 }
@@ -227,7 +299,9 @@ static void on_hv_event(void *arg, const struct hv_event *e)
 	case HV_EVENT_STATE: on_hv_state(vm, e); break;
 	case HV_EVENT_CHANNEL:
 		channel_destroy(TAKE_PTR(vm->channel));
-		vm->channel = channel_create(vm->loop, e->fd, &channel_ops, vm, &err);
+		vm->channel = (vm->attach ? channel_attach : channel_create)(vm->loop, e->fd,
+									     &channel_ops, vm, &err);
+		vm->attach = false;
 		if (!vm->channel)
 			fail(vm, err.text);
 		break;
@@ -257,6 +331,14 @@ static void on_timeout(void *arg)
 			hv_stop(vm->hv, HV_STOP_HARD, NULL);
 		return;
 	}
+	if (vm->adopting &&
+	    vm->set_up) { /* it runs, as before; what became of its guest agent is another matter */
+		channel_destroy(TAKE_PTR(vm->channel));
+		snprintf(vm->channel_why, sizeof(vm->channel_why),
+			 "it did not answer after the agent's restart");
+		input(vm, VM_IN_READY, vm->channel_why);
+		return;
+	}
 	char line[121];
 	console_last_line(vm->console, line);
 	_cleanup_free_ char *why = xasprintf(
@@ -267,11 +349,10 @@ static void on_timeout(void *arg)
 	fail(vm, why);
 }
 
-static int start_hv(struct vm *vm, int scratch_fd, struct err *err)
+/* scratch: path or NULL; borrowed, as all that is in it. */
+static struct hv_spec make_spec(const struct vm *vm, const char *scratch)
 {
 	const struct vm_profile *p = vm->profile;
-	char scratch[64];
-	snprintf(scratch, sizeof(scratch), "/proc/%d/fd/%d", (int)getpid(), scratch_fd);
 	struct hv_spec spec = {
 		.name = vm->name,
 		.rank = vm->rank,
@@ -282,7 +363,7 @@ static int start_hv(struct vm *vm, int scratch_fd, struct err *err)
 		.initrd = p->initrd,
 		.cmdline = p->cmdline,
 		.root = p->root,
-		.scratch = scratch_fd >= 0 ? scratch : NULL,
+		.scratch = scratch,
 		.dir = vm->dir,
 		.machine = p->machine,
 		.accel = p->accel,
@@ -290,8 +371,18 @@ static int start_hv(struct vm *vm, int scratch_fd, struct err *err)
 		.nic = p->nic,
 		.outbound = p->outbound,
 		.extra_args = &p->extra_args,
+		.keep = p->keep,
 	};
 	address_mac(vm->rank, spec.mac);
+	return spec;
+}
+
+static int start_hv(struct vm *vm, int scratch_fd, struct err *err)
+{
+	const struct vm_profile *p = vm->profile;
+	char scratch[64];
+	snprintf(scratch, sizeof(scratch), "/proc/%d/fd/%d", (int)getpid(), scratch_fd);
+	struct hv_spec spec = make_spec(vm, scratch_fd >= 0 ? scratch : NULL);
 	if (hv_start(p->hypervisor, vm->loop, &spec, &p->probe, on_hv_event, vm, &vm->hv, err) < 0)
 		return -1;
 	write_pid(vm);
@@ -359,6 +450,57 @@ int vm_start(struct vm *vm, struct err *err)
 	}
 	fail(vm, why.text);
 	return err_copy(err, &why);
+}
+
+/* A VMM that was started, and not noted so that it can be adopted. */
+static void kill_remains(struct vm *vm)
+{
+	int pid;
+	uint64_t start;
+	_cleanup_free_ char *path = path_join(vm->dir, "pid"), *text = NULL;
+	if (path_read(path, 128, &text, NULL, NULL) == 0 &&
+	    sscanf(text, "%d %" SCNu64, &pid, &start) == 2)
+		proc_kill(pid, start);
+}
+
+bool vm_adopt(struct vm *vm)
+{
+	struct err err = ERR_INIT;
+	enum vm_state was = read_note(vm);
+	if (was == VM_PLANNED || vm_state_is_over(was)) {
+		vm->state = was;
+		vm->running = 0;
+		free(TAKE_PTR(vm->boot));
+		return false;
+	}
+	set_reason(vm, "");
+	vm->state = VM_STARTING;
+	vm->started = loop_now(vm->loop);
+	vm->adopting = vm->adopted = vm->attach = true;
+	vm->set_up = was == VM_READY;
+	evtimer_start(vm->timer, vm->profile->boot_timeout_ms, 0);
+	struct hv_spec spec = make_spec(vm, NULL);
+	if (hv_adopt(vm->profile->hypervisor, vm->loop, &spec, on_hv_event, vm, &vm->hv, &err) == 0)
+		return true;
+	kill_remains(vm);
+	_cleanup_free_ char *why = xasprintf("ended with its agent: %s", err.text);
+	fail(vm, err.code == ENOENT ? "ended with its agent, which had just begun to start it" : why);
+	return true;
+}
+
+bool vm_is_adopting(const struct vm *vm)
+{
+	return vm->adopting;
+}
+
+bool vm_was_adopted(const struct vm *vm)
+{
+	return vm->adopted;
+}
+
+bool vm_is_set_up(const struct vm *vm)
+{
+	return vm->set_up;
 }
 
 static int graceful(struct vm *vm)

@@ -22,6 +22,7 @@ struct vm_profile {
 	uint64_t memory, scratch; /* bytes */
 	char *scratch_dir;        /* where scratch disks are made */
 	bool nic, outbound, trusted;
+	bool keep;                /* VMs outlive this process, for vm_adopt() of the next */
 	uint64_t boot_timeout_ms; /* from start to ready */
 	uint64_t stop_timeout_ms; /* a guest that was asked to end is killed after this */
 };
@@ -42,6 +43,16 @@ struct vm *vm_create(struct loop *l, uint32_t rank, const char *dir, const struc
 		     const struct vm_ops *ops, void *arg, struct err *err);
 /* Kills what runs, removes the folder. NULL is fine. */
 void vm_destroy(struct vm *vm);
+
+/* After vm_create() on the folder of a VM that another process has run (profile->keep): goes on with what the note in
+ * that folder says. One that ran is taken over: until it is as it was (vm_is_adopting()), which takes a moment, nothing
+ * is told; then on_state comes once, with the state READY or PAUSED and the reason "adopted", or with its end. One that
+ * did not run is so again at once, untold: false. */
+bool vm_adopt(struct vm *vm);
+bool vm_is_adopting(const struct vm *vm);
+bool vm_was_adopted(const struct vm *vm); /* it was taken over, and has run since */
+/* Within make_setup: this guest has had its set-up before, since it booted. What is random stays as it is. */
+bool vm_is_set_up(const struct vm *vm);
 
 /* Each begins; the outcome comes by on_state. EBUSY or EINVAL with the reason when the state does not allow it. */
 int vm_start(struct vm *vm, struct err *err);

@@ -75,8 +75,8 @@ class Process:
         return "%d %s %s" % (self.pid, self.comm, " ".join(self.argv)[:120])
 
     def role(self):
-        if self.comm == "vse-reaper":
-            return "reaper"
+        if self.comm in ("vse-reaper", "vse-keeper"):
+            return self.comm[4:]
         if self.program == "vse-agent":
             return "agent"
         if self.program.startswith("qemu-system"):

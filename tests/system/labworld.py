@@ -47,7 +47,8 @@ class Process(harness.Process):
 
     def role(self):
         # An agent that came by itself to a node need not be called exactly as in the build folder.
-        return "agent" if self.program.startswith("vse-agent") and self.comm != "vse-reaper" else super().role()
+        return super().role() if self.comm in ("vse-reaper", "vse-keeper") or not self.program.startswith(
+            "vse-agent") else "agent"
 
     def __str__(self):
         return "%s: %s" % (self.node, super().__str__())

@@ -1,0 +1,134 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""Agents of nodes that are killed: their VMs run on, and the next agent takes them over."""
+import json
+import sys
+import time
+
+sys.dont_write_bytecode = True
+import harness  # noqa: E402
+import labworld  # noqa: E402
+
+CACHE = "*/vse-cache-*"  # files of images, kept on purpose (docs/staging.md)
+BOUND_S = 15  # until all answer again; on a quiet machine it is less than a second
+
+
+def status(lab):
+    r = lab.vse("ps", "--json")
+    clusters = json.loads(r.out)["clusters"] if r.code == 0 else []
+    return clusters[0] if clusters else None
+
+
+def vms_of(s, node):
+    return [v for v in s["vms"] if v["node"] == node]
+
+
+def agent_pid(lab, node):
+    return [p.pid for p in lab.processes(node, "agent")]
+
+
+def wait_for(seconds, check):
+    """What check gives at last, once that is something, or the time is over."""
+    until = time.monotonic() + seconds
+    while True:
+        got = check()
+        if got or time.monotonic() > until:
+            return got
+        time.sleep(0.05)
+
+
+def answers(lab, *args, seconds=BOUND_S):
+    begun = time.monotonic()
+    r = wait_for(seconds, lambda: (lambda r: r if r.code == 0 else None)(lab.vse("exec", *args, "--", "true", timeout=30)))
+    return r and time.monotonic() - begun
+
+
+def kill_agent(tap, lab, node):
+    """SIGKILL; then another one is there. False: none came."""
+    before = agent_pid(lab, node)
+    lab.kill(node)
+    new = wait_for(BOUND_S, lambda: [p for p in agent_pid(lab, node) if p not in before])
+    tap.ok(len(before) == 1 and len(new or []) == 1, "%s: another agent follows the one that was killed" % node, before, new)
+    return bool(new)
+
+
+def same_vms(tap, before, after, seconds, what):
+    was = {v["rank"]: v for v in before["vms"]}
+    bad = [(was[v["rank"]], v) for v in after["vms"] if v["state"] != was[v["rank"]]["state"] or
+           v["node"] != was[v["rank"]]["node"] or v["pid"] != was[v["rank"]]["pid"] or
+           v["uptime_ms"] < was[v["rank"]]["uptime_ms"] + 1000 * seconds - 500]
+    tap.ok(not bad, "%s: the same VMs, with state, process and uptime" % what, *bad)
+
+
+def said(lab, text):
+    return wait_for(BOUND_S, lambda: text in lab.vse("events").text)
+
+
+def fake(tap, lab):
+    file = lab.write("f.yaml", "vse: 1\nname: f\nbase: debian:bookworm\n")
+    r = lab.vse("up", "--hypervisor", "fake", "-n", "8", "--fanout", "2", "--hosts", "n[1-4]", file, timeout=120)
+    if not tap.ok(r.code == 0, "up: 8 VMs on 4 nodes", r):
+        return
+    lab.vse("pause", "3")
+    lab.vse("stop", "2")
+    keeper = [p.pid for p in lab.processes("n1", "keeper")]
+    before, begun = status(lab), time.monotonic()
+    for node in ("n1", "n2"):  # n1 has others below it
+        kill_agent(tap, lab, node)
+        took = answers(lab, "-r", "0,1,4-7")
+        tap.ok(took, "all VMs answer again, also those of nodes below")
+        tap.note("after %.2f s" % (took or 0))
+    after = status(lab)
+    same_vms(tap, before, after, time.monotonic() - begun, "fake")
+    tap.ok([n["state"] for n in after["nodes"]] == ["up"] * 4, "no node was lost", after["nodes"])
+    tap.ok(said(lab, "the agent on n1 was started again: 2 VMs adopted"), "events tell of n1", lab.vse("events"))
+    tap.ok(said(lab, "the agent on n2 was started again: 1 VM adopted"), "and of n2, where one was stopped before",
+           lab.vse("events"))
+    tap.ok("is lost" not in lab.vse("events").text, "and of no loss", lab.vse("events"))
+    tap.ok([p.pid for p in lab.processes("n1", "keeper")] == keeper, "the keeper is the same")
+    r = lab.vse("resume", "3")
+    tap.ok(r.code == 0 and answers(lab, "-r", "3"), "a VM that was paused is resumed", r)
+    r = lab.vse("restart", "2")
+    tap.ok(r.code == 0 and answers(lab, "-r", "2"), "one that was stopped is started", r)
+
+    front = lab.start("vse", "exec", "--", "sleep", "6s", stdout=-1, stderr=-1)
+    time.sleep(1)
+    kill_agent(tap, lab, "n2")
+    out, err = front.communicate(timeout=60)
+    err = err.decode()
+    tap.ok(front.returncode != 0 and "vm[2-3]" in err and "vm0" not in err and "n2" in err,
+           "a program that ran over the dead agent ends with an error that names its VMs", err)
+    tap.ok(answers(lab), "and all answer")
+
+    for p in lab.processes("n3", "reaper"):
+        p.kill()
+    kill_agent(tap, lab, "n3")
+    tap.ok(answers(lab) and wait_for(BOUND_S, lambda: lab.processes("n3", "reaper")), "agent and reaper killed: both follow")
+
+    lab.kill("n2")
+    tap.ok(wait_for(BOUND_S, lambda: vms_of(status(lab), "n2")[0]["state"] == "lost"),
+           "killed three times in 30 s: it is given up, and the node is lost", status(lab))
+    tap.ok(wait_for(BOUND_S, lambda: not lab.processes("n2")), "nothing runs there any more", lab.processes("n2"))
+    lab.kill("n4", "keeper")
+    tap.ok(wait_for(BOUND_S, lambda: vms_of(status(lab), "n4")[0]["state"] == "lost"), "its keeper killed: the node is lost",
+           status(lab))
+    tap.ok(wait_for(BOUND_S, lambda: not lab.processes("n4")), "and nothing runs there", lab.processes("n4"))
+    tap.ok(answers(lab, "-r", "0-1,4-5"), "the others go on")
+    r = lab.vse("down")
+    tap.ok(r.code == 0, "down", r)
+    left = lab.clean_within(10, ignore=[CACHE])
+    tap.ok(not left, "nothing is left on any node", "\n".join(left[:20]))
+
+
+def main():
+    labworld.skip_unless(ssh=True)
+    tap = harness.Tap()
+    with labworld.Lab(nodes=4, ssh=True) as lab:
+        lab.write("f.yaml", "vse: 1\nname: f\nbase: debian:bookworm\n")
+        lab.mark()
+        fake(tap, lab)
+    return tap.done()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
