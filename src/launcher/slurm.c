@@ -78,7 +78,10 @@ static bool on_line(struct launching *l, bool err, const char *line, bool *ret_o
 	*ret_own = err && strncmp(line, "srun: ", 6) == 0;
 	if (!err || !slurm_lost_nodes(line, &names))
 		return true;
-	err_set(&why, ECHILD, "%.400s", line);
+	/* What slurmstepd exits with when there is no such program. */
+	bool absent = strstr(line, "Exited with exit code 2") != NULL;
+	err_set(&why, ECHILD, "%.400s%s", line,
+		absent ? " (is vse-agent there, at the same path as here?)" : "");
 	for (size_t i = 0; i < names.n; i++)
 		if (!launching_failed_name(l, names.v[i], &why))
 			return false;
