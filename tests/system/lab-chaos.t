@@ -3,9 +3,9 @@
 """Chaos over several nodes: power cuts, cut links, SIGKILL of agents, reapers and front ends, jobs that are ended,
 at a random moment of up, exec, cp, staging and down, over ssh and on Slurm.
 
-After each: VMs of nodes that live have run on and answer within a bound; the dead nodes are named, and only they; no
-command reports a success that it did not have, and none hangs; no VM is on two nodes; and in the end no process,
-mount, socket or file of ours is on any node that is on.
+After each: VMs of nodes that live have run on, also where the agent was killed, and answer within a bound; the dead
+nodes are named, and only they; no command reports a success that it did not have, and none hangs; no VM is on two
+nodes; and in the end no process, mount, socket or file of ours is on any node that is on.
   VSE_CHAOS_ROUNDS=N     rounds (12; 100 in a nightly run)
   VSE_CHAOS_SEED=S       the same rounds again; VSE_CHAOS_ONLY=I[,J...]: only these of them
   VSE_CHAOS_ON=ssh|slurm|real   only on these
@@ -30,7 +30,7 @@ CACHE = "*/vse-cache-*"   # files of images, kept on purpose
 FAKE = ["--hypervisor", "fake", "--hypervisor-arg", "boot=40ms"]
 
 NODE_FAULTS = ["off", "off and boot", "cut", "cut short", "cut and heal", "kill inner", "kill leaf", "kill reaper",
-               "kill agent and reaper", "kill two", "off two"]
+               "kill agent and reaper", "kill two", "kill keeper", "kill all of a node", "off two"]
 ROOT_FAULTS = ["kill root", "kill root reaper", "cut root", "kill root and reaper", "kill root and inner"]
 FAULTS = {
     "up": NODE_FAULTS + ["kill root", "kill root and reaper", "front end", "front end", "cut root"],
@@ -194,6 +194,7 @@ class Round:
         self.recover = rng.random() < 0.4
         self.go_on = rng.random() < 0.5
         self.dead, self.flaky = set(), set()  # nodes whose agent is gone for good; that were cut, for a time
+        self.killed = set()  # whose agent is followed by another, which adopts their VMs
         self.root_gone = self.root_hit = self.whole = False  # whole: the job was ended
         self.fault = ""
         self.boots = []
@@ -256,9 +257,11 @@ class Round:
     def kill(self, node, role="agent"):
         hit = self.lab.kill(node, role)
         if role == "agent" and hit:
+            self.killed.add(node)
+        if role == "keeper" and hit:
             self.dead.add(node)
             if self.site.kind == "slurm":
-                self.boots.append(node)  # slurmstepd ends the reaper with the task that it belongs to
+                self.boots.append(node)  # slurmstepd ends the others with the task that they belong to
         return hit
 
     def kill_root(self, reaper):
@@ -311,7 +314,11 @@ class Round:
         elif fault == "kill agent and reaper":
             self.kill(victim, "reaper")
             self.kill(victim)
-            self.kill(victim, "reaper")
+        elif fault == "kill keeper":
+            self.kill(victim, "keeper")
+        elif fault == "kill all of a node":
+            for role in ("keeper", "reaper", "agent", "reaper"):
+                self.kill(victim, role)
             self.boots.append(victim)  # nobody is left there to clean up
         elif fault in ("kill root", "kill root and reaper"):
             self.kill_root(fault == "kill root and reaper")
@@ -391,7 +398,7 @@ class Round:
         return None
 
     def below_hurt(self):
-        return set().union(*[self.site.below(n) for n in self.dead | self.flaky]) | (
+        return set().union(*[self.site.below(n) for n in self.dead | self.flaky | self.killed]) | (
             set(self.site.names) if self.root_hit else set())
 
     def ran_on(self, s):
@@ -468,9 +475,9 @@ class Round:
             expect(said.strip(), "%s fails without a reason" % phase)
         named = ranks_in(said)
         if phase == "exec" and not self.root_hit and not self.whole:
-            hit = {vm["rank"] for vm in self.before[1]["vms"] if vm["node"] in self.dead}
+            hit = {vm["rank"] for vm in self.before[1]["vms"] if vm["node"] in self.dead | self.killed}
             if hit and delay < EXEC_S - 1:
-                expect(code != 0 and named >= hit, "exec does not name the VMs that died", sorted(hit), code, said)
+                expect(code != 0 and named >= hit, "exec does not name the VMs whose agent died", sorted(hit), code, said)
             allowed = {vm["rank"] for vm in self.before[1]["vms"] if vm["node"] in self.below_hurt()}
             expect(named <= allowed, "exec names VMs that no dead node had to do with", sorted(allowed), said)
             expect(code == 0 or named, "exec fails and names none", said)
