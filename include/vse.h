@@ -121,6 +121,12 @@ int vse_size(struct vse_cluster *c, struct vse_error *err); /* number of VMs; as
 int vse_status(struct vse_cluster *c, char **ret_json, struct vse_error *err);
 /* what: "pause", "resume", "stop", "kill" or "restart". ranks: "3", "0-3,7", "all". Returns when it is done. */
 int vse_control(struct vse_cluster *c, const char *what, const char *ranks, struct vse_error *err);
+/* More nodes for a cluster that runs on several: those of o's "hosts", "hostfile" or "nodes". Returns when they are part of
+ * it, or none of them is. */
+int vse_nodes_add(struct vse_cluster *c, const struct vse_options *o, struct vse_error *err);
+/* Takes nodes ("n3,n[5-6]") out of the cluster; nothing of it is left on them. vms: what becomes of VMs there: "refuse"
+ * (then no node is removed), "stop" or "recover" (they begin anew on the others). */
+int vse_nodes_remove(struct vse_cluster *c, const char *nodes, const char *vms, struct vse_error *err);
 /* Ends the cluster; graceful: its guests are shut down first. Returns when nothing of it is left (bounded: 10 s,
  * graceful 60 s). The handle is still to be released. */
 int vse_down(struct vse_cluster *c, int graceful, struct vse_error *err);

@@ -107,7 +107,7 @@ void deploy_ask_all(struct deploy *d, enum verb v, const json_t *req)
 
 /* ---- the VMs ---- */
 
-static void start_vms(struct deploy *d, json_t *files)
+json_t *deploy_create_request(struct deploy *d, json_t *files)
 {
 	const struct cluster_spec *spec = cluster_get_spec(d->agent->cluster);
 	json_t *req = json_copy(d->req), *addresses = mesh_addresses(d->agent->mesh);
@@ -116,6 +116,12 @@ static void start_vms(struct deploy *d, json_t *files)
 	json_object_set_new(req, "addresses", addresses);
 	if (files)
 		json_object_set_new(req, "files", files);
+	return req;
+}
+
+static void start_vms(struct deploy *d, json_t *files)
+{
+	json_t *req = deploy_create_request(d, files);
 	d->step = STARTING;
 	deploy_ask_all(d, VERB_create, req);
 	json_decref(req);
@@ -125,10 +131,12 @@ static void on_offered(void *arg, json_t *files, const struct err *err)
 {
 	struct deploy *d = arg;
 	d->offer = NULL;
-	if (err)
+	if (err) {
 		deploy_failed(d, err);
-	else
-		start_vms(d, files);
+		return;
+	}
+	d->files = json_incref(files);
+	start_vms(d, files);
 }
 
 /* ---- placement ---- */
@@ -259,7 +267,8 @@ static void on_bound(void *arg)
 {
 	struct deploy *d = arg;
 	if (d->step == ENDED) {
-		bool wait = !d->removed && d->waves && waves_running(d->waves);
+		bool wait = !d->removed &&
+			    ((d->waves && waves_running(d->waves)) || deploy_growths_run(d));
 		remove_nodes(d);
 		if (wait)
 			evtimer_start(d->bound, LAUNCHER_END_MS, 0);
@@ -286,8 +295,7 @@ static void on_node_up(void *arg, uint32_t node, const json_t *resources)
 	if (node < 1 || node > d->n)
 		return;
 	struct member *m = &d->members[node];
-	static const struct launch_node unknown;
-	const struct launch_node *given = d->allocation ? &d->allocation->nodes[node - 1] : &unknown;
+	const struct launch_node *given = &m->given;
 	const char *host = json_string_value(json_object_get(resources, "host"));
 	uint32_t cpus = (uint32_t)json_integer_value(json_object_get(resources, "cpus"));
 	uint64_t memory = (uint64_t)json_integer_value(json_object_get(resources, "memory"));
@@ -301,12 +309,14 @@ static void on_node_up(void *arg, uint32_t node, const json_t *resources)
 		return;
 	bool again = m->failed;
 	m->up = true;
-	m->failed = false;
+	m->failed = m->safe = false;
 	free(TAKE_PTR(m->why));
 	d->n_up++;
 	d->n_failed -= again;
 	events_add(cluster_events(d->agent->cluster), EVENT_NO_RANK, "node", "%s is up", m->name);
 	deploy_note_change(d);
+	if (deploy_growth_up(d, node))
+		return;
 	if (d->step == UP)
 		deploy_tell_places(d);
 	if (d->step == LAUNCHING) {
@@ -329,8 +339,12 @@ static void on_node_lost(void *arg, uint32_t node, const char *why)
 		return;
 	m->failed = true;
 	d->n_failed++;
-	events_add(cluster_events(d->agent->cluster), EVENT_NO_RANK, "node", "%s is lost: %s",
-		   m->name, why);
+	if (m->removed)
+		events_add(cluster_events(d->agent->cluster), EVENT_NO_RANK, "node",
+			   "%s was removed", m->name);
+	else
+		events_add(cluster_events(d->agent->cluster), EVENT_NO_RANK, "node",
+			   "%s is lost: %s", m->name, why);
 	log_warn("node %s is lost: %s", m->name, why);
 	fabric_node_lost(d->agent->fabric, node);
 	deploy_note_change(d);
@@ -347,6 +361,7 @@ static void on_node_safe(void *arg, uint32_t node)
 	struct deploy *d = arg;
 	if (node < 1 || node > d->n || d->step >= ENDING)
 		return;
+	d->members[node].safe = true;
 	events_add(cluster_events(d->agent->cluster), EVENT_NO_RANK, "node",
 		   "no VM runs on %s any more", d->members[node].name);
 	deploy_recover(d, node);
@@ -466,6 +481,8 @@ void deploy_down(struct deploy *d, bool graceful)
 		fabric_offer_cancel(TAKE_PTR(d->offer));
 	if (d->call)
 		call_drop(TAKE_PTR(d->call));
+	deploy_growths_stop(d);
+	deploy_shrinks_stop(d);
 	d->step = ENDING;
 	uint64_t bound = graceful ? cluster_get_spec(a->cluster)->stop_timeout_ms + GRACEFUL_MS
 				  : DOWN_MS;
@@ -499,8 +516,12 @@ void deploy_destroy(struct deploy *d)
 		deploy_branch_end(d->branches);
 		call_drop(call);
 	}
+	deploy_growths_stop(d);
+	deploy_growths_destroy(d);
+	deploy_shrinks_stop(d);
 	waves_destroy(d->waves);
 	allocation_destroy(d->allocation);
+	json_decref(d->files);
 	for (uint32_t i = 1; d->members && i <= d->n; i++) {
 		free(d->members[i].name);
 		free(d->members[i].why);

@@ -26,9 +26,11 @@ void deploy_on_journal(void *arg)
 	cluster_spec_write_place(&s->nodes, s->node_of, s->size, req);
 	for (uint32_t i = 1; i <= d->n; i++) {
 		const struct member *m = &d->members[i];
-		json_array_append_new(nodes, json_pack("{s:s, s:b, s:I, s:I, s:s*}", "name", m->name,
-						       "up", m->up, "cpus", (json_int_t)m->cpus,
-						       "memory", (json_int_t)m->memory, "why", m->why));
+		json_array_append_new(nodes,
+				      json_pack("{s:s, s:b, s:b, s:I, s:I, s:s*}", "name", m->name,
+						"up", m->up, "removed", m->removed || m->joining,
+						"cpus", (json_int_t)m->cpus, "memory",
+						(json_int_t)m->memory, "why", m->why));
 	}
 	_cleanup_free_ char *line = bootstrap_write(&d->bootstrap, &err),
 			    *path = path_join(a->dir, JOURNAL);
@@ -76,7 +78,9 @@ static int resume_members(struct deploy *d, const json_t *nodes, struct err *err
 			.why = xstrdup(json_string_value(json_object_get(v, "why"))),
 			.cpus = (uint32_t)json_integer_value(json_object_get(v, "cpus")),
 			.memory = (uint64_t)json_integer_value(json_object_get(v, "memory")),
+			.removed = json_is_true(json_object_get(v, "removed")),
 			.up = json_is_true(json_object_get(v, "up"))};
+		m->up = m->up && !m->removed;
 		m->failed = !m->up;
 		d->n_up += m->up;
 		d->n_failed += m->failed;
@@ -111,6 +115,10 @@ int deploy_resume(struct agent *a, struct err *err)
 	events_add(cluster_events(a->cluster), EVENT_NO_RANK, "cluster",
 		   "the root agent was started again");
 	mesh_start(a->mesh);
+	d->grown = true; /* perhaps */
+	for (uint32_t i = 1; i <= d->n; i++)
+		if (d->members[i].removed)
+			mesh_remove(a->mesh, i);
 	deploy_note_change(d);
 	return 0;
 }

@@ -136,11 +136,15 @@ static void on_launch_failed(void *arg, uint32_t node, const struct err *why)
 	deploy_look(d);
 }
 
-static void on_launch_ended(void *arg)
+void deploy_launch_ended(struct deploy *d)
 {
-	struct deploy *d = arg;
 	if (d->step == ENDED)
 		evtimer_start(d->bound, 0, 0);
+}
+
+static void on_launch_ended(void *arg)
+{
+	deploy_launch_ended(arg);
 }
 
 static const struct waves_ops waves_ops = {.on_failed = on_launch_failed, .on_ended = on_launch_ended};
@@ -232,8 +236,11 @@ static void on_allocated(void *arg, struct allocation *al)
 	d->allocation = al;
 	d->n = (uint32_t)al->n_nodes;
 	d->members = xcalloc(d->n + 1, sizeof(*d->members));
-	for (uint32_t i = 1; i <= d->n; i++)
+	for (uint32_t i = 1; i <= d->n; i++) {
 		d->members[i].name = xstrdup(al->nodes[i - 1].name);
+		d->members[i].given = al->nodes[i - 1];
+		d->members[i].given.name = NULL;
+	}
 	if (!d->n || d->n > NODES_MAX)
 		err_set(&err, EINVAL, "%u nodes: 1 to %d are possible", d->n, NODES_MAX);
 	if (err.code || start_agents(d, &err) < 0)

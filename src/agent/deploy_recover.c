@@ -24,7 +24,14 @@ void deploy_move_next(struct deploy *d)
 	if (d->step != UP || d->call || !json_object_size(d->moves))
 		return;
 	json_t *req = json_pack("{s:s, s:o, s:b}", "verb", "move", "place", d->moves, "start",
-				json_is_true(json_object_get(d->launch, "recover")));
+				d->start_moved ||
+					json_is_true(json_object_get(d->launch, "recover")));
+	const struct strvec *names = &cluster_get_spec(d->agent->cluster)->nodes;
+	json_t *all = json_array();
+	for (size_t i = 0; d->grown && i < names->n; i++)
+		json_array_append_new(all, json_string(names->v[i]));
+	json_object_set_new(req, "nodes", all);
+	d->start_moved = false;
 	d->moves = json_object();
 	deploy_ask_all(d, VERB_move, req);
 	json_decref(req);
@@ -40,7 +47,7 @@ static uint32_t roomiest(struct deploy *d, const struct plan_options *o, const u
 		struct plan_node node = {
 			.name = m->name, .cpus = m->cpus, .memory = m->memory, .down = !m->up};
 		int64_t left = (int64_t)plan_room(o, &node) - used[i];
-		if (left > most) {
+		if (left > most && !m->joining && !m->leaving && !m->removed) {
 			most = left;
 			best = i;
 		}
@@ -74,6 +81,7 @@ static void recover_vm(struct deploy *d, uint32_t rank, uint32_t from, uint32_t 
 	rankset_add(&one, rank);
 	cluster_move(c, rank, to, false, NULL);
 	deploy_note_change(d);
+	d->start_moved = d->start_moved || d->members[from].recover;
 	add_move(d, to, &one);
 }
 
@@ -84,8 +92,9 @@ void deploy_recover(struct deploy *d, uint32_t node)
 	struct plan_options o;
 	struct err err = ERR_INIT;
 	_cleanup_free_ uint32_t *used = xcalloc(d->n + 1, sizeof(*used));
-	if (d->step != UP || !json_is_true(json_object_get(d->launch, "recover")) ||
-	    deploy_plan_options(d, &o, &err) < 0)
+	bool wanted = d->members[node].recover ||
+		      json_is_true(json_object_get(d->launch, "recover"));
+	if (d->step != UP || !wanted || deploy_plan_options(d, &o, &err) < 0)
 		return;
 	for (uint32_t r = 0; r < s->size; r++)
 		used[s->node_of[r]]++;
@@ -97,4 +106,25 @@ void deploy_recover(struct deploy *d, uint32_t node)
 		recover_vm(d, r, node, to);
 	}
 	deploy_move_next(d);
+}
+
+int deploy_check_room(struct deploy *d, struct err *err)
+{
+	const struct cluster_spec *s = cluster_get_spec(d->agent->cluster);
+	struct plan_options o;
+	_cleanup_free_ uint32_t *used = xcalloc(d->n + 1, sizeof(*used));
+	if (deploy_plan_options(d, &o, err) < 0)
+		return -1;
+	for (uint32_t r = 0; r < s->size; r++)
+		used[s->node_of[r]]++;
+	for (uint32_t r = 0; r < s->size; r++) {
+		const struct member *m = &d->members[s->node_of[r]];
+		uint32_t to = m->leaving ? roomiest(d, &o, used) : UINT32_MAX;
+		if (!to)
+			return err_set(err, ENOSPC, "no other node has room for vm%u of %s ('vse nodes add' brings one)",
+				       r, m->name);
+		if (to != UINT32_MAX)
+			used[to]++;
+	}
+	return 0;
 }

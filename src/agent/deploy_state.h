@@ -26,7 +26,13 @@ struct member {
 	uint32_t cpus;
 	uint64_t memory;
 	bool up, failed;
-	bool direct; /* the root starts its agent itself */
+	bool direct;  /* the root starts its agent itself */
+	bool joining; /* its agent comes up, or learns what the cluster is: takes no VMs yet */
+	bool leaving; /* it is being removed: takes no VMs any more */
+	bool removed; /* no member any more */
+	bool safe;    /* lost, and none of its VMs can run any more */
+	bool recover; /* its VMs begin anew elsewhere, whatever the cluster's option says */
+	struct launch_node given; /* what its allocation says of it; no name */
 };
 
 struct deploy {
@@ -43,9 +49,14 @@ struct deploy {
 	uint32_t n, n_up, n_failed;
 	struct evtimer *bound;
 	bool removed; /* at the end: no node is a member any more */
+	bool grown;   /* nodes were added: one that comes back may not know of them */
+	json_t *files; /* of the image, as they are offered; NULL: none, or not offered by this root */
+	struct growth *growths, *growing; /* deploy_grow.c; growing: under way */
+	struct shrink *shrinks;           /* deploy_shrink.c: under way */
 	struct fabric_offer *offer;
 	struct call *call; /* the request that goes down the tree: create, then moves, then down */
 	json_t *moves;     /* that wait until the one before is over */
+	bool start_moved;  /* the VMs among them are started */
 	struct bootstrap bootstrap;
 	struct evtimer *journal;  /* writes it soon */
 	struct evtimer *forsaken; /* ends a cluster that has no node any more */
@@ -73,6 +84,8 @@ void deploy_look(struct deploy *d); /* has every node come, or failed to? */
 void deploy_give_up_node(struct deploy *d, uint32_t node, const char *why);
 extern const struct mesh_ops deploy_mesh_ops;
 /* Answers of a request of the root's own that carries no data. */
+/* What an agent is told of the cluster. files: taken; NULL: none. New reference. */
+json_t *deploy_create_request(struct deploy *d, json_t *files);
 void deploy_no_data(struct call *call, uint32_t rank, int fd, const char *p, size_t n, bool eof);
 void deploy_no_credit(struct call *call, uint32_t rank, int fd, uint32_t bytes);
 size_t deploy_no_backlog(const struct call *call);
@@ -85,9 +98,19 @@ int deploy_make_mesh(struct deploy *d, const json_t *journal,
 		     struct err *err); /* journal: of the root before; or NULL */
 void deploy_start_branch(struct deploy *d, uint32_t node); /* it has come up: its children are its own to start */
 void deploy_branch_end(struct branch *b);
+void deploy_launch_ended(struct deploy *d); /* some launcher's last process is gone */
 /* deploy_recover.c */
 void deploy_recover(struct deploy *d, uint32_t node); /* no VM of this node can run any more */
 void deploy_tell_places(struct deploy *d);
 void deploy_move_next(struct deploy *d);
+int deploy_check_room(struct deploy *d, struct err *err); /* for the VMs of the nodes that leave; ENOSPC */
+/* deploy_grow.c */
+bool deploy_growth_up(struct deploy *d, uint32_t node); /* false: it is none that is being added */
+bool deploy_growths_run(const struct deploy *d);        /* a launcher's process of theirs does */
+void deploy_growths_stop(struct deploy *d);             /* the one under way fails */
+void deploy_growths_destroy(struct deploy *d);
+/* deploy_shrink.c */
+void deploy_forget_node(struct deploy *d, uint32_t node); /* it is a member no more, from now on */
+void deploy_shrinks_stop(struct deploy *d);
 
 #endif

@@ -16,15 +16,17 @@ static json_t *lost_vm(struct deploy *d, uint32_t rank)
 	char ip[16];
 	_cleanup_free_ char *name = xasprintf("vm%u", rank);
 	address_ipv4_text(address_ipv4(&s->subnet, rank), ip);
-	_cleanup_free_ char *reason = xasprintf("%s", !begun        ? ""
-						      : m && m->why ? m->why
-						      : m && m->up  ? "its node runs it no more"
-								    : "its node does not answer");
+	_cleanup_free_ char *reason = xasprintf("%s", !begun            ? ""
+						      : m && m->removed ? "its node was removed"
+						      : m && m->why     ? m->why
+						      : m && m->up      ? "its node runs it no more"
+								   : "its node does not answer");
 	_cleanup_free_ char *clean = text_cleaned(reason);
-	return json_pack("{s:i, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:i, s:s}", "rank", (int)rank,
-			 "name", name, "state", begun ? "lost" : "planned", "reason", clean, "address",
-			 ip, "uptime_ms", (json_int_t)0, "ready_ms", (json_int_t)0, "memory_used",
-			 (json_int_t)0, "cpu_ms", (json_int_t)0, "pid", 0, "node", m ? m->name : "");
+	return json_pack("{s:i, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:i, s:s}", "rank",
+			 (int)rank, "name", name, "state", begun ? "lost" : "planned", "reason",
+			 clean, "address", ip, "uptime_ms", (json_int_t)0, "ready_ms",
+			 (json_int_t)0, "memory_used", (json_int_t)0, "cpu_ms", (json_int_t)0,
+			 "pid", 0, "node", m && !m->removed ? m->name : "");
 }
 
 static json_t *node_list(struct deploy *d)
@@ -32,10 +34,13 @@ static json_t *node_list(struct deploy *d)
 	json_t *list = json_array();
 	for (uint32_t i = 1; i <= d->n; i++) {
 		const struct member *m = &d->members[i];
+		if (m->removed)
+			continue;
 		_cleanup_free_ char *why = text_cleaned(m->why ? m->why : "");
 		json_array_append_new(list, json_pack("{s:i, s:s, s:s, s:s, s:I, s:I}", "index",
 						      (int)i, "name", m->name, "state",
-						      m->up       ? "up"
+						      m->joining  ? "starting"
+						      : m->up     ? "up"
 						      : m->failed ? "lost"
 								  : "starting",
 						      "reason", why, "cpus", (json_int_t)m->cpus,

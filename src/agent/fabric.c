@@ -151,6 +151,11 @@ void fabric_bulk_link(struct fabric *f, uint32_t node, struct stream *s)
 	stage_attach(f->stage, node, s);
 }
 
+void fabric_set_nodes(struct fabric *f, uint32_t n_nodes)
+{
+	stage_set_nodes(f->stage, n_nodes);
+}
+
 void fabric_node_lost(struct fabric *f, uint32_t node)
 {
 	stage_node_lost(f->stage, node);

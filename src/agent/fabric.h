@@ -21,6 +21,7 @@ void fabric_destroy(struct fabric *f); /* before the cluster and the mesh; NULL 
 /* Links that others made; taken. */
 void fabric_net_link(struct fabric *f, uint32_t node, struct stream *s);
 void fabric_bulk_link(struct fabric *f, uint32_t node, struct stream *s);
+void fabric_set_nodes(struct fabric *f, uint32_t n_nodes); /* there are more now */
 void fabric_node_lost(struct fabric *f, uint32_t node);
 
 /* Joins the cluster's switch to those of the other nodes, as its spec places the VMs. Without a network: nothing. */

@@ -424,6 +424,22 @@ void mesh_remove(struct mesh *m, uint32_t node)
 	mesh_drain(m);
 }
 
+void mesh_add_nodes(struct mesh *m, const struct strvec *names)
+{
+	if (names->n <= m->n_nodes)
+		return;
+	m->nodes = xreallocarray(m->nodes, names->n + 1, sizeof(*m->nodes));
+	for (size_t i = m->n_nodes; i < names->n; i++) {
+		m->nodes[i + 1] = (struct node){0};
+		strvec_add(&m->names, names->v[i]);
+	}
+	m->n_nodes = (uint32_t)names->n;
+	if (!m->self) {
+		overlay_grow(m->overlay, mesh_now(m), m->n_nodes);
+		mesh_drain(m);
+	}
+}
+
 void mesh_destroy(struct mesh *m)
 {
 	if (!m)

@@ -66,6 +66,9 @@ json_t *mesh_journal(const struct mesh *m);
 void mesh_remove(struct mesh *m, uint32_t node);
 
 bool mesh_has_parent(const struct mesh *m);
+/* names: of all nodes; those past the ones it knows are new. */
+void mesh_add_nodes(struct mesh *m, const struct strvec *names);
+
 #define MESH_REPORT 1 /* rank of a frame with id 0 that is no message of the overlay */
 /* To the parent; dropped where there is none. Borrowed. */
 void mesh_report(struct mesh *m, const json_t *bundle);

@@ -176,6 +176,22 @@ int service_create(struct call *call, const json_t *req, struct err *err)
 	return a->fabric && files ? fetch(call, req, files, err) : create(call, req, err);
 }
 
+/* Nodes were added: who runs the cluster learns of them, who does not is one of them. */
+int service_join(struct call *call, const json_t *req, struct err *err)
+{
+	struct agent *a = call->agent;
+	const json_t *create = json_object_get(req, "create"),
+		     *addresses = json_object_get(create, "addresses");
+	if (service_know_nodes(a, create, err) < 0)
+		return -1;
+	if (!a->cluster)
+		return service_create(call, create, err);
+	if (a->mesh && addresses)
+		mesh_set_addresses(a->mesh, addresses);
+	call_ok(call);
+	return 0;
+}
+
 int service_keep(struct call *call, const json_t *req _unused_, struct err *err _unused_)
 {
 	call->agent->holder = NULL;

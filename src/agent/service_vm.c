@@ -176,6 +176,8 @@ int service_move(struct call *call, const json_t *req, struct err *err)
 	bool start = json_is_true(json_object_get(req, "start"));
 	const char *key;
 	json_t *v;
+	if (service_know_nodes(a, req, err) < 0)
+		return -1;
 	json_object_foreach (json_object_get(req, "place"), key, v) {
 		_cleanup_rankset_ struct rankset ranks = RANKSET_INIT;
 		int64_t node;

@@ -17,6 +17,7 @@ int service_create(struct call *call, const json_t *req, struct err *err);
 int service_keep(struct call *call, const json_t *req, struct err *err);
 int service_status(struct call *call, const json_t *req, struct err *err);
 int service_size(struct call *call, const json_t *req, struct err *err);
+int service_join(struct call *call, const json_t *req, struct err *err);
 int service_down(struct call *call, const json_t *req, struct err *err);
 int service_events(struct call *call, const json_t *req, struct err *err);
 /* service_vm.c */
@@ -36,6 +37,12 @@ void service_launch_finish(struct agent *a);
 int service_console(struct call *call, const json_t *req, struct err *err);
 int service_logs(struct call *call, const json_t *req, struct err *err);
 
+/* deploy_grow.c, deploy_shrink.c */
+int service_add_nodes(struct call *call, const json_t *req, struct err *err);
+int service_remove_nodes(struct call *call, const json_t *req, struct err *err);
+
+/* "nodes" of a message, the names of all: those that are not known here are new. Absent: nothing. */
+int service_know_nodes(struct agent *a, const json_t *req, struct err *err);
 /* A VM of this agent. NULL with ESHUTDOWN: it was ended when this node was declared lost. */
 struct vm *service_vm(struct agent *a, uint32_t rank, struct err *err);
 /* The set "ranks" of a request, within the cluster. */

@@ -196,25 +196,25 @@ static int one_agent(struct agent *a, const json_t *req, struct child **ret, str
 	return 0;
 }
 
-/* The hops of a request that everybody gets, or (only) one agent. */
-static void share_hops(struct spread *s, struct child *only)
+/* The hops of a request that everybody gets, or one agent alone. */
+static void share_hops(struct spread *s, bool one, struct child *only)
 {
 	struct agent *a = s->call->agent;
 	_cleanup_rankset_ struct rankset ids = RANKSET_INIT;
-	if (s->verb == VERB_launch)
+	if (one)
 		add_hop(s, only);
 	else if (a->self || s->verb == VERB_status)
 		add_hop(s, NULL);
-	for (struct child *c = NULL; s->verb != VERB_launch && (c = mesh_child_next(a->mesh, c));)
+	for (struct child *c = NULL; !one && (c = mesh_child_next(a->mesh, c));)
 		add_hop(s, c);
 	for (size_t i = 0; i < s->n_hops; i++)
 		rankset_add(&ids, s->hops[i].id);
 	s->books = fanout_create(&ids);
 	s->open = rankset_count(&ids);
 	for (size_t i = 0; i < s->n_hops; i++) {
-		_cleanup_rankset_ struct rankset one = RANKSET_INIT;
-		rankset_add(&one, s->hops[i].id);
-		fanout_assign(s->books, s->hops[i].id, &one);
+		_cleanup_rankset_ struct rankset self = RANKSET_INIT;
+		rankset_add(&self, s->hops[i].id);
+		fanout_assign(s->books, s->hops[i].id, &self);
 	}
 }
 
@@ -236,12 +236,13 @@ int spread_begin(struct call *call, enum verb v, const json_t *req, struct err *
 	struct agent *a = call->agent;
 	struct child *only = NULL;
 	_cleanup_rankset_ struct rankset ranks = RANKSET_INIT;
-	if (v == VERB_launch ? one_agent(a, req, &only, err) < 0
-			     : !spread_takes_all(v) && asked(a, req, &ranks, err) < 0)
+	bool all = spread_takes_all(v),
+	     one = v == VERB_launch || (all && json_object_get(req, "to"));
+	if (one ? one_agent(a, req, &only, err) < 0 : !all && asked(a, req, &ranks, err) < 0)
 		return -1;
 	struct spread *s = create(call, v, req);
-	if (spread_takes_all(v)) {
-		share_hops(s, only);
+	if (all) {
+		share_hops(s, one, only);
 	} else {
 		s->open = rankset_count(&ranks);
 		s->books = fanout_create(&ranks);

@@ -31,7 +31,8 @@ struct waves {
 
 static uint32_t index_of(const struct wave *w, size_t node)
 {
-	return (uint32_t)w->nodes[node] + 1;
+	const uint32_t *index = w->waves->config.index;
+	return index ? index[w->nodes[node]] : (uint32_t)w->nodes[node] + 1;
 }
 
 static void on_started(void *arg, size_t node)

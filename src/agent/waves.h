@@ -15,6 +15,7 @@ struct waves;
 struct waves_config {
 	const struct launcher *launcher;
 	const struct allocation *allocation; /* nodes[i - 1] is node i; borrowed as long as the waves live */
+	const uint32_t *index; /* where that is not so: nodes[i - 1] is node index[i - 1]; NULL; borrowed likewise */
 	const struct bootstrap *bootstrap; /* likewise */
 	const json_t *options;             /* "launch" of the create message; likewise */
 };
@@ -29,7 +30,8 @@ struct waves *waves_create(struct agent *a, const struct waves_config *c,
 			   const struct waves_ops *ops, void *arg);
 /* Ends what it started here. NULL is fine. */
 void waves_destroy(struct waves *w);
-int waves_start(struct waves *w, const uint32_t *nodes, size_t n, struct err *err); /* indexes from 1 */
+/* nodes: positions in the allocation, from 1. */
+int waves_start(struct waves *w, const uint32_t *nodes, size_t n, struct err *err);
 bool waves_running(const struct waves *w);
 /* Every agent that will come has come: a file that they were to read, with the secret in it, is removed. */
 void waves_settled(struct waves *w);

@@ -6,7 +6,10 @@
 
 #include "base/alloc.h"
 #include "base/rankset.h"
+#include "base/hostlist.h"
 #include "client/library.h"
+#include "client/options.h"
+#include "client/place.h"
 
 #define CONNECT_TRIES 60 /* every 50 ms */
 #define ASK_MS 10000
@@ -199,4 +202,34 @@ int vse_down(struct vse_cluster *c, int graceful, struct vse_error *err)
 	ERROR_OR_OWN(err);
 	return cluster_ask(c, json_pack("{s:s, s:b}", "verb", "down", "graceful", graceful != 0),
 			   graceful ? GRACEFUL_MS : ASK_MS, NULL, err);
+}
+
+/* ---- nodes ---- */
+
+int vse_nodes_add(struct vse_cluster *c, const struct vse_options *o, struct vse_error *err)
+{
+	ERROR_OR_OWN(err);
+	int rc = options_check(o, FOR_NODES, err);
+	if (rc)
+		return rc;
+	/* The agent bounds the wait. */
+	return cluster_ask(c, json_pack("{s:s, s:o}", "verb", "add_nodes", "launch", place_request(o)),
+			   0, NULL, err);
+}
+
+int vse_nodes_remove(struct vse_cluster *c, const char *nodes, const char *vms, struct vse_error *err)
+{
+	ERROR_OR_OWN(err);
+	_cleanup_strvec_ struct strvec names = STRVEC_INIT;
+	json_t *list = json_array();
+	if (hostlist_expand(nodes, &names, &err->err) < 0) {
+		json_decref(list);
+		err->usage = true;
+		return error_code(err);
+	}
+	for (size_t i = 0; i < names.n; i++)
+		json_array_append_new(list, json_string(names.v[i]));
+	return cluster_ask(
+		c, json_pack("{s:s, s:o, s:s}", "verb", "remove_nodes", "nodes", list, "vms", vms),
+		0, NULL, err);
 }

@@ -7,7 +7,7 @@
 
 #include "client/library.h"
 
-enum { FOR_UP = 1, FOR_EXEC = 2, FOR_FOLLOW = 4 };
+enum { FOR_UP = 1, FOR_EXEC = 2, FOR_FOLLOW = 4, FOR_NODES = 8 };
 
 /* There is such a key for one of these calls. */
 bool option_known(const char *key, int calls);

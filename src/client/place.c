@@ -36,7 +36,7 @@ static void fill_numbers(const struct vse_options *o, json_t *j)
 					    json_integer((json_int_t)options_ms(o, times[i][0], 0)));
 }
 
-static json_t *fill(const struct vse_options *o)
+json_t *place_request(const struct vse_options *o)
 {
 	json_t *j = json_object(), *args = json_array();
 	const struct strvec *given = options_all(o, "launcher-arg");
@@ -89,7 +89,7 @@ int place_choose(const struct vse_options *o, json_t **ret, char why[LAUNCH_WHY_
 			*ret = NULL;
 		return rc;
 	}
-	*ret = fill(o);
+	*ret = place_request(o);
 	json_object_set_new(*ret, "launcher", json_string(l->name));
 	return 0;
 }

@@ -11,4 +11,7 @@
 int place_choose(const struct vse_options *o, json_t **ret, char why[LAUNCH_WHY_MAX],
 		 struct vse_error *e);
 
+/* The same from the options alone: what more nodes are asked for with. */
+json_t *place_request(const struct vse_options *o);
+
 #endif

@@ -489,6 +489,12 @@ void cluster_set_place(struct cluster *c, const struct strvec *nodes, const uint
 	memcpy(c->spec.node_of, node_of, c->spec.size * sizeof(*node_of));
 }
 
+void cluster_add_nodes(struct cluster *c, const struct strvec *names)
+{
+	for (size_t i = c->spec.nodes.n; i < names->n; i++)
+		strvec_add(&c->spec.nodes, names->v[i]);
+}
+
 void cluster_elsewhere_progress(struct cluster *c, uint32_t ready, uint32_t failed)
 {
 	if (c->phase == CLUSTER_STARTING)

@@ -45,6 +45,8 @@ void cluster_down(struct cluster *c, bool graceful);
  * told here. on_down comes only after cluster_elsewhere_down(). */
 void cluster_start_elsewhere(struct cluster *c);
 /* Where they will run: nodes.v[node_of[rank] - 1]. Both copied. */
+/* names: of all nodes; those past the ones it knows are new. Copied. */
+void cluster_add_nodes(struct cluster *c, const struct strvec *names);
 void cluster_set_place(struct cluster *c, const struct strvec *nodes, const uint32_t *node_of);
 /* From now on the VM belongs to that node. If that is this one, and it is not here yet, it is made (and started) here;
  * if it was here, it is killed. What its memory and its scratch disk held is lost. */

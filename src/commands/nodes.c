@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* vse nodes: the nodes of a cluster. */
+/* vse nodes: the nodes of a cluster, more of them, fewer. */
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "base/buf.h"
 #include "base/size.h"
+#include "client/options.h"
 #include "commands/common.h"
 
 #define ASK_MS 10000
@@ -82,7 +84,7 @@ static void print_job(const json_t *status)
 	putchar('\n');
 }
 
-static int run(const struct command *cmd, struct args *a)
+static int list(const struct command *cmd, struct args *a)
 {
 	json_t *status;
 	int code = common_ask(cmd, a, json_pack("{s:s}", "verb", "status"), ASK_MS, &status);
@@ -105,11 +107,87 @@ static int run(const struct command *cmd, struct args *a)
 	return EXIT_OK;
 }
 
-static const struct option_spec options[] = {OPTION_CLUSTER, OPTION_JSON, {0}};
+static int add(const struct command *cmd, struct args *a)
+{
+	_cleanup_(vse_error_finish) struct vse_error e = {0};
+	struct vse_options *o;
+	struct vse_cluster *c;
+	if (a->n_operands > 1)
+		return command_usage(cmd,
+				     "add takes its nodes from --hosts, --hostfile or --nodes");
+	int code = common_options(cmd, a, FOR_NODES, &o);
+	if (code)
+		return code;
+	int rc = common_connect(arg_value(a, "cluster"), &c, &e);
+	if (rc == 0) {
+		rc = vse_nodes_add(c, o, &e);
+		common_disconnect(c);
+	}
+	vse_options_free(o);
+	return rc ? common_fail(cmd, &e) : EXIT_OK;
+}
+
+static int leave(const struct command *cmd, struct args *a)
+{
+	_cleanup_(vse_error_finish) struct vse_error e = {0};
+	_cleanup_buf_ struct buf nodes = BUF_INIT;
+	struct vse_cluster *c;
+	bool stop = arg_flag(a, "stop"), recover = arg_flag(a, "recover");
+	if (a->n_operands < 2)
+		return command_usage(cmd, "remove: which nodes?");
+	if (stop && recover)
+		return command_usage(cmd, "--stop and --recover exclude each other");
+	for (int i = 1; i < a->n_operands; i++)
+		buf_addf(&nodes, "%s%s", i > 1 ? "," : "", a->operands[i]);
+	if (common_connect(arg_value(a, "cluster"), &c, &e))
+		return common_fail(cmd, &e);
+	int rc = vse_nodes_remove(c, buf_cstr(&nodes),
+				  stop      ? "stop"
+				  : recover ? "recover"
+					    : "refuse",
+				  &e);
+	common_disconnect(c);
+	return rc ? common_fail(cmd, &e) : EXIT_OK;
+}
+
+static int run(const struct command *cmd, struct args *a)
+{
+	static const struct {
+		const char *name;
+		int (*run)(const struct command *cmd, struct args *a);
+	} actions[] = {{"list", list}, {"add", add}, {"remove", leave}};
+	const char *action = a->n_operands ? a->operands[0] : "list";
+	for (size_t i = 0; i < ARRAY_SIZE(actions); i++)
+		if (strcmp(action, actions[i].name) == 0)
+			return actions[i].run(cmd, a);
+	return command_usage(cmd, "unknown action '%s': add or remove", action);
+}
+
+static const struct option_spec options[] = {
+	OPTION_CLUSTER,
+	OPTION_JSON,
+	{"hosts", 'H', "LIST", "add: these, as n[1-8],login2", NULL},
+	{"hostfile", 0, "FILE", "add: those of this file, one a line", "file"},
+	{"nodes", 'N', "N", "add: so many of the resource manager's", NULL},
+	{"launcher", 0, "NAME", "add: who has them (default: as the cluster)", NULL},
+	{"launcher-arg", 0, "WORD", "add: one more word for the resource manager; repeatable", NULL},
+	{"missing", 0, "WHAT", "add: when a node does not come up: abort (default) or go-on",
+	 "abort|go-on"},
+	{"node-timeout", 0, "TIME", "add: so long for the agents to come up (default 60s)", NULL},
+	{"wait", 0, "TIME", "add: so long for the resource manager to give nodes (default 1h)", NULL},
+	{"recover", 0, NULL, "remove: VMs there begin anew on other nodes", NULL},
+	{"stop", 0, NULL, "remove: VMs there are ended", NULL},
+	{0},
+};
 
 const struct command command_nodes = {
 	.name = "nodes",
-	.summary = "list the nodes of a cluster: state, VMs, what they offer",
+	.summary = "list the nodes of a cluster; add or remove some",
+	.usage = "[add | remove NODE...]",
+	.details = "Without an action: state, VMs and what each node offers.\n"
+		   "A node with VMs is removed only with --recover or --stop.",
 	.options = options,
+	.max_args = -1,
+	.complete = "add|remove",
 	.run = run,
 };

@@ -21,7 +21,11 @@
 	X(resume, true, "ranks -> - -> -")                                                                                              \
 	X(restart, true, "ranks -> - -> -")                                                                                             \
 	X(launch, false, "of agents: to nodes launcher bootstrap options -> failed{node,error} -> -")                                   \
-	X(move, true, "of agents: place{node: ranks} start -> - -> -")                                                                  \
+	X(move, true, "of agents: place{node: ranks} start nodes -> - -> -")                                                            \
+	X(join, false, "of agents: create{as create} -> as create -> -: of nodes that were added")                                      \
+	X(add_nodes,                                                                                                                    \
+	  true, "launch{hosts hostfile nodes launcher args wait_ms up_ms go_on} -> step{text,done,all} -> nodes")                       \
+	X(remove_nodes, true, "nodes vms(refuse stop recover) -> - -> -")                                                               \
 	X(exec, true, "ranks argv env user cwd tty rows cols stdin window -> started (of one VM) exit error (with rank or ranks) -> -") \
 	X(put, true, "ranks path into -> done error -> -")                                                                              \
 	X(get, true, "ranks path window -> done error -> -")                                                                            \

@@ -1,0 +1,133 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""Nodes are added to a cluster that runs, and taken out of it; what becomes of the VMs is what was asked for."""
+import json
+import sys
+import time
+
+sys.dont_write_bytecode = True
+import harness  # noqa: E402
+import labworld  # noqa: E402
+
+CACHE = "*/vse-cache-*"  # the agent's copy, kept on purpose (docs/launchers.md)
+
+
+def status(lab):
+    r = lab.vse("ps", "--json")
+    return json.loads(r.out)["clusters"][0] if r.code == 0 else None
+
+
+def nodes(lab):
+    """{name: (state, VMs)}"""
+    r = lab.vse("nodes", "--json")
+    return {n["name"]: (n["state"], n["vms"]) for n in json.loads(r.out)["nodes"]} if r.code == 0 else {}
+
+
+def answers(lab, vms):
+    r = lab.vse("exec", "--", "echo", "here", timeout=60)
+    return r.code == 0 and r.text == "vm[0-%d]: here\n" % (vms - 1), r
+
+
+def until(what, seconds=60):
+    end = time.monotonic() + seconds
+    while not what() and time.monotonic() < end:
+        time.sleep(0.1)
+    return what()
+
+
+def left_on(lab, node):
+    """Whatever of ours is there now, but the cache."""
+    end = time.monotonic() + 10
+    while True:
+        left = [line for line in lab.leftovers(ignore=[CACHE]) if "%s:" % node in line.split(" /")[0]]
+        if not left or time.monotonic() > end:
+            return left
+        time.sleep(0.1)
+
+
+def refusals(tap, lab):
+    def no(name, said, *args, code=1):
+        r = lab.vse("nodes", *args, timeout=60)
+        tap.ok(r.code == code and said in r.said, name, r)
+
+    no("a node that is one already", "n1 is a node of the cluster already", "add", "--hosts", "n[1-2]")
+    no("a host that is not there: none is added", "n99", "add", "--hosts", "n3,n99")
+    tap.ok(sorted(nodes(lab)) == ["n1", "n2"], "the cluster is as before", nodes(lab))
+    no("a node that is none", "no node 'n7'", "remove", "n7", code=2)
+    no("a node with VMs, without a word about them", "--recover", "remove", "n2")
+    no("every node", "no node would be left", "remove", "--stop", "n1", "n2")
+    no("no room for its VMs", "no other node has room", "remove", "--recover", "n2")
+    no("no such action", "unknown action", "grow", code=2)
+
+
+def grow(tap, lab):
+    r = lab.vse("nodes", "add", "--hosts", "n[3-4]", timeout=60)
+    tap.ok(r.code == 0, "two nodes are added", r)
+    tap.ok(nodes(lab) == {"n1": ("up", 2), "n2": ("up", 2), "n3": ("up", 0), "n4": ("up", 0)}, "they are up", nodes(lab))
+    good, r = answers(lab, 4)
+    tap.ok(good, "the VMs answer as before", r)
+    r = lab.vse("nodes", "remove", "--recover", "n2", timeout=60)
+    tap.ok(r.code == 0, "a node is removed, its VMs begin anew", r)
+    tap.ok(left_on(lab, "n2") == [], "nothing is left on it", left_on(lab, "n2"))
+    good = until(lambda: [v["state"] for v in status(lab)["vms"]] == ["ready"] * 4)
+    tap.ok(good and nodes(lab) == {"n1": ("up", 2), "n3": ("up", 1), "n4": ("up", 1)}, "on the new ones", nodes(lab))
+    good, r = answers(lab, 4)
+    tap.ok(good, "all VMs answer", r)
+    r = lab.vse("events")
+    tap.ok("n3 was added" in r.text and "n2 was removed" in r.text, "the events tell of it", r)
+
+
+def root_again(tap, lab):
+    """A root agent that is started again knows which nodes there are."""
+    old = [p.pid for p in lab.kill("n0", "agent")]
+    tap.ok(until(lambda: any(p.pid not in old for p in lab.processes("n0", "agent"))), "the root agent is started again")
+    tap.ok(until(lambda: {s for s, _ in nodes(lab).values()} == {"up"} and len(nodes(lab)) == 3), "with the same nodes",
+           nodes(lab))
+    good = until(lambda: answers(lab, 4)[0])
+    tap.ok(good, "and VMs")
+    r = lab.vse("nodes", "add", "--hosts", "n2", timeout=60)
+    tap.ok(r.code == 0 and nodes(lab).get("n2") == ("up", 0), "a node that was removed is added again", r, nodes(lab))
+
+
+def shrink(tap, lab):
+    lab.off("n3")
+    tap.ok(until(lambda: nodes(lab)["n3"][0] == "lost"), "a node loses its power", nodes(lab))
+    r = lab.vse("nodes", "remove", "--stop", "n3", timeout=60)
+    tap.ok(r.code == 0 and "n3" not in nodes(lab), "it is removed, with the VM it had", r)
+    r = lab.vse("exec", "--", "echo", "here", timeout=60)
+    tap.ok(r.code == 1 and "vm2: " in r.said and r.text == "vm[0-1,3]: here\n", "which is named", r)
+    r = lab.vse("nodes", "remove", "--stop", "n4", timeout=60)
+    tap.ok(r.code == 0 and [v["state"] for v in status(lab)["vms"]] == ["ready", "ready", "lost", "lost"],
+           "another with its VM", r, status(lab))
+    r = lab.vse("nodes", "remove", "n2", timeout=60)
+    tap.ok(r.code == 0 and list(nodes(lab)) == ["n1"], "one without VMs needs no word", r, nodes(lab))
+
+
+def main():
+    labworld.skip_unless(ssh=True)
+    tap = harness.Tap()
+    with labworld.Lab(nodes=4, ssh=True) as lab:
+        file = lab.write("f.yaml", "vse: 1\nname: f\nbase: debian:bookworm\n")
+        lab.mark()
+        r = lab.vse("up", "-q", "--hypervisor", "fake", "-n", "4", "--hosts", "n[1-2]", "--fanout", "2", "--max-per-node",
+                    "2", "--lost-after", "2s", "--give-up-after", "6s", file, timeout=120)
+        if tap.ok(r.code == 0, "4 VMs on 2 nodes", r):
+            refusals(tap, lab)
+            grow(tap, lab)
+            root_again(tap, lab)
+            shrink(tap, lab)
+        r = lab.vse("down", timeout=60)
+        tap.ok(r.code == 0, "down", r)
+        # Nobody could clean the disk of the node that lost its power.
+        left = lab.clean_within(10, ignore=[CACHE, "file n3:*"])
+        tap.ok(not left, "nothing is left on any node", "\n".join(left[:20]))
+    with harness.World() as world:
+        world.vse("up", "-q", "--hypervisor", "fake", "-n", "1", world.fake_vse())
+        r = world.vse("nodes", "add", "--hosts", "n1")
+        tap.ok(r.code == 1 and "this node alone" in r.said, "a cluster of one machine stays on it", r)
+        world.vse("down")
+    return tap.done()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
