@@ -19,6 +19,8 @@ void node_leave(struct agent *a);
 
 /* Notes the "create" request of the cluster that was made here (borrowed). */
 void node_created(struct agent *a, const json_t *req);
+/* Nodes were added: where all are (borrowed). */
+void node_joined(struct agent *a, const json_t *addresses);
 /* Keeps what the next agent needs: once the cluster is up here, and after each move. */
 void node_save(struct agent *a);
 #define NODE_FILE "node" /* in the run directory */

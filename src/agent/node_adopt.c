@@ -8,6 +8,7 @@
 
 #include "agent/keeper.h"
 #include "agent/node.h"
+#include "agent/services.h"
 #include "agent/state.h"
 #include "base/alloc.h"
 #include "base/log.h"
@@ -42,6 +43,14 @@ void node_created(struct agent *a, const json_t *req)
 	json_decref(ad->req);
 	ad->req = json_copy((json_t *)req);
 	cluster_keep(a->cluster);
+}
+
+void node_joined(struct agent *a, const json_t *addresses)
+{
+	if (!a->adoption || !a->adoption->req)
+		return;
+	json_object_set(a->adoption->req, "addresses", (json_t *)addresses);
+	node_save(a);
 }
 
 /* As path_write() but for the fsync: a node that loses power has no VMs either. */
@@ -127,6 +136,8 @@ static int resume(struct agent *a, struct err *err)
 	cluster_events(a->cluster)->on_event = agent_on_event;
 	cluster_events(a->cluster)->arg = a;
 	node_created(a, req);
+	if (service_know_nodes(a, req, err) < 0) /* nodes that were added since the start */
+		return -1;
 	mesh_set_addresses(a->mesh, json_object_get(req, "addresses"));
 	if (fabric_join(a->fabric, a->cluster, err) < 0)
 		log_warn("network: %s", err->text);

@@ -186,8 +186,10 @@ int service_join(struct call *call, const json_t *req, struct err *err)
 		return -1;
 	if (!a->cluster)
 		return service_create(call, create, err);
-	if (a->mesh && addresses)
+	if (a->mesh && addresses) {
 		mesh_set_addresses(a->mesh, addresses);
+		node_joined(a, addresses);
+	}
 	call_ok(call);
 	return 0;
 }
