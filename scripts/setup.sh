@@ -38,6 +38,9 @@ run   kmod              finds kernel modules
 run   bzip2             unpacks archives
 run   e2fsprogs         scratch disks
 run   openssh-client    ssh between nodes
+run   xorriso           boot disks for Palacios
+run   isolinux          boot disks for Palacios
+run   syslinux-common   boot disks for Palacios
 test  perl              prove, the test runner
 test  sharness          shell tests
 test  busybox-static    root file system of small test images
