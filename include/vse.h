@@ -108,6 +108,11 @@ int vse_plan(struct vse_session *s, const char *file, const struct vse_options *
  * cluster for vse_attach(). A build cannot be cancelled; it ends first. */
 int vse_up(struct vse_session *s, const char *file, const struct vse_options *o, vse_callback *fn,
 	   void *arg, struct vse_cluster **ret, struct vse_error *err);
+/* The cluster that vse_save() wrote into the folder dir goes on where it was, under its name or option "name"; where it
+ * runs is chosen as for vse_up(). Options that describe the machine (count, memory...) are refused: -EINVAL. The folder stays,
+ * and can be restored again. -ENOENT: its image is in no store here. */
+int vse_restore(struct vse_session *s, const char *dir, const struct vse_options *o,
+		vse_callback *fn, void *arg, struct vse_cluster **ret, struct vse_error *err);
 /* Connects to a cluster that runs; name NULL: the only one. -ENOENT: none; -EINVAL: several, say which. */
 int vse_attach(struct vse_session *s, const char *name, struct vse_cluster **ret, struct vse_error *err);
 /* The cluster outlives this connection. The handle stays usable. */
@@ -127,6 +132,10 @@ int vse_nodes_add(struct vse_cluster *c, const struct vse_options *o, struct vse
 /* Takes nodes ("n3,n[5-6]") out of the cluster; nothing of it is left on them. vms: what becomes of VMs there: "refuse"
  * (then no node is removed), "stop" or "recover" (they begin anew on the others). */
 int vse_nodes_remove(struct vse_cluster *c, const char *nodes, const char *vms, struct vse_error *err);
+/* Holds all VMs, writes them (memory, devices, scratch disks) into the folder dir, which must not exist and must be seen
+ * by every node under the same path, and lets them go on. All VMs must run; those that were paused stay so. The folder is
+ * there when all of it is on disk, and not before. It holds what the VMs' memory holds: keys, too. */
+int vse_save(struct vse_cluster *c, const char *dir, struct vse_error *err);
 /* Ends the cluster; graceful: its guests are shut down first. Returns when nothing of it is left (bounded: 10 s,
  * graceful 60 s). The handle is still to be released. */
 int vse_down(struct vse_cluster *c, int graceful, struct vse_error *err);

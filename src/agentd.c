@@ -11,6 +11,7 @@
 #include "base/size.h"
 #include "io/child.h"
 #include "launcher/launcher.h"
+#include "vm/pack.h"
 
 #define BOOTSTRAP_MS 60000 /* for the line on standard input to come */
 
@@ -54,6 +55,15 @@ static int run_node(struct agent_options *o, const char *file)
 	return rc;
 }
 
+static int pack(int n, char **words)
+{
+	struct err err = ERR_INIT;
+	if (pack_main(n, words, &err) == 0)
+		return 0;
+	fprintf(stderr, "%s\n", err.text);
+	return 1;
+}
+
 int main(int argc, char **argv)
 {
 	struct agent_options o = {.ready_fd = -1};
@@ -61,6 +71,8 @@ int main(int argc, char **argv)
 	bool node = false;
 	struct err err = ERR_INIT;
 	proc_fill_stdio();
+	if (argc > 1 && strcmp(argv[1], "--pack") == 0) /* of a VM that is saved or restored (vm/packer.h) */
+		return pack(argc - 2, argv + 2);
 	launcher_name_self(argv[0]);
 	log_setup("vse-agent", LOG_WARN, true);
 	for (int i = 1; i < argc; i++) {

@@ -291,6 +291,7 @@ static void finish(struct agent *a)
 	}
 	report_destroy(a->report);
 	mesh_destroy(a->mesh);
+	json_decref(a->request);
 	free(a->base);
 	free(a->name);
 }

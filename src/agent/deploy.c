@@ -454,6 +454,8 @@ struct deploy *deploy_make(struct agent *a, const json_t *req)
 {
 	struct deploy *d = xcalloc(1, sizeof(*d));
 	*d = (struct deploy){.agent = a, .req = json_copy((json_t *)req)};
+	if (!a->request) /* of a root that follows another */
+		a->request = json_copy((json_t *)req);
 	d->launch = json_object_get(d->req, "launch");
 	d->moves = json_object();
 	d->bound = evtimer_create(a->loop, on_bound, d);

@@ -69,6 +69,8 @@ static int create(struct call *call, const json_t *req, struct err *err)
 	a->cluster = cluster_create(a->loop, &spec, a->self, a->dir, &agent_cluster_ops, a, err);
 	if (!a->cluster)
 		return -1;
+	if (!a->self && !a->request)
+		a->request = json_copy((json_t *)req);
 	cluster_events(a->cluster)->on_event = agent_on_event;
 	cluster_events(a->cluster)->arg = a;
 	if (a->kept)

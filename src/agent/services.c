@@ -29,6 +29,8 @@ static service_fn *const table[VERB_COUNT] = {
 	[VERB_join] = service_join,
 	[VERB_add_nodes] = service_add_nodes,
 	[VERB_remove_nodes] = service_remove_nodes,
+	[VERB_save] = service_save,
+	[VERB_definition] = service_definition,
 };
 
 service_fn *service_find(enum verb v)

@@ -26,6 +26,9 @@ int service_pause(struct call *call, const json_t *req, struct err *err);
 int service_resume(struct call *call, const json_t *req, struct err *err);
 int service_restart(struct call *call, const json_t *req, struct err *err);
 int service_move(struct call *call, const json_t *req, struct err *err);
+/* service_save.c */
+int service_save(struct call *call, const json_t *req, struct err *err);
+int service_definition(struct call *call, const json_t *req, struct err *err);
 /* service_guest.c */
 int service_exec(struct call *call, const json_t *req, struct err *err);
 int service_put(struct call *call, const json_t *req, struct err *err);

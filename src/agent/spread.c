@@ -80,9 +80,9 @@ static const struct call_ops call_ops = {
 
 static bool can_spread(enum verb v)
 {
-	static const enum verb some[] = {VERB_stop,    VERB_pause,   VERB_resume,
-					 VERB_restart, VERB_exec,    VERB_put,
-					 VERB_get,     VERB_console, VERB_logs};
+	static const enum verb some[] = {VERB_stop, VERB_pause, VERB_resume, VERB_restart,
+					 VERB_exec, VERB_put,   VERB_get,    VERB_console,
+					 VERB_logs, VERB_save};
 	for (size_t i = 0; i < ARRAY_SIZE(some); i++)
 		if (some[i] == v)
 			return true;

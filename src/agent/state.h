@@ -28,6 +28,7 @@ struct agent {
 	struct listener *listener;
 	struct conn *conns;
 	struct cluster *cluster;
+	json_t *request;        /* the root's: the "create" that made it */
 	struct conn *holder;    /* the cluster ends with this connection; NULL: it was kept */
 	struct call *creating;  /* the "create" call that waits for the start */
 	struct call *ending[8]; /* "down" calls that wait */

@@ -2,12 +2,14 @@
 #include "client/create.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
 #include "base/rundir.h"
 #include "base/text.h"
+#include "client/saved.h"
 #include "client/sshkey.h"
 
 #define BOOT_TIMEOUT_MS 120000
@@ -59,8 +61,44 @@ int create_prepare(struct create *c, const char *file, const struct vse_options 
 	return place_choose(o, &c->launch, c->where, e);
 }
 
+/* What a saved machine has cannot be chosen anew. */
+static int check_saved_options(const struct vse_options *o, struct vse_error *e)
+{
+	static const char *const fixed[] = {"count",      "cpus",    "memory", "scratch",
+					    "hypervisor", "machine", "accel",  "hypervisor-arg"};
+	for (size_t i = 0; i < ARRAY_SIZE(fixed); i++)
+		if (options_text(o, fixed[i]))
+			return error_option(e, fixed[i], " is as it was saved");
+	return options_check(o, FOR_UP, e);
+}
+
+int create_prepare_saved(struct create *c, const char *dir, const struct vse_options *o,
+			 struct vse_error *e)
+{
+	int rc = check_saved_options(o, e);
+	if (rc)
+		return rc;
+	c->dir = realpath(dir, NULL);
+	if (!c->dir) {
+		err_errno(&e->err, errno, "%s", dir);
+		return error_code(e);
+	}
+	if (saved_cluster_read(c->dir, &c->saved, &e->err) < 0)
+		return error_code(e);
+	c->o = o;
+	c->size = (uint32_t)json_integer_value(json_object_get(c->saved, "size"));
+	c->name = create_choice(c, "name", json_string_value(json_object_get(c->saved, "name")));
+	if (!c->name || cluster_name_check(c->name, &e->err) < 0) {
+		e->usage = true;
+		return c->name ? error_code(e) : error_set(e, EBADMSG, "%s: no name in it", c->dir);
+	}
+	return place_choose(o, &c->launch, c->where, e);
+}
+
 void create_finish(struct create *c)
 {
+	json_decref(c->saved);
+	free(c->dir);
 	image_destroy(c->image);
 	vse_destroy(c->vse);
 	json_decref(c->launch);
@@ -74,7 +112,8 @@ const char *create_choice(const struct create *c, const char *key, const char *o
 
 bool create_needs_image(const struct create *c)
 {
-	return strcmp(create_choice(c, "hypervisor", "qemu"), "fake") != 0;
+	const char *saved = json_string_value(json_object_get(c->saved, "hypervisor"));
+	return strcmp(saved ? saved : create_choice(c, "hypervisor", "qemu"), "fake") != 0;
 }
 
 /* ---- the message ---- */
@@ -123,8 +162,36 @@ static void set_keys(json_t *j, const char *name, struct err *err)
 	set_text(j, "ssh_public", open, err);
 }
 
+/* As it was, but for where it runs. */
+static json_t *saved_message(const struct create *c, struct err *ret_err)
+{
+	static const char *const elsewhere[] = {"launch", "nodes", "place", "addresses", "files"};
+	struct err err = ERR_INIT;
+	json_t *j = json_deep_copy(c->saved);
+	for (size_t i = 0; i < ARRAY_SIZE(elsewhere); i++)
+		json_object_del(j, elsewhere[i]);
+	set_text(j, "verb", "create", &err);
+	set_text(j, "name", c->name, &err);
+	set_text(j, "restore", c->dir, &err);
+	set_text(j, "scratch_dir", scratch_dir(), &err);
+	if (c->image)
+		set_image(j, c->image, &err);
+	json_object_set_new(j, "parallel", json_integer((json_int_t)options_int(c->o, "parallel", 0)));
+	json_object_set_new(j, "boot_timeout_ms",
+			    json_integer((json_int_t)options_ms(c->o, "timeout", BOOT_TIMEOUT_MS)));
+	if (c->launch)
+		json_object_set(j, "launch", c->launch);
+	if (!err.code)
+		return j;
+	json_decref(j);
+	err_copy(ret_err, &err);
+	return NULL;
+}
+
 json_t *create_message(const struct create *c, struct err *ret_err)
 {
+	if (c->saved)
+		return saved_message(c, ret_err);
 	const struct vse *v = c->vse;
 	const struct image *i = c->image; /* NULL: the back end needs none */
 	struct err err = ERR_INIT;

@@ -10,7 +10,9 @@
 
 struct create {
 	const struct vse_options *o;
-	struct vse *vse;
+	struct vse *vse;            /* NULL: it is restored */
+	json_t *saved;              /* then: the request that made the cluster which was saved */
+	char *dir;                  /* and where */
 	struct image *image;        /* NULL: none needed, or not there yet */
 	json_t *launch;             /* other nodes; NULL: all runs on this one */
 	char where[LAUNCH_WHY_MAX]; /* why there */
@@ -20,6 +22,9 @@ struct create {
 
 /* Reads `file` and checks everything that can be before anything is built. *c: only zeroes before. */
 int create_prepare(struct create *c, const char *file, const struct vse_options *o, struct vse_error *e);
+/* Instead: of the cluster that was saved in the folder `dir`. */
+int create_prepare_saved(struct create *c, const char *dir, const struct vse_options *o,
+			 struct vse_error *e);
 void create_finish(struct create *c);
 const char *create_choice(const struct create *c, const char *key, const char *otherwise);
 /* The back end `fake` runs no VM, so it needs no image: clusters of it are for tests and for studies of scale. */

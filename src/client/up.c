@@ -60,6 +60,19 @@ static int usable(void *arg, struct err *err)
 			   create_choice(&u->create, "accel", "auto"), err);
 }
 
+/* A cluster that is restored needs the very image it had. */
+static int open_image(struct up *u, struct vse_error *e)
+{
+	const char *id = json_string_value(json_object_get(u->create.saved, "image"));
+	if (image_open(NULL, id ? id : "", &u->create.image, &e->err) == 0)
+		return 0;
+	if (e->err.code == ENOENT)
+		return error_set(e, ENOENT, "the image of the saved cluster (%.12s, of VSE '%s') is not in the store: build it again with 'vse build'",
+				 id ? id : "?",
+				 json_string_value(json_object_get(u->create.saved, "vse")));
+	return error_code(e);
+}
+
 static int build(struct up *u, struct vse_error *e)
 {
 	bool cached;
@@ -223,7 +236,9 @@ static int start(struct up *u, struct vse_cluster **ret, struct vse_error *e)
 	u->guest = program(s->guest, "vse-guest", NULL);
 	if (!u->agent)
 		return error_code(e);
-	int rc = create_needs_image(&u->create) ? build(u, e) : 0;
+	int rc = 0;
+	if (create_needs_image(&u->create))
+		rc = u->create.saved ? open_image(u, e) : build(u, e);
 	if (rc)
 		return rc;
 	if (u->refused)
@@ -239,20 +254,34 @@ static int start(struct up *u, struct vse_cluster **ret, struct vse_error *e)
 	return rc;
 }
 
+static int up(struct up *u, const char *what, bool saved, const struct vse_options *o,
+	      struct vse_cluster **ret, struct vse_error *e)
+{
+	int rc = session_enter(u->session, e);
+	if (rc)
+		return rc;
+	rc = (saved ? create_prepare_saved : create_prepare)(&u->create, what, o, e);
+	if (!rc)
+		rc = start(u, ret, e);
+	session_leave(u->session);
+	create_finish(&u->create);
+	free(u->agent);
+	free(u->guest);
+	return rc;
+}
+
 int vse_up(struct vse_session *s, const char *file, const struct vse_options *o, vse_callback *fn,
 	   void *arg, struct vse_cluster **ret, struct vse_error *err)
 {
 	ERROR_OR_OWN(err);
 	struct up u = {.session = s, .fn = fn, .arg = arg};
-	int rc = session_enter(s, err);
-	if (rc)
-		return rc;
-	rc = create_prepare(&u.create, file, o, err);
-	if (!rc)
-		rc = start(&u, ret, err);
-	session_leave(s);
-	create_finish(&u.create);
-	free(u.agent);
-	free(u.guest);
-	return rc;
+	return up(&u, file, false, o, ret, err);
+}
+
+int vse_restore(struct vse_session *s, const char *dir, const struct vse_options *o,
+		vse_callback *fn, void *arg, struct vse_cluster **ret, struct vse_error *err)
+{
+	ERROR_OR_OWN(err);
+	struct up u = {.session = s, .fn = fn, .arg = arg};
+	return up(&u, dir, true, o, ret, err);
 }

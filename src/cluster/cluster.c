@@ -106,6 +106,15 @@ static void start_failed(struct cluster *c, const struct rankset *lost)
 	started(c, &err);
 }
 
+/* A failure comes as a state, like every other. */
+static void begin_one(struct cluster *c, struct vm *vm)
+{
+	if (c->spec.restore)
+		vm_restore(vm, c->spec.restore, NULL);
+	else
+		vm_start(vm, NULL);
+}
+
 static void start_more(struct cluster *c)
 {
 	struct tally t;
@@ -116,7 +125,7 @@ static void start_more(struct cluster *c)
 		if (c->phase != CLUSTER_STARTING || !c->probed || rankset_count(&t.lost) ||
 		    c->next == c->spec.size || t.starting >= c->spec.parallel)
 			break;
-		vm_start(c->vms[c->next++], NULL); /* a failure comes as a state, like every other */
+		begin_one(c, c->vms[c->next++]);
 	}
 	uint32_t lost = rankset_count(&t.lost);
 	if (c->phase == CLUSTER_STARTING && (t.ready != c->told_ready || lost != c->told_lost)) {

@@ -82,6 +82,7 @@ static int read_texts(const json_t *j, struct cluster_spec *s, struct err *err)
 		if (text(j, needed[i].key, needed[i].to, err) < 0)
 			return -1;
 	s->vmlinux = optional(j, "vmlinux");
+	s->restore = optional(j, "restore");
 	s->ssh_private = optional(j, "ssh_private");
 	s->ssh_public = optional(j, "ssh_public");
 	return cluster_name_check(s->name, err);
@@ -176,7 +177,7 @@ void cluster_spec_finish(struct cluster_spec *s)
 	char *const owned[] = {s->name,    s->vse,         s->image,      s->kernel,
 			       s->vmlinux, s->initrd,      s->root,       s->root_type,
 			       s->modules, s->scratch_dir, s->hypervisor, s->accel,
-			       s->machine, s->ssh_private, s->ssh_public};
+			       s->machine, s->ssh_private, s->ssh_public, s->restore};
 	for (size_t i = 0; i < ARRAY_SIZE(owned); i++)
 		free(owned[i]);
 	strvec_finish(&s->env);

@@ -27,6 +27,7 @@ struct cluster_spec {
 	struct strvec extra_args;
 	unsigned parallel; /* VMs of a node that may be between start and ready at once; 0: its CPUs */
 	uint64_t boot_timeout_ms, stop_timeout_ms;
+	char *restore;                  /* folder of a save that the VMs start from, or NULL */
 	char *ssh_private, *ssh_public; /* cluster-only key, or NULL */
 	/* Where the VMs run. Without nodes all of them run here (node_of NULL). */
 	struct strvec nodes; /* names; node i of the cluster is nodes.v[i - 1] */

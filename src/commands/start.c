@@ -17,6 +17,7 @@ struct start {
 	struct progress progress;
 	struct interrupts *interrupts; /* only while VMs start: a build is ended by the signal itself */
 	int signo;                     /* that interrupted it */
+	bool restore;
 };
 
 static void on_interrupt(void *arg, int signo)
@@ -107,7 +108,7 @@ static int failed(struct start *s, const struct vse_error *e, const char *name)
 static int up(struct start *s, const char *file, const struct vse_options *o, struct vse_cluster **ret)
 {
 	_cleanup_(vse_error_finish) struct vse_error e = {0};
-	int rc = vse_up(s->session, file, o, on_event, s, ret, &e);
+	int rc = (s->restore ? vse_restore : vse_up)(s->session, file, o, on_event, s, ret, &e);
 	interrupts_destroy(s->interrupts);
 	progress_clear(&s->progress);
 	return rc ? failed(s, &e, e.cluster) : 0;
@@ -122,13 +123,13 @@ static int start(struct start *s, const struct args *a, const char *file, start_
 		return code;
 	if (vse_open(&s->session, &e))
 		return common_fail(s->cmd, &e);
-	return arg_flag(a, "dry-run") ? dry_run(s, file, o) : up(s, file, o, ret);
+	return !s->restore && arg_flag(a, "dry-run") ? dry_run(s, file, o) : up(s, file, o, ret);
 }
 
-int start_cluster(const struct command *cmd, const struct args *a, const char *file,
-		  start_check *check, struct started *ret)
+static int begin(const struct command *cmd, const struct args *a, const char *file, bool restore,
+		 start_check *check, struct started *ret)
 {
-	struct start s = {.cmd = cmd};
+	struct start s = {.cmd = cmd, .restore = restore};
 	struct vse_options *o;
 	struct vse_cluster *c;
 	int code = common_options(cmd, a, FOR_UP, &o);
@@ -142,6 +143,30 @@ int start_cluster(const struct command *cmd, const struct args *a, const char *f
 	else
 		*ret = (struct started){.session = s.session, .cluster = c};
 	return code;
+}
+
+int start_cluster(const struct command *cmd, const struct args *a, const char *file,
+		  start_check *check, struct started *ret)
+{
+	return begin(cmd, a, file, false, check, ret);
+}
+
+int start_restored(const struct command *cmd, const struct args *a, const char *dir, struct started *ret)
+{
+	return begin(cmd, a, dir, true, NULL, ret);
+}
+
+int start_leave(const struct command *cmd, const struct args *a, struct started *s)
+{
+	_cleanup_(vse_error_finish) struct vse_error e = {0};
+	char took[24];
+	int n = vse_size(s->cluster, NULL); /* known: asks nobody */
+	int rc = vse_detach(s->cluster, &e);
+	duration_format(s->cluster->ready_ms, took);
+	if (!rc && !arg_flag(a, "quiet"))
+		printf("%s: %d VM%s ready in %s\n", vse_name(s->cluster), n, n == 1 ? "" : "s", took);
+	started_finish(s);
+	return rc ? common_fail(cmd, &e) : EXIT_OK;
 }
 
 void started_finish(struct started *s)

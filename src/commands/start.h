@@ -39,6 +39,11 @@ typedef int start_check(const struct command *cmd, const struct args *a, uint32_
 /* check: may be NULL. 0 with *ret, or an exit code with the reason printed; EXIT_OK - 1 (that is -1) after a --dry-run. */
 int start_cluster(const struct command *cmd, const struct args *a, const char *file,
 		  start_check *check, struct started *ret);
+/* The same for a cluster that was saved in a folder; the command has no --dry-run. */
+int start_restored(const struct command *cmd, const struct args *a, const char *dir,
+		   struct started *ret);
+/* Leaves it running, and says so; then *s is finished. Gives the exit code. */
+int start_leave(const struct command *cmd, const struct args *a, struct started *s);
 void started_finish(struct started *s);
 
 #endif

@@ -10,10 +10,12 @@
 #include "base/size.h"
 #include "base/strvec.h"
 #include "io/child.h"
+#include "vm/packer.h"
 
 struct scratch {
 	int fd;
 	struct child *mkfs;
+	struct packer *unpacker; /* instead */
 	void (*done)(void *arg, int fd, const struct err *err);
 	void *arg;
 };
@@ -96,6 +98,39 @@ fail:
 	return NULL;
 }
 
+static void on_unpacked(void *arg, const struct err *unpack_err)
+{
+	struct scratch *s = arg;
+	struct err err = ERR_INIT;
+	if (unpack_err)
+		err_set(&err, unpack_err->code, "scratch disk: %s", unpack_err->text);
+	packer_destroy(TAKE_PTR(s->unpacker));
+	s->done(s->arg, unpack_err ? -1 : s->fd, &err);
+}
+
+struct scratch *scratch_restore(struct loop *l, const char *dir, uint64_t size, const char *packed,
+				const char *pack_id,
+				void (*done)(void *arg, int fd, const struct err *err), void *arg,
+				struct err *err)
+{
+	struct scratch *s = xcalloc(1, sizeof(*s));
+	*s = (struct scratch){.fd = -1, .done = done, .arg = arg};
+	_cleanup_close_ int in = open(packed, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	if (in < 0)
+		err_errno(err, errno, "%s", packed);
+	else if (enough_room(dir, size, err) == 0 && nameless(dir, &s->fd, err) == 0)
+		s->unpacker = packer_start(l, false, PACK_DISK, pack_id, in, s->fd, on_unpacked, s, err);
+	if (s->unpacker)
+		return s;
+	scratch_destroy(s);
+	return NULL;
+}
+
+int scratch_fd(const struct scratch *s)
+{
+	return s ? s->fd : -1;
+}
+
 void scratch_destroy(struct scratch *s)
 {
 	if (!s)
@@ -103,6 +138,7 @@ void scratch_destroy(struct scratch *s)
 	if (s->mkfs)
 		child_kill(s->mkfs, 9);
 	child_destroy(s->mkfs);
+	packer_destroy(s->unpacker);
 	if (s->fd >= 0)
 		close(s->fd);
 	free(s);

@@ -15,6 +15,12 @@ struct scratch;
 struct scratch *scratch_create(struct loop *l, const char *dir, uint64_t size,
 			       void (*done)(void *arg, int fd, const struct err *err), void *arg,
 			       struct err *err);
+/* The same from a packed disk (vm/pack.h) of that size, instead of mke2fs. */
+struct scratch *scratch_restore(struct loop *l, const char *dir, uint64_t size, const char *packed,
+				const char *pack_id,
+				void (*done)(void *arg, int fd, const struct err *err), void *arg,
+				struct err *err);
+int scratch_fd(const struct scratch *s); /* of one that was made; borrowed; -1 for NULL */
 void scratch_destroy(struct scratch *s); /* NULL is fine */
 
 #endif

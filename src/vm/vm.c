@@ -12,6 +12,7 @@
 #include "base/proc.h"
 #include "base/time.h"
 #include "net/address.h"
+#include "vm/restoring.h"
 #include "vm/scratch.h"
 
 struct vm {
@@ -38,6 +39,12 @@ struct vm {
 	struct console *console;
 	struct scratch *scratch;
 	struct evtimer *timer;
+
+	struct saving *saving;
+	void (*on_saved)(void *arg, struct vm *vm, const struct err *err);
+	void *saved_arg;
+	struct restoring *restoring;
+	bool unpacked, arrived; /* restoring: all was read and good; the hypervisor has taken it */
 };
 
 static void set_reason(struct vm *vm, const char *text)
@@ -126,9 +133,21 @@ static bool input(struct vm *vm, enum vm_input in, const char *reason)
 	return true;
 }
 
+static void end_save(struct vm *vm, const struct err *err)
+{
+	if (!vm->saving)
+		return;
+	saving_destroy(TAKE_PTR(vm->saving));
+	vm->on_saved(vm->saved_arg, vm, err);
+}
+
 /* Lets go of everything that one run of the VM holds. */
 static void let_go(struct vm *vm)
 {
+	struct err ended = ERR_INIT;
+	err_set(&ended, ESHUTDOWN, "%s: ended while it was saved", vm->name);
+	end_save(vm, &ended);
+	restoring_destroy(TAKE_PTR(vm->restoring));
 	struct channel *channel = TAKE_PTR(vm->channel);
 	channel_destroy(channel); /* ends its requests: their owners may look at us, so the pointer is cleared before */
 	hv_release(TAKE_PTR(vm->hv));
@@ -275,8 +294,59 @@ static void send_time(struct vm *vm)
 	channel_send(vm->channel, &kv);
 }
 
+/* ---- save and restore ---- */
+
+static void on_saving_done(void *arg, const struct err *err)
+{
+	end_save(arg, err);
+}
+
+/* The hypervisor's word about a save of ours. */
+static void on_save_event(struct vm *vm, const struct hv_event *e)
+{
+	struct err err = ERR_INIT;
+	int rc = 0;
+	if (e->type == HV_EVENT_STREAM && !vm->saving)
+		close(e->fd);
+	else if (e->type == HV_EVENT_STREAM)
+		rc = saving_stream(vm->saving, e->fd, &err);
+	else if (e->type == HV_EVENT_DONE && vm->saving)
+		rc = saving_state_done(vm->saving, e->signature, &err);
+	else if (e->type == HV_EVENT_FAILED)
+		end_save(vm, e->err);
+	if (rc < 0) {
+		hv_cancel(vm->hv, NULL); /* of one that is done: nothing */
+		end_save(vm, &err);
+	}
+}
+
+static void go_on(struct vm *vm)
+{
+	struct err err = ERR_INIT;
+	if (!vm->restoring || !vm->unpacked || !vm->arrived)
+		return;
+	restoring_destroy(TAKE_PTR(vm->restoring));
+	if (hv_resume(vm->hv, &err) < 0)
+		fail(vm, err.text);
+}
+
+static void on_unpacked(void *arg, const struct err *err)
+{
+	struct vm *vm = arg;
+	vm->unpacked = !err;
+	if (err)
+		fail(vm, err->text);
+	else
+		go_on(vm);
+}
+
 static void on_hv_state(struct vm *vm, const struct hv_event *e)
 {
+	if (vm->restoring && e->state == HV_PAUSED) {
+		vm->arrived = true;
+		go_on(vm);
+		return;
+	}
 	if (e->state == HV_RUNNING) {
 		if (!vm->running)
 			vm->running = loop_now(vm->loop);
@@ -310,10 +380,14 @@ static void on_hv_event(void *arg, const struct hv_event *e)
 			vm->ops->on_note(vm->arg, vm, err.text);
 		break;
 	case HV_EVENT_NET: vm->ops->on_net(vm->arg, vm, e->fd); break;
-	case HV_EVENT_STREAM: close(e->fd); break; /* nobody asks for one yet */
-	case HV_EVENT_PROGRESS:
-	case HV_EVENT_DONE: break;
+	case HV_EVENT_PROGRESS: break;
+	case HV_EVENT_STREAM:
+	case HV_EVENT_DONE: on_save_event(vm, e); break;
 	case HV_EVENT_FAILED: {
+		if (vm->saving && strcmp(e->op, hv_cap_name(HV_CAP_SAVE)) == 0) {
+			on_save_event(vm, e);
+			break;
+		}
 		_cleanup_free_ char *text = xasprintf("%s: %s", e->op ? e->op : "operation",
 						      e->err ? e->err->text : "failed");
 		vm->ops->on_note(vm->arg, vm, text);
@@ -349,6 +423,19 @@ static void on_timeout(void *arg)
 	fail(vm, why);
 }
 
+/* Where the state comes from; ret_fd is to be closed after the start. */
+static int add_saved(struct vm *vm, struct hv_spec *spec, int *ret_fd, struct err *err)
+{
+	if (!vm->restoring)
+		return 0;
+	if (restoring_state(vm->restoring, on_unpacked, vm, ret_fd, err) < 0)
+		return -1;
+	spec->from = HV_FROM_SAVE;
+	spec->from_fd = *ret_fd;
+	spec->signature = restoring_saved(vm->restoring)->signature;
+	return 0;
+}
+
 /* scratch: path or NULL; borrowed, as all that is in it. */
 static struct hv_spec make_spec(const struct vm *vm, const char *scratch)
 {
@@ -380,9 +467,12 @@ static struct hv_spec make_spec(const struct vm *vm, const char *scratch)
 static int start_hv(struct vm *vm, int scratch_fd, struct err *err)
 {
 	const struct vm_profile *p = vm->profile;
+	_cleanup_close_ int state_fd = -1;
 	char scratch[64];
 	snprintf(scratch, sizeof(scratch), "/proc/%d/fd/%d", (int)getpid(), scratch_fd);
 	struct hv_spec spec = make_spec(vm, scratch_fd >= 0 ? scratch : NULL);
+	if (add_saved(vm, &spec, &state_fd, err) < 0)
+		return -1;
 	if (hv_start(p->hypervisor, vm->loop, &spec, &p->probe, on_hv_event, vm, &vm->hv, err) < 0)
 		return -1;
 	write_pid(vm);
@@ -431,7 +521,7 @@ void vm_destroy(struct vm *vm)
 	free(vm);
 }
 
-int vm_start(struct vm *vm, struct err *err)
+static int begin(struct vm *vm, struct err *err)
 {
 	if (vm_state_is_live(vm->state))
 		return err_set(err, EBUSY, "%s: is %s", vm->name, vm_state_name(vm->state));
@@ -439,7 +529,14 @@ int vm_start(struct vm *vm, struct err *err)
 	vm->ready_after = 0;
 	input(vm, VM_IN_START, "");
 	evtimer_start(vm->timer, vm->profile->boot_timeout_ms, 0);
+	return 0;
+}
+
+int vm_start(struct vm *vm, struct err *err)
+{
 	struct err why = ERR_INIT;
+	if (begin(vm, err) < 0)
+		return -1;
 	if (vm->profile->scratch) {
 		vm->scratch = scratch_create(vm->loop, vm->profile->scratch_dir,
 					     vm->profile->scratch, on_scratch, vm, &why);
@@ -501,6 +598,64 @@ bool vm_was_adopted(const struct vm *vm)
 bool vm_is_set_up(const struct vm *vm)
 {
 	return vm->set_up;
+}
+
+/* Its disk first, so that it is whole before the VM is. */
+static int restore(struct vm *vm, const char *dir, struct err *err)
+{
+	uint64_t size = vm->profile->scratch;
+	vm->unpacked = vm->arrived = false;
+	vm->restoring = restoring_create(vm->loop, dir, vm->rank, err);
+	if (!vm->restoring)
+		return -1;
+	if (restoring_saved(vm->restoring)->scratch != size)
+		return err_set(err, EINVAL, "%s: saved with another size of scratch disk", vm->name);
+	vm->attach = true;
+	if (!size)
+		return start_hv(vm, -1, err);
+	_cleanup_free_ char *disk = restoring_disk(vm->restoring),
+			    *id = restoring_pack_id(vm->restoring);
+	vm->scratch = scratch_restore(vm->loop, vm->profile->scratch_dir, size, disk, id,
+				      on_scratch, vm, err);
+	return vm->scratch ? 0 : -1;
+}
+
+int vm_restore(struct vm *vm, const char *dir, struct err *err)
+{
+	struct err why = ERR_INIT;
+	if (begin(vm, err) < 0)
+		return -1;
+	if (restore(vm, dir, &why) == 0)
+		return 0;
+	fail(vm, why.text);
+	return err_copy(err, &why);
+}
+
+int vm_save(struct vm *vm, const char *dir, const char *id,
+	    void (*done)(void *arg, struct vm *vm, const struct err *err), void *arg, struct err *err)
+{
+	if (vm->state != VM_PAUSED || vm->saving)
+		return err_set(err, EBUSY, "%s: cannot save: it is %s", vm->name,
+			       vm->saving ? "being saved" : vm_state_name(vm->state));
+	if (vm->profile->scratch && !vm->scratch)
+		return err_set(err, ENOTSUP, "%s: cannot save: its scratch disk was made by an agent that has died",
+			       vm->name);
+	if (hv_save(vm->hv, err) < 0)
+		return -1;
+	vm->on_saved = done;
+	vm->saved_arg = arg;
+	vm->saving = saving_create(vm->loop, dir, id, vm->rank, scratch_fd(vm->scratch),
+				   on_saving_done, vm);
+	return 0;
+}
+
+void vm_save_forget(struct vm *vm)
+{
+	if (!vm->saving)
+		return;
+	saving_destroy(TAKE_PTR(vm->saving));
+	if (vm->hv)
+		hv_cancel(vm->hv, NULL);
 }
 
 static int graceful(struct vm *vm)

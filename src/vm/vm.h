@@ -59,6 +59,14 @@ int vm_start(struct vm *vm, struct err *err);
 int vm_stop(struct vm *vm, enum hv_stop how, struct err *err);
 int vm_pause(struct vm *vm, struct err *err);
 int vm_resume(struct vm *vm, struct err *err);
+/* Instead of vm_start(): as it was saved in dir (vm/saved.h). It goes on by itself, from there. */
+int vm_restore(struct vm *vm, const char *dir, struct err *err);
+/* Writes a paused VM, with its scratch disk, into dir (vm/saved.h). It stays paused. done() once, unless the VM is destroyed
+ * before. */
+int vm_save(struct vm *vm, const char *dir, const char *id,
+	    void (*done)(void *arg, struct vm *vm, const struct err *err), void *arg, struct err *err);
+/* Ends a vm_save() without its done(). */
+void vm_save_forget(struct vm *vm);
 /* Ends it hard, if it runs, and starts it anew. */
 int vm_restart(struct vm *vm, struct err *err);
 

@@ -20,6 +20,8 @@
 	X(pause, true, "ranks -> - -> -")                                                                                               \
 	X(resume, true, "ranks -> - -> -")                                                                                              \
 	X(restart, true, "ranks -> - -> -")                                                                                             \
+	X(save, true, "ranks dir id -> - -> -: of VMs that are paused")                                                                 \
+	X(definition, true, "- -> - -> create: the request that made the cluster; of the root")                                         \
 	X(launch, false, "of agents: to nodes launcher bootstrap options -> failed{node,error} -> -")                                   \
 	X(move, true, "of agents: place{node: ranks} start nodes -> - -> -")                                                            \
 	X(join, false, "of agents: create{as create} -> as create -> -: of nodes that were added")                                      \

@@ -698,20 +698,14 @@ static void test_adopt(void)
 	adopt_cases(&env);
 }
 
-static void save_and_restore(void)
-{
-	test_save_and_restore(&env);
-}
-
-static void save_fails(void)
-{
-	test_save_fails(&env);
-}
-
-static void migrate(void)
-{
-	test_migrate(&env);
-}
+#define WITH_ENV(name)                                                                             \
+	static void name(void)                                                                     \
+	{                                                                                          \
+		test_##name(&env);                                                                 \
+	}
+WITH_ENV(save_and_restore)
+WITH_ENV(save_fails)
+WITH_ENV(migrate)
 
 static void run_all(void)
 {
@@ -762,28 +756,11 @@ static void test_docs(void)
 	   "%s has the table that 'contract --table' prints %s", docs, e.text);
 }
 
-/* What needs no back end. */
-static int print_only(int argc, char **argv)
-{
-	_cleanup_buf_ struct buf table = BUF_INIT;
-	struct err e = ERR_INIT;
-	if (argc == 2) {
-		matrix_docs(&table);
-		printf("%s", buf_cstr(&table));
-		return 0;
-	}
-	if (matrix_print(argv[2], &e) == 0)
-		return 0;
-	fprintf(stderr, "contract: %s\n", e.text);
-	return 1;
-}
-
 int main(int argc, char **argv)
 {
 	const char *accel = "auto";
-	if ((argc == 2 && strcmp(argv[1], "--table") == 0) ||
-	    (argc == 3 && strcmp(argv[1], "--matrix") == 0))
-		return print_only(argc, argv);
+	if (argc > 1 && (strcmp(argv[1], "--table") == 0 || strcmp(argv[1], "--matrix") == 0))
+		return matrix_only(argv[2]);
 	env.bound_ms = 60000;
 	env.spec = (struct hv_spec){
 		.name = "vm0", .cpus = 1, .memory = 256u << 20, .machine = "auto", .trusted = true};

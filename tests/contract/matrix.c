@@ -116,3 +116,18 @@ void matrix_docs(struct buf *out)
 	}
 	buf_adds(out, "\n");
 }
+
+int matrix_only(const char *path)
+{
+	_cleanup_buf_ struct buf table = BUF_INIT;
+	struct err e = ERR_INIT;
+	if (!path) {
+		matrix_docs(&table);
+		printf("%s", buf_cstr(&table));
+		return 0;
+	}
+	if (matrix_print(path, &e) == 0)
+		return 0;
+	fprintf(stderr, "contract: %s\n", e.text);
+	return 1;
+}

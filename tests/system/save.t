@@ -1,0 +1,149 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""vse save and vse restore: whole clusters, memory and disk of one moment; and what must be refused."""
+import json
+import os
+import sys
+import time
+
+sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
+from harness import Tap, World, real_world  # noqa: E402
+
+VMS = 4
+# Record i of /counter is the number i, on the disk before the next one begins. Asked, it writes the i that it has in its
+# memory to a file that is in memory, and ends.
+COUNTER = r"""
+trap 'echo $i >/run/mem; exit 0' USR1
+i=0
+while :; do
+	i=$((i + 1))
+	printf '%08d\n' $i | dd of=/counter bs=9 seek=$((i - 1)) conv=notrunc,fsync 2>/dev/null
+done
+"""
+# Only what is on the disk: what the page cache has and the disk not is thrown away (a clean page) or written (a dirty one:
+# at most the last record).
+READ = """
+kill -USR1 $(cat /run/counter.pid)
+while [ ! -e /run/mem ]; do sleep 0.1; done
+echo 3 >/proc/sys/vm/drop_caches
+cat /run/mem /counter
+"""
+
+
+def states(w):
+    clusters = json.loads(w.vse("ps", "--json").out)["clusters"]
+    return [vm["state"] for vm in clusters[0]["vms"]] if clusters else []
+
+
+def fake(tap, w):
+    def vse(name, *args, code=0, said="", **kw):
+        r = w.vse(*args, **kw)
+        tap.ok(r.code == code and said in r.said + r.text, name, r)
+        return r
+
+    file = w.fake_vse()
+    folder = str(w.dir / "saved")
+    vse("up", "up", "-q", file, "-n", "3", "--hypervisor", "fake", "--scratch", "16M")
+    vse("save", "save", "--to", folder, said=folder)
+    tap.ok(states(w) == ["ready"] * 3, "the VMs go on", states(w))
+    names = sorted(os.listdir(folder))
+    tap.ok(names == ["cluster.json"] + ["vm%d.%s" % (r, x) for r in range(3) for x in ("disk", "json", "state")],
+           "the folder has each VM's state and disk", names)
+    tap.ok(all(os.stat(os.path.join(folder, n)).st_mode & 0o77 == 0 for n in names + ["."]), "nobody else may read it")
+    vse("a folder that is there is not overwritten", "save", "--to", folder, code=1, said="is there already")
+    vse("a folder that cannot be made", "save", "--to", str(w.dir / "no/where"), code=1, said="No such file")
+    vse("restore beside the one that runs", "restore", folder, code=1, said="runs already")
+    w.vse("pause", "1")
+    vse("save with a VM that is paused", "save", "--to", folder + "2")
+    tap.ok(states(w) == ["ready", "paused", "ready"], "it stays so", states(w))
+    w.vse("stop", "2")
+    vse("save with a VM that is stopped", "save", "--to", folder + "3", code=1, said="vm2: cannot save: it is stopped")
+    left = [n for n in os.listdir(w.dir) if n.startswith("saved3")]
+    tap.ok(not left and states(w)[0] == "ready", "and nothing of it stays", left, states(w))
+    w.vse("down")
+
+    vse("restore", "restore", folder, said="3 VMs ready")
+    tap.ok(states(w) == ["ready"] * 3, "all are ready", states(w))
+    vse("they work", "exec", "hostname", said="vm2")
+    vse("save of a restored cluster, and down", "save", "-q", "--down", "--to", folder + "4")
+    tap.ok(states(w) == [], "it is down")
+    vse("that one under another name", "restore", "-q", "--name", "other", folder + "4")
+    w.vse("down", "other")
+    vse("no save", "restore", str(w.dir), code=1, said="cluster.json")
+
+    def damaged(name, file, change, said):
+        path = os.path.join(folder, file)
+        data = open(path, "rb").read()
+        with open(path, "wb") as f:
+            f.write(change(data))
+        vse(name + " is refused", "restore", folder, code=1, said=said)
+        with open(path, "wb") as f:
+            f.write(data)
+
+    damaged("a state that is cut short", "vm1.state", lambda d: d[:-30], "vm1")
+    damaged("a state with another byte", "vm1.state", lambda d: d[:150] + bytes([d[150] ^ 1]) + d[151:], "vm1")
+    damaged("another VM's state", "vm1.state", lambda d: open(os.path.join(folder, "vm2.state"), "rb").read(), "vm1")
+    damaged("a disk with another byte", "vm0.disk", lambda d: d[:200] + bytes([d[200] ^ 1]) + d[201:],
+            "vm0: scratch disk: the saved file is damaged")
+    damaged("a VM without its note", "vm2.json", lambda d: b"", "vm2")
+    damaged("a cluster without its note", "cluster.json", lambda d: d[:40], "not what 'vse save' writes")
+    vse("as it was, it is restored", "restore", "-q", folder)
+    w.vse("down")
+    tap.ok(w.clean_within(5) == [], "nothing is left", w.leftovers())
+
+
+def real(tap, w, file):
+    r = w.vse("up", "-q", "-n", str(VMS), "--scratch", "64M", file, timeout=300)
+    tap.ok(r.code == 0, "up: %d VMs" % VMS, r)
+    r = w.vse("exec", "sh", "-c", "cat >/run/counter.sh; setsid sh /run/counter.sh </dev/null >/dev/null 2>&1 &\n"
+              "echo $! >/run/counter.pid", stdin=COUNTER.encode(), timeout=60)
+    tap.ok(r.code == 0, "a counter that writes each number to the disk runs in all", r)
+    time.sleep(2)
+    folder = str(w.dir / "saved")
+    begin = time.monotonic()
+    r = w.vse("save", "-q", "--to", folder, timeout=300)
+    tap.ok(r.code == 0, "save, while they count", r)
+    size = sum(os.path.getsize(os.path.join(folder, n)) for n in os.listdir(folder))
+    tap.note("saved in %.1f s: %.1f MB" % (time.monotonic() - begin, size / 1e6))
+    tap.ok(states(w) == ["ready"] * VMS, "they go on", states(w))
+    while w.processes():
+        for p in w.processes():
+            p.kill()
+    tap.ok(w.processes() == [] and states(w) == [], "all is killed, and nothing is left but the save", w.processes())
+
+    begin = time.monotonic()
+    r = w.vse("restore", "-q", folder, timeout=300)
+    tap.ok(r.code == 0, "restore", r)
+    tap.note("restored in %.1f s" % (time.monotonic() - begin))
+    if os.environ.get("VSE_VERBOSE"):
+        tap.note(w.vse("events").text)
+    for rank in range(VMS):
+        r = w.vse("exec", "-r", str(rank), "sh", "-c", READ, timeout=120)
+        lines = [int(x) for x in r.text.split()] if r.code == 0 else []
+        memory, disk = lines[0] if lines else 0, lines[1:]
+        tap.ok(memory > 0 and disk == list(range(1, len(disk) + 1)) and memory - len(disk) in (0, 1),
+               "vm%d: memory has %d, the disk %d, none is missing" % (rank, memory, len(disk)), r)
+    r = w.vse("exec", "date", "+%s", timeout=60)
+    times = [int(line.split(": ")[1]) for line in r.text.splitlines() if ": " in line]
+    tap.ok(times and all(abs(t - time.time()) < 60 for t in times), "their clocks are right", r, time.time())
+    r = w.vse("exec", "-r", "0", "ping", "-c", "1", "-W", "5", "vm3", timeout=60)
+    tap.ok(r.code == 0, "their network works", r)
+    w.vse("down", timeout=60)
+    tap.ok(w.clean_within(10) == [], "nothing is left", w.leftovers())
+
+
+def main():
+    tap = Tap()
+    with World() as world:
+        fake(tap, world)
+    world, file, why = real_world()
+    if world:
+        with world:
+            real(tap, world, file)
+    else:
+        tap.skip("with real VMs", why)
+    return tap.done()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
