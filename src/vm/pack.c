@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The format: a head (struct head), pieces (struct piece and its compressed bytes), and a piece of length 0 whose offset is
- * the size of the whole and whose check is that of all pieces' checks. Numbers are little-endian. */
+ * the size of the whole and whose check is that of all pieces' checks and this size. Numbers are little-endian. */
 #include "vm/pack.h"
 
 #include <endian.h>
@@ -95,6 +95,7 @@ static int write_piece(struct pack *p, size_t n, uint64_t offset, struct err *er
 
 static int write_end(struct pack *p, uint64_t size, struct err *err)
 {
+	add_check(p, size);
 	struct piece h = {0, 0, htole64(size), htole64(p->all)};
 	if (write_out(p, &h, sizeof(h), err) < 0)
 		return -1;
@@ -205,8 +206,10 @@ static int read_piece(struct pack *p, struct piece *h, struct err *err)
 	if (read_in(p, h, sizeof(*h), err) < 0)
 		return -1;
 	*h = (struct piece){le32toh(h->packed), le32toh(h->raw), le64toh(h->offset), le64toh(h->check)};
-	if (h->packed == 0)
+	if (h->packed == 0) {
+		add_check(p, h->offset);
 		return h->check == p->all ? 0 : damaged(err, "a piece is missing");
+	}
 	if (h->packed > p->room || h->raw > PIECE || h->raw == 0)
 		return damaged(err, "a piece has no possible length");
 	if (read_in(p, p->packed, h->packed, err) < 0)
