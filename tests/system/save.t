@@ -7,27 +7,11 @@ import sys
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
+sys.dont_write_bytecode = True
+import counting  # noqa: E402
 from harness import Tap, World, real_world  # noqa: E402
 
 VMS = 4
-# Record i of /counter is the number i, on the disk before the next one begins. Asked, it writes the i that it has in its
-# memory to a file that is in memory, and ends.
-COUNTER = r"""
-trap 'echo $i >/run/mem; exit 0' USR1
-i=0
-while :; do
-	i=$((i + 1))
-	printf '%08d\n' $i | dd of=/counter bs=9 seek=$((i - 1)) conv=notrunc,fsync 2>/dev/null
-done
-"""
-# Only what is on the disk: what the page cache has and the disk not is thrown away (a clean page) or written (a dirty one:
-# at most the last record).
-READ = """
-kill -USR1 $(cat /run/counter.pid)
-while [ ! -e /run/mem ]; do sleep 0.1; done
-echo 3 >/proc/sys/vm/drop_caches
-cat /run/mem /counter
-"""
 
 
 def states(w):
@@ -95,8 +79,7 @@ def fake(tap, w):
 def real(tap, w, file):
     r = w.vse("up", "-q", "-n", str(VMS), "--scratch", "64M", file, timeout=300)
     tap.ok(r.code == 0, "up: %d VMs" % VMS, r)
-    r = w.vse("exec", "sh", "-c", "cat >/run/counter.sh; setsid sh /run/counter.sh </dev/null >/dev/null 2>&1 &\n"
-              "echo $! >/run/counter.pid", stdin=COUNTER.encode(), timeout=60)
+    r = counting.begin(w)
     tap.ok(r.code == 0, "a counter that writes each number to the disk runs in all", r)
     time.sleep(2)
     folder = str(w.dir / "saved")
@@ -115,14 +98,7 @@ def real(tap, w, file):
     r = w.vse("restore", "-q", folder, timeout=300)
     tap.ok(r.code == 0, "restore", r)
     tap.note("restored in %.1f s" % (time.monotonic() - begin))
-    if os.environ.get("VSE_VERBOSE"):
-        tap.note(w.vse("events").text)
-    for rank in range(VMS):
-        r = w.vse("exec", "-r", str(rank), "sh", "-c", READ, timeout=120)
-        lines = [int(x) for x in r.text.split()] if r.code == 0 else []
-        memory, disk = lines[0] if lines else 0, lines[1:]
-        tap.ok(memory > 0 and disk == list(range(1, len(disk) + 1)) and memory - len(disk) in (0, 1),
-               "vm%d: memory has %d, the disk %d, none is missing" % (rank, memory, len(disk)), r)
+    counting.check(tap, w, VMS)
     r = w.vse("exec", "date", "+%s", timeout=60)
     times = [int(line.split(": ")[1]) for line in r.text.splitlines() if ": " in line]
     tap.ok(times and all(abs(t - time.time()) < 60 for t in times), "their clocks are right", r, time.time())
