@@ -99,7 +99,8 @@ int64_t vse_event_number(const struct vse_event *e, const char *what); /* -1: it
 
 /* ---- clusters ---- */
 
-/* What vse_up() would do, as JSON (docs/json.md). Nothing is built or started. */
+/* What vse_up() would do, as JSON (docs/json.md). No VM is started, no image built; on hosts, or inside an allocation,
+ * agents are started, look at their nodes and end. */
 int vse_plan(struct vse_session *s, const char *file, const struct vse_options *o, char **ret_json,
 	     struct vse_error *err);
 /* Starts a cluster from a VSE file: builds its image or finds it, starts the agents, and waits until every VM is ready.

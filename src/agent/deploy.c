@@ -159,19 +159,16 @@ int deploy_plan_options(struct deploy *d, struct plan_options *o, struct err *er
 				   .oversubscribe = json_is_true(
 					   json_object_get(d->launch, "oversubscribe"))};
 	/* Its VMs are none: they take neither cores nor memory worth counting. */
-	if (strcmp(s->hypervisor, "fake") == 0)
+	const char *planned = json_string_value(json_object_get(d->launch, "plan"));
+	if (strcmp(planned ? planned : s->hypervisor, "fake") == 0)
 		o->oversubscribe = true;
 	return plan_policy_parse(policy ? policy : "spread", o, err);
 }
 
-static int place(struct deploy *d, struct err *err)
+/* malloc'ed */
+static struct plan_node *plan_nodes(struct deploy *d)
 {
-	struct agent *a = d->agent;
-	struct plan_options o;
-	uint32_t size = cluster_get_spec(a->cluster)->size;
-	_cleanup_free_ struct plan_node *nodes = xcalloc(d->n, sizeof(*nodes));
-	_cleanup_free_ uint32_t *node_of = xcalloc(size, sizeof(*node_of));
-	_cleanup_strvec_ struct strvec names = STRVEC_INIT;
+	struct plan_node *nodes = xcalloc(d->n, sizeof(*nodes));
 	for (uint32_t i = 0; i < d->n; i++) {
 		const struct member *m = &d->members[i + 1];
 		nodes[i] = (struct plan_node){.name = m->name,
@@ -179,8 +176,55 @@ static int place(struct deploy *d, struct err *err)
 					      .memory = m->memory,
 					      .down = !m->up,
 					      .spare = i + deploy_setting(d, "spare") >= d->n};
-		strvec_add(&names, m->name);
 	}
+	return nodes;
+}
+
+/* --dry-run: what would be, node by node. */
+static void answer_plan(struct deploy *d)
+{
+	struct plan_options o;
+	struct err err = ERR_INIT;
+	uint32_t size = cluster_get_spec(d->agent->cluster)->size;
+	_cleanup_free_ struct plan_node *nodes = plan_nodes(d);
+	_cleanup_free_ uint32_t *node_of = xcalloc(size, sizeof(*node_of));
+	if (d->n_up < d->n && !json_is_true(json_object_get(d->launch, "go_on")))
+		err_set(&err, EHOSTUNREACH,
+			"%u of %u nodes did not come up (--missing go-on does without them)",
+			d->n - d->n_up, d->n);
+	else if (deploy_plan_options(d, &o, &err) == 0)
+		plan_make(&o, nodes, d->n, size, node_of, &err);
+	if (err.code)
+		memset(node_of, 0, size * sizeof(*node_of));
+	json_t *list = json_array();
+	for (uint32_t i = 1; !deploy_plan_options(d, &o, NULL) && i <= d->n; i++) {
+		_cleanup_rankset_ struct rankset ranks = RANKSET_INIT;
+		_cleanup_buf_ struct buf text = BUF_INIT, why = BUF_INIT;
+		for (uint32_t r = 0; r < size; r++)
+			if (node_of[r] == i)
+				rankset_add(&ranks, r);
+		rankset_format(&ranks, &text);
+		plan_why(&o, &nodes[i - 1], rankset_count(&ranks), &why);
+		if (!d->members[i].up && d->members[i].why)
+			buf_addf(&why, ": %s", d->members[i].why);
+		_cleanup_free_ char *clean = text_cleaned(buf_cstr(&why));
+		json_array_append_new(list, json_pack("{s:s, s:s, s:s}", "name", nodes[i - 1].name,
+						      "ranks", buf_cstr(&text), "why", clean));
+	}
+	call_reply(d->agent->creating, json_pack("{s:b, s:o, s:s}", "ok", 1, "nodes", list,
+						 "problem", err.code ? err.text : ""));
+}
+
+static int place(struct deploy *d, struct err *err)
+{
+	struct agent *a = d->agent;
+	struct plan_options o;
+	uint32_t size = cluster_get_spec(a->cluster)->size;
+	_cleanup_free_ struct plan_node *nodes = plan_nodes(d);
+	_cleanup_free_ uint32_t *node_of = xcalloc(size, sizeof(*node_of));
+	_cleanup_strvec_ struct strvec names = STRVEC_INIT;
+	for (uint32_t i = 0; i < d->n; i++)
+		strvec_add(&names, nodes[i].name);
 	if (deploy_plan_options(d, &o, err) < 0 || plan_make(&o, nodes, d->n, size, node_of, err) < 0)
 		return -1;
 	cluster_set_place(a->cluster, &names, node_of);
@@ -194,6 +238,11 @@ static void gathered(struct deploy *d)
 	const struct cluster_spec *s = cluster_get_spec(d->agent->cluster);
 	evtimer_stop(d->bound);
 	waves_settled(d->waves);
+	if (json_object_get(d->launch, "plan")) {
+		if (d->agent->creating)
+			answer_plan(d);
+		return;
+	}
 	if (place(d, &err) < 0) {
 		deploy_failed(d, &err);
 		return;
@@ -229,7 +278,8 @@ void deploy_look(struct deploy *d)
 {
 	if (d->step != LAUNCHING || d->n_up + d->n_failed < d->n)
 		return;
-	bool go_on = json_is_true(json_object_get(d->launch, "go_on"));
+	bool go_on = json_is_true(json_object_get(d->launch, "go_on")) ||
+		     json_object_get(d->launch, "plan");
 	if (d->n_up == d->n || (go_on && d->n_up)) {
 		gathered(d);
 		return;

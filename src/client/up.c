@@ -22,6 +22,7 @@ struct up {
 	/* while the cluster starts */
 	bool over;
 	uint64_t ready_ms;
+	json_t *reply; /* NULL: none */
 	struct err err;
 };
 
@@ -98,27 +99,6 @@ static json_t *plan(const struct create *c, bool there)
 			 "launcher", launcher ? launcher : "local", "why", c->where);
 }
 
-int vse_plan(struct vse_session *s, const char *file, const struct vse_options *o, char **ret_json,
-	     struct vse_error *err)
-{
-	ERROR_OR_OWN(err);
-	struct create c = {0};
-	struct image_build_options io = {.guest_init = s->guest};
-	struct err none;
-	int rc = create_prepare(&c, file, o, err);
-	if (rc == 0) {
-		json_t *j = plan(&c, image_find(c.vse, &io, &c.image, &none) == 0);
-		char *text = json_dumps(j, JSON_INDENT(2));
-		json_decref(j);
-		if (text)
-			*ret_json = text;
-		else
-			rc = error_set(err, EILSEQ, "%s: not UTF-8 text", file);
-	}
-	create_finish(&c);
-	return rc;
-}
-
 /* ---- the agent ---- */
 
 static int launch(struct up *u, const char *base, struct vse_cluster **ret, struct vse_error *e)
@@ -176,6 +156,7 @@ static void on_end(void *arg, const json_t *reply, const struct err *err)
 		u->ready_ms = (uint64_t)json_integer_value(json_object_get(reply, "ready_ms"));
 	else
 		u->err = *err;
+	u->reply = json_incref((json_t *)reply);
 }
 
 static int ask(struct vse_cluster *c, const char *verb)
@@ -204,6 +185,10 @@ static int create(struct up *u, struct vse_cluster *c, struct vse_error *e)
 	json_t *msg = create_message(&u->create, &e->err);
 	if (!msg)
 		return error_code(e);
+	if (json_object_get(u->create.launch, "plan")) { /* no image is there, nor needed */
+		json_object_set_new(msg, "hypervisor", json_string("fake"));
+		json_object_set_new(msg, "extra_args", json_array());
+	}
 	tell(u, VSE_STARTING, "starting VMs", 0, u->create.size);
 	uint32_t id = client_call(c->client, msg, &ops, u);
 	while (!u->over && !s->cancelled && !u->refused)
@@ -267,6 +252,7 @@ static int up(struct up *u, const char *what, bool saved, const struct vse_optio
 	create_finish(&u->create);
 	free(u->agent);
 	free(u->guest);
+	json_decref(u->reply);
 	return rc;
 }
 
@@ -284,4 +270,69 @@ int vse_restore(struct vse_session *s, const char *dir, const struct vse_options
 	ERROR_OR_OWN(err);
 	struct up u = {.session = s, .fn = fn, .arg = arg};
 	return up(&u, dir, true, o, ret, err);
+}
+
+/* ---- vse_plan ---- */
+
+/* Which nodes there will be is known now: no resource manager has to be asked for them. */
+static bool nodes_known(const struct create *c)
+{
+	char why[LAUNCH_WHY_MAX];
+	const char *name = json_string_value(json_object_get(c->launch, "launcher"));
+	const struct launcher *l = name ? launcher_find(name) : NULL;
+	return l && (strcmp(name, "ssh") == 0 || launcher_probe(l, why) == LAUNCH_INSIDE);
+}
+
+/* What the nodes have only their agents can tell: they are started, asked and ended. */
+static int look(struct up *u, json_t *plan, struct vse_error *e)
+{
+	struct vse_session *s = u->session;
+	const char *base = session_base(s, e);
+	struct vse_cluster *c = NULL;
+	if (!base)
+		return error_code(e);
+	u->agent = program(s->agent, "vse-agent", &e->err);
+	if (!u->agent)
+		return error_code(e);
+	json_object_set_new(u->create.launch, "plan",
+			    json_string(create_choice(&u->create, "hypervisor", "qemu")));
+	int rc = launch(u, base, &c, e);
+	if (rc == 0)
+		rc = create(u, c, e);
+	if (rc == 0) {
+		json_object_set(plan, "nodes", json_object_get(u->reply, "nodes"));
+		json_object_set(plan, "problem", json_object_get(u->reply, "problem"));
+		ask(c, "down");
+	}
+	vse_release(c);
+	return rc;
+}
+
+int vse_plan(struct vse_session *s, const char *file, const struct vse_options *o, char **ret_json,
+	     struct vse_error *err)
+{
+	ERROR_OR_OWN(err);
+	struct up u = {.session = s};
+	struct image_build_options io = {.guest_init = s->guest};
+	struct err none;
+	int rc = session_enter(s, err);
+	if (rc)
+		return rc;
+	rc = create_prepare(&u.create, file, o, err);
+	json_t *j = NULL;
+	if (rc == 0) {
+		j = plan(&u.create, image_find(u.create.vse, &io, &u.create.image, &none) == 0);
+		rc = u.create.launch && nodes_known(&u.create) ? look(&u, j, err) : 0;
+	}
+	char *text = rc == 0 ? json_dumps(j, JSON_INDENT(2)) : NULL;
+	if (text)
+		*ret_json = text;
+	else if (rc == 0)
+		rc = error_set(err, EILSEQ, "%s: not UTF-8 text", file);
+	session_leave(s);
+	json_decref(j);
+	json_decref(u.reply);
+	free(u.agent);
+	create_finish(&u.create);
+	return rc;
 }

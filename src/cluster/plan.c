@@ -161,28 +161,47 @@ int plan_make(const struct plan_options *o, const struct plan_node *nodes, uint3
 	return placed == size ? 0 : no_room(o, nodes, n, size, placed, err);
 }
 
-void plan_describe(const struct plan_options *o, const struct plan_node *nodes, uint32_t n,
-		   uint32_t size, const uint32_t *node_of, struct buf *out)
+/* What sets the room of a node. */
+static void add_bound(const struct plan_options *o, const struct plan_node *n, struct buf *out)
 {
-	for (uint32_t i = 0; i < n; i++) {
-		_cleanup_rankset_ struct rankset ranks = RANKSET_INIT;
-		_cleanup_buf_ struct buf text = BUF_INIT;
-		char memory[24] = "memory unknown";
-		for (uint32_t r = 0; r < size; r++)
-			if (node_of[r] == i + 1)
-				rankset_add(&ranks, r);
-		rankset_format(&ranks, &text);
-		if (nodes[i].memory)
-			size_format(nodes[i].memory, memory);
-		buf_addf(out, "%s: ", nodes[i].name);
-		if (rankset_count(&ranks))
-			buf_addf(out, "vm[%s]", buf_cstr(&text));
-		else
-			buf_addf(out, "none");
-		if (nodes[i].down || nodes[i].spare)
-			buf_addf(out, ", %s\n", nodes[i].down ? "down" : "spare");
-		else
-			buf_addf(out, ", room for %u (%u core%s, %s)\n", plan_room(o, &nodes[i]),
-				 nodes[i].cpus, nodes[i].cpus == 1 ? "" : "s", memory);
+	uint64_t room = plan_room(o, n);
+	char has[24], takes[24];
+	if (o->max && room == o->max) {
+		buf_addf(out, "--max-per-node %u", o->max);
+	} else if (o->oversubscribe) {
+		buf_adds(out, "cores and memory are no bound");
+	} else if (room == by_cpus(o, n) && n->cpus) {
+		buf_addf(out, "%u core%s, a VM takes %u", n->cpus, n->cpus == 1 ? "" : "s", o->cpus);
+	} else if (n->memory && room == by_memory(o, n)) {
+		size_format(n->memory, has);
+		size_format(o->memory + o->overhead, takes);
+		buf_addf(out, "%s, a VM takes %s", has, takes);
+	} else {
+		buf_adds(out, "its cores are not known");
 	}
+}
+
+void plan_why(const struct plan_options *o, const struct plan_node *n, uint32_t here, struct buf *out)
+{
+	static const char *const none[] = {
+		[PLAN_SPREAD] = "fewer VMs than nodes", [PLAN_PACK] = "the others have room for all", [PLAN_MAP] = "the map gives it none"};
+	uint32_t room = plan_room(o, n);
+	if (n->down || n->spare) {
+		buf_adds(out, n->down ? "down" : "spare, kept free for VMs of nodes that die");
+		return;
+	}
+	if (!room)
+		buf_adds(out, "no room");
+	else if (!here)
+		buf_adds(out, none[o->policy]);
+	else if (o->policy == PLAN_MAP)
+		buf_adds(out, "as the map says");
+	else if (here == room)
+		buf_adds(out, "full");
+	else
+		buf_adds(out, o->policy == PLAN_PACK ? "the rest" : "an even share");
+	if (room && room != UINT32_MAX)
+		buf_addf(out, ", room for %u", room);
+	buf_adds(out, ": ");
+	add_bound(o, n, out);
 }

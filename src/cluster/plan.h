@@ -42,8 +42,7 @@ uint32_t plan_room(const struct plan_options *o, const struct plan_node *n);
  * names an unknown node, or does not hold `size` VMs. */
 int plan_make(const struct plan_options *o, const struct plan_node *nodes, uint32_t n,
 	      uint32_t size, uint32_t *node_of, struct err *err);
-/* One line a node: "n1: vm[0-1], room for 2 (4 cores, 3.9 GiB)". */
-void plan_describe(const struct plan_options *o, const struct plan_node *nodes, uint32_t n,
-		   uint32_t size, const uint32_t *node_of, struct buf *out);
+/* Why a node has `here` VMs in the plan: "an even share, room for 4: 4 cores, a VM takes 1", "spare, kept free ...". */
+void plan_why(const struct plan_options *o, const struct plan_node *n, uint32_t here, struct buf *out);
 
 #endif

@@ -78,6 +78,23 @@ static void print_plan(const json_t *j)
 	printf("launcher %s: %s\n", text(j, "launcher"), text(j, "why"));
 }
 
+/* How the VMs would be placed, and why so. */
+static void print_nodes(const json_t *j)
+{
+	const json_t *nodes = json_object_get(j, "nodes"), *n;
+	size_t i;
+	if (!nodes && strcmp(text(j, "launcher"), "local") != 0)
+		printf("nodes: not known before the resource manager has given them\n");
+	else if (!nodes)
+		printf("nodes: this one, with all VMs\n");
+	json_array_foreach (nodes, i, n) {
+		const char *ranks = text(n, "ranks");
+		bool many = strpbrk(ranks, ",-");
+		printf("node %s: %s%s%s%s; %s\n", text(n, "name"), ranks[0] ? "vm" : "no VMs",
+		       many ? "[" : "", ranks, many ? "]" : "", text(n, "why"));
+	}
+}
+
 static int dry_run(struct start *s, const char *file, const struct vse_options *o)
 {
 	_cleanup_(vse_error_finish) struct vse_error e = {0};
@@ -86,8 +103,14 @@ static int dry_run(struct start *s, const char *file, const struct vse_options *
 		return common_fail(s->cmd, &e);
 	json_t *j = json_loads(plan, 0, NULL);
 	print_plan(j);
+	print_nodes(j);
+	int code = -1;
+	if (text(j, "problem")[0]) {
+		fprintf(stderr, "vse %s: %s\n", s->cmd->name, text(j, "problem"));
+		code = EXIT_FAILED;
+	}
 	json_decref(j);
-	return -1;
+	return code;
 }
 
 /* ---- */

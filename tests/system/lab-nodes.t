@@ -9,12 +9,14 @@ sys.dont_write_bytecode = True
 import harness  # noqa: E402
 import labworld  # noqa: E402
 
-CACHE = "*/vse-cache-*"  # the agent's copy, kept on purpose (docs/launchers.md)
+# The agent's copy on the nodes (docs/launchers.md), the user's image store: there to stay.
+KEPT = ["*/vse-cache-*", *labworld.KEPT]
 
 
 def status(lab):
     r = lab.vse("ps", "--json")
-    return json.loads(r.out)["clusters"][0] if r.code == 0 else None
+    found = json.loads(r.out)["clusters"] if r.code == 0 else []
+    return found[0] if found else None
 
 
 def nodes(lab):
@@ -39,10 +41,34 @@ def left_on(lab, node):
     """Whatever of ours is there now, but the cache."""
     end = time.monotonic() + 10
     while True:
-        left = [line for line in lab.leftovers(ignore=[CACHE]) if "%s:" % node in line.split(" /")[0]]
+        left = [line for line in lab.leftovers(ignore=KEPT) if "%s:" % node in line.split(" /")[0]]
         if not left or time.monotonic() > end:
             return left
         time.sleep(0.1)
+
+
+def dry_run(tap, lab, file):
+    """--dry-run looks at the nodes, says who would get what and why, and leaves everything as it was."""
+    def plan(*args, code=0):
+        r = lab.vse("up", "--dry-run", *args, file, timeout=60)
+        lines = dict(line[5:].split(": ", 1) for line in r.text.split("\n") if line.startswith("node "))
+        return r.code == code and lines, r
+
+    lines, r = plan("--hypervisor", "fake", "-n", "3", "--hosts", "n[1-2]")
+    tap.ok(lines and lines["n1"].startswith("vm[0-1]; an even share") and lines["n2"].startswith("vm2; an even share"),
+           "dry run: who gets what, and why", r)
+    lines, r = plan("--memory", "64M", "-n", "1", "--hosts", "n[1-3]", "--place", "pack", "--spare", "1")
+    tap.ok(lines and lines["n1"].startswith("vm0; ") and "room for " in lines["n1"] and "a VM takes" in lines["n1"] and
+           lines["n2"].startswith("no VMs; the others have room for all") and lines["n3"].startswith("no VMs; spare"),
+           "nodes that are not used, with the reason", r)
+    lines, r = plan("--hypervisor", "fake", "-n", "5", "--hosts", "n[1-2]", "--max-per-node", "2", code=1)
+    tap.ok(lines and "--max-per-node 2" in lines["n1"] and "4 of 5 VMs fit" in r.said, "VMs that do not fit", r)
+    lines, r = plan("--hypervisor", "fake", "-n", "2", "--hosts", "n1,n99", "--missing", "go-on")
+    tap.ok(lines and lines["n1"].startswith("vm[0-1]") and lines["n99"].startswith("no VMs; down: "), "a node that is down", r)
+    lines, r = plan("--hypervisor", "fake", "-n", "2", "--hosts", "n1,n99", code=1)
+    tap.ok(lines and "1 of 2 nodes did not come up" in r.said, "which ends up", r)
+    left = lab.clean_within(10, ignore=KEPT)
+    tap.ok(not left and not status(lab), "nothing is started, nothing is left", "\n".join(left))
 
 
 def refusals(tap, lab):
@@ -109,6 +135,7 @@ def main():
     with labworld.Lab(nodes=4, ssh=True) as lab:
         file = lab.write("f.yaml", "vse: 1\nname: f\nbase: debian:bookworm\n")
         lab.mark()
+        dry_run(tap, lab, file)
         r = lab.vse("up", "-q", "--hypervisor", "fake", "-n", "4", "--hosts", "n[1-2]", "--fanout", "2", "--max-per-node",
                     "2", "--lost-after", "2s", "--give-up-after", "6s", file, timeout=120)
         if tap.ok(r.code == 0, "4 VMs on 2 nodes", r):
@@ -120,7 +147,7 @@ def main():
         tap.ok(r.code == 0, "down", r)
         # Nobody could clean the disk of the node that lost its power; n0 hears that it is gone when it is on again.
         lab.boot("n3")
-        left = lab.clean_within(10, ignore=[CACHE, "file n3:*"])
+        left = lab.clean_within(10, ignore=KEPT + ["file n3:*"])
         tap.ok(not left, "nothing is left on any node", "\n".join(left[:20]))
     with harness.World() as world:
         world.vse("up", "-q", "--hypervisor", "fake", "-n", "1", world.fake_vse())

@@ -105,18 +105,44 @@ static void test_map(void)
 	ok(plan_policy_parse("nearby", &o, &err) < 0 && err.code == EINVAL, "another word is none");
 }
 
-static void test_describe(void)
+static const char *why(const struct plan_options *o, const struct plan_node *n, uint32_t here)
+{
+	static char text[256];
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	plan_why(o, n, here, &b);
+	snprintf(text, sizeof(text), "%s", buf_cstr(&b));
+	return text;
+}
+
+static void test_why(void)
 {
 	struct plan_options o = options(PLAN_PACK);
-	_cleanup_buf_ struct buf b = BUF_INIT;
-	uint32_t node_of[5];
-	struct err err = ERR_INIT;
-	plan_make(&o, nodes, 3, 5, node_of, &err);
-	plan_describe(&o, nodes, 3, 5, node_of, &b);
-	is_str(buf_cstr(&b),
-	       "n1: vm[0-3], room for 4 (4 cores, 8 GiB)\nn2: vm[4], room for 2 (2 cores, 8 GiB)\n"
-	       "n3: none, room for 2 (8 cores, 2 GiB)\n",
-	       "the plan in words");
+	struct plan_node n = {.name = "x", .cpus = 4, .memory = 64 * GIB};
+	is_str(why(&o, &n, 4), "full, room for 4: 4 cores, a VM takes 1", "why a node has so many");
+	is_str(why(&o, &n, 1), "the rest, room for 4: 4 cores, a VM takes 1", "and not more");
+	is_str(why(&o, &n, 0), "the others have room for all, room for 4: 4 cores, a VM takes 1",
+	       "or none");
+	o.policy = PLAN_SPREAD;
+	n.memory = 3 * (o.memory + o.overhead);
+	ok(strncmp(why(&o, &n, 2), "an even share, room for 3: ", 27) == 0 &&
+		   strstr(why(&o, &n, 2), "B, a VM takes "),
+	   "memory is the bound: %s", why(&o, &n, 2));
+	o.max = 2;
+	is_str(why(&o, &n, 2), "full, room for 2: --max-per-node 2", "the user's bound");
+	o.max = 0;
+	n.cpus = 0;
+	is_str(why(&o, &n, 0), "fewer VMs than nodes, room for 1: its cores are not known", "not known");
+	o.cpus = 8;
+	n.cpus = 4;
+	is_str(why(&o, &n, 0), "no room: 4 cores, a VM takes 8", "no room");
+	o.oversubscribe = true;
+	is_str(why(&o, &n, 5), "an even share: cores and memory are no bound", "asked for");
+	o.policy = PLAN_MAP;
+	is_str(why(&o, &n, 0), "the map gives it none: cores and memory are no bound", "by a map");
+	n.spare = true;
+	is_str(why(&o, &n, 0), "spare, kept free for VMs of nodes that die", "a spare one");
+	n.down = true;
+	is_str(why(&o, &n, 0), "down", "one that is not there");
 }
 
 static uint32_t seed = 1;
@@ -161,7 +187,7 @@ int main(void)
 	test_policies();
 	test_full();
 	test_map();
-	test_describe();
+	test_why();
 	test_random();
 	return done();
 }
