@@ -18,9 +18,9 @@ int contain_net(int wire, struct err *err);
  * the capabilities that it has; what it executes does not get them. */
 int confine(uint64_t memory, unsigned cpus, unsigned first, struct err *err);
 
-/* relay.c, unpack.c: give an exit code. */
+/* relay.c, unpack.c, guard.c: give an exit code. */
 int relay_main(void);
 int unpack_main(const char *dir, const char *key);
-int as_main(char **argv);
+int guard_main(char **argv);
 
 #endif

@@ -24,8 +24,8 @@ int main(int argc, char **argv)
 		return unpack_main(argv[2], argv[3]);
 	if (strcmp(arg, "--relay") == 0)
 		return relay_main();
-	if (strcmp(arg, "--as") == 0 && argc > 5)
-		return as_main(argv + 2);
+	if (strcmp(arg, "--guard") == 0 && argc > 5)
+		return guard_main(argv + 2);
 	if (getpid() == 1 && strcmp(arg, "--stdio") != 0)
 		init_main();
 	if (strcmp(arg, "--stdio") == 0)

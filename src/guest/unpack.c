@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Helpers of the back end `container` that run on the node. unpack: in a user namespace with the container's ids and
+/* The root image of containers becomes a folder, in a user namespace with the container's ids and
  * without a network, so that the files get their owners and what reads the image can do no harm. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <grp.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/file.h>
@@ -26,57 +25,6 @@ static int complain(const char *what)
 	fprintf(stderr, "vse-guest: %s: %s\n", what, strerror(errno));
 	return 1;
 }
-
-/* ---- --as ---- */
-
-/* The parent ends: so do we. The kernel forgets that when the user changes. */
-static int die_with(pid_t parent)
-{
-	if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
-		return -1;
-	if (getppid() == parent)
-		return 0;
-	errno = ESRCH;
-	return -1;
-}
-
-/* The image in place of fd UNPACK_FD_IMAGE when only root may read it: a copy without a name. */
-static int copy_image(const char *dir)
-{
-	struct stat st;
-	char block[65536];
-	ssize_t n;
-	if (strcmp(dir, "-") == 0 || fstat(UNPACK_FD_IMAGE, &st) < 0 || (st.st_mode & S_IROTH))
-		return 0;
-	_cleanup_close_ int fd = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0444);
-	if (fd < 0)
-		return -1;
-	while ((n = read(UNPACK_FD_IMAGE, block, sizeof(block))) > 0)
-		if (fd_write_all(fd, block, (size_t)n) < 0)
-			return -1;
-	return n < 0 || fchmod(fd, 0444) < 0 || dup2(fd, UNPACK_FD_IMAGE) < 0 ? -1 : 0;
-}
-
-int as_main(char **argv)
-{
-	int64_t uid, gid;
-	struct err err = ERR_INIT;
-	pid_t parent = getppid();
-	if (int_parse(argv[0], 1, UINT32_MAX - 1, &uid, &err) < 0 ||
-	    int_parse(argv[1], 1, UINT32_MAX - 1, &gid, &err) < 0) {
-		fprintf(stderr, "vse-guest: %s\n", err.text);
-		return 1;
-	}
-	if (copy_image(argv[2]) < 0)
-		return complain("copy the root image");
-	if (setgroups(0, NULL) < 0 || setresgid((gid_t)gid, (gid_t)gid, (gid_t)gid) < 0 ||
-	    setresuid((uid_t)uid, (uid_t)uid, (uid_t)uid) < 0 || die_with(parent) < 0)
-		return complain("give up root");
-	execvp(argv[3], argv + 3);
-	return complain(argv[3]);
-}
-
-/* ---- --unpack ---- */
 
 static int lock(const char *path)
 {

@@ -492,10 +492,10 @@ static int reset_vm(struct hv_vm *vm, struct err *err)
 
 static int stats(struct hv_vm *vm, struct hv_stats *ret, struct err *err _unused_)
 {
-	struct hv_stats s = {.pid = vm->cage ? cage_pid(vm->cage) : rootdir_pid(vm->rootdir)};
+	struct hv_stats s = {.pid = vm->cage ? cage_init(vm->cage) : 0};
 	struct tree now = {0};
-	if (vm->cage && cage_init(vm->cage))
-		tree_read(&now, cage_init(vm->cage));
+	if (s.pid)
+		tree_read(&now, s.pid);
 	for (size_t i = 0; i < now.n; i++) {
 		uint64_t rss = 0, cpu = 0;
 		if (proc_usage(now.v[i].pid, &rss, &cpu, NULL) < 0)

@@ -61,8 +61,7 @@ struct rootdir *rootdir_open(struct loop *l, const struct container_ids *ids, co
 			     int program,
 			     void (*done)(void *arg, const char *root, const struct err *err),
 			     void *arg, struct err *err);
-pid_t rootdir_pid(const struct rootdir *r); /* of what unpacks; 0: nothing does */
-void rootdir_destroy(struct rootdir *r);    /* NULL is fine */
+void rootdir_destroy(struct rootdir *r); /* NULL is fine */
 
 /* ---- container_tree.c: the processes of a container, as /proc shows them ---- */
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* bwrap makes the namespaces and waits; it tells the pid of its process 1 (--info-fd), for which the id maps are
- * written, by us as root, by newuidmap(1) and newgidmap(1) for a user; then it goes on (--userns-block-fd). It ends
- * when we do, and its process 1 with it (--die-with-parent). */
+ * written, by us as root, by newuidmap(1) and newgidmap(1) for a user; then it goes on (--userns-block-fd). A guard
+ * (guest/guard.c) ends it when we end; its process 1 ends with it (--die-with-parent). */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -24,10 +24,11 @@ struct cage {
 	const struct cage_ops *ops;
 	void *arg;
 	struct container_ids ids;
-	struct child *bwrap, *init, *tools[2]; /* newuidmap, newgidmap */
+	struct child *bwrap, *init, *tools[2]; /* bwrap's guard, process 1, newuidmap and newgidmap */
 	struct stream *info, *errors;
 	struct buf said, tail; /* of info; the end of stderr */
 	struct evtimer *timer;
+	int life;    /* its end is the end of bwrap */
 	int block;   /* a byte lets bwrap go on; closed after */
 	int said_to; /* the writing end of errors, for the tools */
 	int status;  /* of bwrap, once it has ended */
@@ -48,7 +49,7 @@ static void maybe_end(struct cage *c)
 {
 	if (!c->ended || (c->init && !c->init_ended))
 		return;
-	if (c->errors)
+	if (c->errors || c->info)
 		evtimer_start(c->timer, DRAIN_MS, 0);
 	else
 		c->ops->on_end(c->arg, c->status);
@@ -58,6 +59,7 @@ static void on_drained(void *arg)
 {
 	struct cage *c = arg;
 	stream_destroy(TAKE_PTR(c->errors));
+	stream_destroy(TAKE_PTR(c->info));
 	maybe_end(c);
 }
 
@@ -66,6 +68,8 @@ static void on_bwrap(void *arg, int status)
 	struct cage *c = arg;
 	c->ended = true;
 	c->status = status;
+	if (c->life >= 0)
+		close(TAKE_FD(c->life));
 	if (c->init && !c->init_ended)
 		child_kill(c->init, SIGKILL); /* it does so by itself, but for a moment right at its start */
 	maybe_end(c);
@@ -182,27 +186,27 @@ static void on_info_end(void *arg, const struct err *err _unused_)
 	json_t *j = json_loadb(buf_head(&c->said) ?: "", buf_len(&c->said), 0, NULL);
 	pid_t pid = (pid_t)json_integer_value(json_object_get(j, "child-pid"));
 	json_decref(j);
-	if (pid <= 1 || c->ended)
-		return; /* it ends, and says why */
-	c->init = child_adopt(c->loop, pid, on_init, c, &why);
-	if (c->init)
+	if (pid > 1)
+		c->init = child_adopt(c->loop, pid, on_init, c, &why);
+	if (c->ended && c->init)
+		child_kill(c->init, SIGKILL);
+	else if (c->init)
 		map_ids(c, pid);
-	else
-		fail(c, why.text);
+	else if (pid > 1 && !c->ended)
+		fail(c, why.text); /* else: it ends, and says why */
+	maybe_end(c);
 }
 
 /* ---- start ---- */
 
 static void add_args(struct cage *c, const struct cage_spec *spec, struct strvec *argv)
 {
-	if (c->ids.privileged) {
-		/* By our own descriptor: the child's has not its number yet when the program is looked up. */
-		strvec_addf(argv, "/proc/%d/fd/%d", (int)getpid(), spec->fds[CONTAINER_FD_PROGRAM]);
-		strvec_add(argv, "--as");
-		strvec_addf(argv, "%" PRIu32, c->ids.uid);
-		strvec_addf(argv, "%" PRIu32, c->ids.gid);
-		strvec_add(argv, spec->copy_dir ? spec->copy_dir : "-");
-	}
+	/* By our own descriptor: the child's has not its number yet when the program is looked up. */
+	strvec_addf(argv, "/proc/%d/fd/%d", (int)getpid(), spec->fds[CONTAINER_FD_PROGRAM]);
+	strvec_add(argv, "--guard");
+	strvec_addf(argv, "%" PRIu32, c->ids.privileged ? c->ids.uid : 0);
+	strvec_addf(argv, "%" PRIu32, c->ids.privileged ? c->ids.gid : 0);
+	strvec_add(argv, spec->copy_dir ? spec->copy_dir : "-");
 	strvec_addv(argv, "bwrap", "--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts",
 		    "--unshare-net", "--unshare-cgroup-try", "--as-pid-1", "--die-with-parent",
 		    "--uid", "0", "--gid", "0", "--cap-add", "ALL", "--clearenv", "--info-fd", NULL);
@@ -212,31 +216,31 @@ static void add_args(struct cage *c, const struct cage_spec *spec, struct strvec
 	strvec_copy(argv, spec->args);
 }
 
-static int run_bwrap(struct cage *c, const struct cage_spec *spec, int info, int block, struct err *err)
+static int run_bwrap(struct cage *c, const struct cage_spec *spec, int info, int block, int life,
+		     struct err *err)
 {
 	_cleanup_strvec_ struct strvec argv = STRVEC_INIT;
 	add_args(c, spec, &argv);
 	_cleanup_free_ char *bwrap = path_find_program("bwrap");
 	if (!bwrap)
 		return err_set(err, ENOENT, "program bwrap: not found: install the package bubblewrap");
-	struct child_spec cs = {.argv = strvec_argv(&argv),
-				.cwd = "/",
-				.n_fds = CONTAINER_FDS,
-				.die_with_parent = true};
+	struct child_spec cs = {
+		.argv = strvec_argv(&argv), .cwd = "/", .n_fds = CONTAINER_FDS, .new_session = true};
 	memcpy(cs.fds, spec->fds, sizeof(spec->fds));
 	cs.fds[0] = -1;
 	cs.fds[1] = cs.fds[2] = c->said_to;
 	cs.fds[CONTAINER_FD_INFO] = info;
 	cs.fds[CONTAINER_FD_BLOCK] = block;
+	cs.fds[CONTAINER_FD_LIFE] = life;
 	c->bwrap = child_start(c->loop, &cs, on_bwrap, c, err);
 	return c->bwrap ? 0 : -1;
 }
 
-static int open_pipes(struct cage *c, int *ret_info, int *ret_block, struct err *err)
+static int open_pipes(struct cage *c, int *ret_info, int *ret_block, int *ret_life, struct err *err)
 {
 	static const struct stream_ops info_ops = {.on_data = on_info, .on_close = on_info_end},
 				       error_ops = {.on_data = on_errors, .on_close = on_errors_end};
-	int info[2], block[2], errors[2];
+	int info[2], block[2], life[2], errors[2];
 	if (pipe2(info, O_CLOEXEC) < 0)
 		return err_errno(err, errno, "pipe");
 	*ret_info = info[1];
@@ -247,6 +251,10 @@ static int open_pipes(struct cage *c, int *ret_info, int *ret_block, struct err 
 		return err_errno(err, errno, "pipe");
 	*ret_block = block[0];
 	c->block = block[1];
+	if (pipe2(life, O_CLOEXEC) < 0)
+		return err_errno(err, errno, "pipe");
+	*ret_life = life[0];
+	c->life = life[1];
 	if (pipe2(errors, O_CLOEXEC) < 0)
 		return err_errno(err, errno, "pipe");
 	c->said_to = errors[1];
@@ -257,12 +265,18 @@ static int open_pipes(struct cage *c, int *ret_info, int *ret_block, struct err 
 struct cage *cage_start(struct loop *l, const struct cage_spec *spec, const struct cage_ops *ops,
 			void *arg, struct err *err)
 {
-	_cleanup_close_ int info = -1, block = -1;
+	_cleanup_close_ int info = -1, block = -1, life = -1;
 	struct cage *c = xcalloc(1, sizeof(*c));
-	*c = (struct cage){
-		.loop = l, .ops = ops, .arg = arg, .ids = *spec->ids, .block = -1, .said_to = -1};
+	*c = (struct cage){.loop = l,
+			   .ops = ops,
+			   .arg = arg,
+			   .ids = *spec->ids,
+			   .block = -1,
+			   .life = -1,
+			   .said_to = -1};
 	c->timer = evtimer_create(l, on_drained, c);
-	if (open_pipes(c, &info, &block, err) == 0 && run_bwrap(c, spec, info, block, err) == 0)
+	if (open_pipes(c, &info, &block, &life, err) == 0 &&
+	    run_bwrap(c, spec, info, block, life, err) == 0)
 		return c;
 	cage_destroy(c);
 	return NULL;
@@ -273,8 +287,8 @@ void cage_kill(struct cage *c)
 {
 	if (c->init && !c->init_ended)
 		child_kill(c->init, SIGKILL);
-	else if (c->bwrap && !c->ended)
-		child_kill(c->bwrap, SIGKILL);
+	else if (c->life >= 0)
+		close(TAKE_FD(c->life));
 }
 
 void cage_destroy(struct cage *c)
@@ -292,6 +306,8 @@ void cage_destroy(struct cage *c)
 	stream_destroy(c->info);
 	stream_destroy(c->errors);
 	evtimer_destroy(c->timer);
+	if (c->life >= 0)
+		close(c->life);
 	if (c->block >= 0)
 		close(c->block);
 	if (c->said_to >= 0)
@@ -299,11 +315,6 @@ void cage_destroy(struct cage *c)
 	buf_finish(&c->said);
 	buf_finish(&c->tail);
 	free(c);
-}
-
-pid_t cage_pid(const struct cage *c)
-{
-	return c->bwrap && !c->ended ? child_pid(c->bwrap) : 0;
 }
 
 pid_t cage_init(const struct cage *c)

@@ -62,6 +62,8 @@ static int copy_out(int from, off_t at, size_t len, int to)
 	char block[65536];
 	while (len) {
 		ssize_t n = pread(from, block, MIN(len, sizeof(block)), at);
+		if (n == 0)
+			errno = ENODATA;
 		if (n <= 0 || fd_write_all(to, block, (size_t)n) < 0)
 			return -1;
 		at += n;
@@ -242,11 +244,6 @@ struct rootdir *rootdir_open(struct loop *l, const struct container_ids *ids, co
 fail:
 	rootdir_destroy(r);
 	return NULL;
-}
-
-pid_t rootdir_pid(const struct rootdir *r)
-{
-	return r->cage ? cage_pid(r->cage) : 0;
 }
 
 void rootdir_destroy(struct rootdir *r)

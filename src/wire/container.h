@@ -4,8 +4,9 @@
  *   vse-guest --container UPPER RUN CPUS FIRST MEMORY NET   process 1: bytes of the writable layer, bytes of each
  *                                                       of /run and /dev/shm, CPUs from the FIRST of those allowed,
  *                                                       bytes that one process may have (0: any), 1 = with an eth0
- *   vse-guest --as UID GID DIR PROGRAM ARG...           gives up root for good, then runs the program; with an image
- *                                                       that only root may read: as a nameless copy in DIR ("-": none)
+ *   vse-guest --guard UID GID DIR PROGRAM ARG...        runs bwrap, ends it and its process 1 when the agent ends; as
+ *                                                       UID if that is not 0, with an image that only root may read
+ *                                                       as a nameless copy in DIR ("-": no image)
  *   vse-guest --relay                                   outside: eth0's frames to and from the switch
  *   vse-guest --unpack DIR KEY                          the root image (squashfs) into DIR/KEY, once for all */
 #ifndef VSE_WIRE_CONTAINER_H
@@ -20,6 +21,7 @@ enum {
 	CONTAINER_FD_STATUS,      /* CONTAINER_UP is written when all is in place */
 	CONTAINER_FD_INFO,        /* bwrap tells the pid of process 1 */
 	CONTAINER_FD_BLOCK,       /* bwrap waits for a byte: the id maps are written */
+	CONTAINER_FD_LIFE,        /* of --guard: its end is the end */
 	CONTAINER_FDS
 };
 #define CONTAINER_UP 'u'

@@ -99,7 +99,7 @@ class Checks:
         return word
 
     def up(self):
-        return self.vse("up: 2 containers", "up", "-n", "2", "--hypervisor", "container", str(self.file), timeout=60)
+        return self.vse("up: 2 containers", "up", "-n", "2", "--hypervisor", "container", str(self.file), timeout=300)
 
     # ---- the verbs ----
 
@@ -193,8 +193,13 @@ class Checks:
         word = self.sleeper()
         ps = json.loads(self.call("ps", "--json").out)["clusters"][0]
         os.kill(ps["vms"][0]["pid"], 9)
-        self.ok(within(10, lambda: self.states()[0] == "failed" and not running(word)), "bwrap killed: failed, and its programs ended",
+        self.ok(within(10, lambda: self.states()[0] == "failed" and not running(word)), "process 1 killed: failed, and its programs ended",
                 self.states(), running(word))
+        self.vse("and started anew", "restart", "0")
+        self.ok(within(20, lambda: self.states()[0] == "ready"), "ready again")
+        for p in [p for p in self.w.processes() if p.program == "bwrap"]:
+            p.kill()
+        self.ok(within(10, lambda: self.states() == ["failed", "stopped"]), "bwrap killed: failed", self.states())
         self.vse("and started anew", "restart", "0")
         self.ok(within(20, lambda: self.states()[0] == "ready"), "ready again")
         word = self.sleeper()
