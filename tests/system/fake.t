@@ -294,7 +294,7 @@ test_expect_success 'a reader of a console that never reads does not stop the VM
 test_expect_success '1000 VMs: up, exec, ps, down, memory' '
 	test_when_finished "vse down --all" &&
 	vse up -q $fake -n 1000 --parallel 1000 f.yaml && vse exec echo hi >out && echo "vm[0-999]: hi" >want && test_cmp want out &&
-	test $(vse ps | wc -l) = 1001 && agent_bounded 108000 && vse down
+	test $(vse ps | wc -l) = 1001 && agent_bounded 30000 && vse down
 '
 
 test_nothing_left
