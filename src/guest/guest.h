@@ -54,6 +54,7 @@ struct guest {
 	pid_t sshd, keygen; /* running, or 0 */
 	unsigned sshd_starts;
 	uint64_t sshd_again; /* ms: when to start it again; 0 = not */
+	uint64_t sshd_since; /* ms: when it was started */
 	int sshd_log;        /* its messages, or -1 */
 	struct buf sshd_line;
 	int notify_fd; /* systemd tells here that the system is up, or -1 */

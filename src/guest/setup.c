@@ -108,6 +108,23 @@ static bool hostname_ok(const char *s)
 	return n >= 1 && n <= 64;
 }
 
+/* "vm0 slots=4", as most have it, is "vm0:4" for MPICH and its kin. */
+static int write_hostfiles(const char *list, struct err *err)
+{
+	static const char slots[] = " slots=";
+	_cleanup_buf_ struct buf machines = BUF_INIT;
+	const char *rest = list;
+	for (const char *at; (at = strstr(rest, slots)); rest = at + strlen(slots)) {
+		buf_add(&machines, rest, (size_t)(at - rest));
+		buf_addc(&machines, ':');
+	}
+	buf_adds(&machines, rest);
+	if (path_mkdirs("/etc/vse", 0755, err) < 0 ||
+	    setup_file("/etc/vse/hostfile", list, strlen(list), 0644, err) < 0)
+		return -1;
+	return file_text("/etc/vse/machinefile", &machines, 0644, err);
+}
+
 static int apply_names(struct guest *g, const char *data, size_t len, struct err *err)
 {
 	_cleanup_free_ char *host = kv_dup(data, len, "hostname"),
@@ -127,10 +144,7 @@ static int apply_names(struct guest *g, const char *data, size_t len, struct err
 	    setup_marked("/etc/hosts", "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n",
 			 hosts, 0644, err) < 0)
 		return -1;
-	if (list && (path_mkdirs("/etc/vse", 0755, err) < 0 ||
-		     setup_file("/etc/vse/hostfile", list, strlen(list), 0644, err) < 0))
-		return -1;
-	return 0;
+	return list ? write_hostfiles(list, err) : 0;
 }
 
 /* *ret_fresh: the VM was another one before (a clone of a template). */

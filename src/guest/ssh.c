@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "guest/ssh.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
@@ -22,7 +24,70 @@
 #define STARTS_MAX 5 /* sshd that ends so often is left alone */
 #define AGAIN_MS 500
 #define LISTEN_POLL_MS 10
+#define LISTEN_POLL_PART 8 /* of the time that it has taken so far: a slow VM has better to do */
 #define LINE_MAX_LOG 400
+#define OWN_CONFIG "/etc/ssh/sshd_config.d/vse.conf"
+
+static bool has_keyword(char *text, const char *keyword)
+{
+	size_t n = strlen(keyword);
+	for (char *line; (line = strsep(&text, "\n"));) {
+		line += strspn(line, " \t");
+		if (strncasecmp(line, keyword, n) == 0 && line[n] && strchr(" \t=\"", line[n]))
+			return true;
+	}
+	return false;
+}
+
+static bool ends_with(const char *s, const char *end)
+{
+	size_t n = strlen(s), m = strlen(end);
+	return n >= m && strcmp(s + n - m, end) == 0;
+}
+
+static bool folder_sets(const char *folder, const char *end, const char *keyword)
+{
+	DIR *d = opendir(folder);
+	struct dirent *e;
+	bool set = false;
+	while (d && !set && (e = readdir(d))) {
+		_cleanup_free_ char *path = path_join(folder, e->d_name), *text = NULL;
+		if (ends_with(path, end) && strcmp(path, OWN_CONFIG) != 0 &&
+		    path_read(path, 1 << 20, &text, NULL, NULL) == 0)
+			set = has_keyword(text, keyword);
+	}
+	if (d)
+		closedir(d);
+	return set;
+}
+
+/* Whether the VSE itself says something about this, for client or server: then it is not ours to say. */
+static bool author_sets(const char *keyword)
+{
+	return folder_sets("/etc/ssh", "_config", keyword) ||
+	       folder_sets("/etc/ssh/ssh_config.d", ".conf", keyword) ||
+	       folder_sets("/etc/ssh/sshd_config.d", ".conf", keyword);
+}
+
+/* Every VM may be asked by all others at once, and many VMs that start on one node are slow. A folder without
+ * OpenSSH's usual Include has no effect, and then its defaults stay. */
+static int server_config(struct err *err)
+{
+	const char *grace = author_sets("LoginGraceTime") ? "" : "LoginGraceTime 600\n";
+	const char *starts = author_sets("MaxStartups") ? "" : "MaxStartups 1000\n";
+	if (!path_exists("/etc/ssh/sshd_config.d"))
+		return 0;
+	_cleanup_free_ char *text = xasprintf("%s%s", grace, starts);
+	return setup_file(OWN_CONFIG, text, strlen(text), 0644, err);
+}
+
+/* mpirun starts its processes over ssh, one after the other on one VM. The post-quantum exchange that OpenSSH 9
+ * prefers costs that VM 1.5 s of an emulated CPU each, X25519 0.4 s; and what it guards against, somebody who records
+ * traffic, the tunnel between nodes has to answer for. Only names that every OpenSSH since 6.5 knows: a client
+ * refuses a configuration with others. */
+#define CHEAP_KEX                                                                                  \
+	"\tKexAlgorithms curve25519-sha256@libssh.org,ecdh-sha2-nistp256,ecdh-sha2-nistp384,"      \
+	"ecdh-sha2-nistp521,diffie-hellman-group-exchange-sha256\n"
 
 /* Host keys are made anew at each start and known to nobody. Within the cluster that is no loss: its addresses cannot
  * be forged (the switch drops such frames). Other hosts are checked as ever. */
@@ -41,8 +106,8 @@ static char *client_config(const char *data, size_t len)
 			 "\tIdentityFile ~/.ssh/" KEY "\n"
 			 "\tStrictHostKeyChecking no\n"
 			 "\tUserKnownHostsFile /dev/null\n"
-			 "\tLogLevel ERROR\n",
-			 net);
+			 "\tLogLevel ERROR\n%s",
+			 net, author_sets("KexAlgorithms") ? "" : CHEAP_KEX);
 }
 
 static int write_key(const char *dir, const char *name, const char *text, mode_t mode, struct err *err)
@@ -101,6 +166,7 @@ static void start_sshd(struct guest *g)
 	}
 	if (g->sshd_log >= 0)
 		close(TAKE_FD(g->sshd_log));
+	g->sshd_since = time_mono_ms();
 	g->sshd = start(g, argv, &g->sshd_log);
 }
 
@@ -171,7 +237,7 @@ int ssh_apply(struct guest *g, const char *data, size_t len, bool fresh, struct 
 	if ((private && write_key(dir, KEY, private, 0600, err) < 0) ||
 	    (public && write_key(dir, KEY ".pub", public, 0644, err) < 0) ||
 	    (authorized && setup_marked(keys, "", authorized, 0600, err) < 0) ||
-	    setup_marked(config, "", text, 0600, err) < 0)
+	    setup_marked(config, "", text, 0600, err) < 0 || server_config(err) < 0)
 		return -1;
 	if (private)
 		explicit_bzero(private, strlen(private));
@@ -250,8 +316,10 @@ void ssh_watch(struct guest *g, struct watches *w)
 		watch_fd(w, g->sshd_log, POLLIN, on_log, NULL, 0);
 	if (g->sshd_again)
 		watch_until(w, g->sshd_again);
-	if (g->want_ready && g->sshd > 0)
-		watch_until(w, time_mono_ms() + LISTEN_POLL_MS);
+	if (g->want_ready && g->sshd > 0) {
+		uint64_t now = time_mono_ms();
+		watch_until(w, now + MAX(LISTEN_POLL_MS, (now - g->sshd_since) / LISTEN_POLL_PART));
+	}
 }
 
 void ssh_tick(struct guest *g, uint64_t now)

@@ -129,8 +129,9 @@ static void check_personal(const char *id, const char *host)
 	char want[128];
 	snprintf(want, sizeof(want), "%s\n%s\n%s\n", host, host, id);
 	gives("uname -n; cat /etc/hostname /etc/machine-id", want);
-	gives("grep -c vm2 /etc/hosts; grep -c localhost$ /etc/hosts; cat /etc/vse/hostfile",
-	      "1\n1\nvm2 slots=1\n");
+	gives("grep -c vm2 /etc/hosts; grep -c localhost$ /etc/hosts; cat /etc/vse/hostfile "
+	      "/etc/vse/machinefile",
+	      "1\n1\nvm2 slots=1\nvm2:1\n");
 	gives("echo $COLOUR $VSE_RANK/$VSE_SIZE", "it's #1 2/4\n");
 	gives("unset COLOUR; . /etc/profile.d/vse.sh; echo $COLOUR", "it's #1\n");
 	struct job *j = run("date +%s", NULL);
