@@ -405,7 +405,7 @@ static void on_probe(void *arg, const struct hv_probe *p)
 
 void cluster_keep(struct cluster *c)
 {
-	c->profile.keep = !hypervisor_lacks(c->profile.hypervisor, NULL, HV_CAP_ADOPT);
+	c->profile.keep = true;
 }
 
 static int probe(struct cluster *c, struct err *err)

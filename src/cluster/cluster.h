@@ -33,7 +33,7 @@ struct cluster_ops {
 struct cluster *cluster_create(struct loop *l, struct cluster_spec *spec, uint32_t self, const char *dir,
 			       const struct cluster_ops *ops, void *arg, struct err *err);
 void cluster_destroy(struct cluster *c); /* kills what runs; NULL is fine */
-/* Before the start: VMs outlive this process where their hypervisor can do that. */
+/* Before the start: another process may follow this one. VMs outlive it where their hypervisor can do that. */
 void cluster_keep(struct cluster *c);
 int cluster_start(struct cluster *c, struct err *err);
 /* Instead of the start, in a process that follows one that has died: takes the VMs over that run here. saved: what

@@ -458,7 +458,7 @@ static struct hv_spec make_spec(const struct vm *vm, const char *scratch)
 		.nic = p->nic,
 		.outbound = p->outbound,
 		.extra_args = &p->extra_args,
-		.keep = p->keep,
+		.keep = p->keep && !hypervisor_lacks(p->hypervisor, NULL, HV_CAP_ADOPT),
 	};
 	address_mac(vm->rank, spec.mac);
 	return spec;

@@ -22,7 +22,7 @@ struct vm_profile {
 	uint64_t memory, scratch; /* bytes */
 	char *scratch_dir;        /* where scratch disks are made */
 	bool nic, outbound, trusted;
-	bool keep;                /* VMs outlive this process, for vm_adopt() of the next */
+	bool keep; /* notes for vm_adopt() of the next process; VMs outlive this one if their hypervisor can do that */
 	uint64_t boot_timeout_ms; /* from start to ready */
 	uint64_t stop_timeout_ms; /* a guest that was asked to end is killed after this */
 };

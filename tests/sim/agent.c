@@ -22,7 +22,8 @@ static void set_tick(struct world *w, struct agent *a)
 	queue_at(w, e, due);
 }
 
-static struct overlay *create(struct world *w, struct agent *a, uint32_t incarnation, uint64_t epoch)
+static struct overlay *create(struct world *w, struct agent *a, uint32_t incarnation,
+			      uint64_t epoch, uint64_t lease)
 {
 	char resources[16];
 	struct err err;
@@ -31,6 +32,7 @@ static struct overlay *create(struct world *w, struct agent *a, uint32_t incarna
 				   .n_nodes = w->n,
 				   .incarnation = incarnation,
 				   .epoch = epoch,
+				   .lease = lease,
 				   .port = 1000,
 				   .beat_ms = w->beat_ms,
 				   .lost_ms = w->lost_ms,
@@ -45,12 +47,12 @@ static struct overlay *create(struct world *w, struct agent *a, uint32_t incarna
 	return o;
 }
 
-void agent_start(struct world *w, struct agent *a, uint32_t incarnation)
+static void start(struct world *w, struct agent *a, uint32_t incarnation, uint64_t lease)
 {
 	char address[24];
 	a->life++;
 	a->ended = a->admitted = a->fenced = false;
-	a->o = create(w, a, incarnation, 0);
+	a->o = create(w, a, incarnation, 0, lease);
 	snprintf(address, sizeof(address), "r%u:1000", w->root - w->n_max - 1);
 	overlay_hint(a->o, w->now, 0, address);
 	/* Half of them were launched by their parent and know it. */
@@ -61,6 +63,11 @@ void agent_start(struct world *w, struct agent *a, uint32_t incarnation)
 	}
 	overlay_start(a->o, w->now);
 	agent_actions(w, a);
+}
+
+void agent_start(struct world *w, struct agent *a, uint32_t incarnation)
+{
+	start(w, a, incarnation, 0);
 }
 
 static void process_gone(struct world *w, struct agent *a)
@@ -88,8 +95,9 @@ void agent_exec(struct world *w, struct agent *a)
 {
 	if (!a->o || !a->admitted)
 		return;
+	uint64_t lease = overlay_lease(a->o);
 	process_gone(w, a);
-	agent_start(w, a, a->incarnation);
+	start(w, a, a->incarnation, lease);
 	for (uint32_t vm = 1; a->n_vms && vm <= w->n_max; vm++)
 		if (w->vms[vm].runs_at == a->id)
 			w->vms[vm].runs_life = a->life;
@@ -101,7 +109,7 @@ void root_begin(struct world *w, uint32_t number)
 	w->root = a->id;
 	a->life++;
 	a->ended = false;
-	a->o = create(w, a, 0, ++w->epoch);
+	a->o = create(w, a, 0, ++w->epoch, 0);
 	for (uint32_t i = 1; i <= w->n; i++) {
 		const struct journal *j = &w->books[i];
 		if (j->incarnation)

@@ -295,6 +295,61 @@ static void test_destroyed_within(void)
 	end(&s);
 }
 
+static void send_raw(struct seen *s, const char *p, size_t n)
+{
+	ok(write(s->fd, p, n) == (ssize_t)n, "the guest sends %zu bytes", n);
+	loop_run_once(loop);
+}
+
+static void write_hello(struct buf *out)
+{
+	char version[16];
+	_cleanup_buf_ struct buf kv = BUF_INIT;
+	snprintf(version, sizeof(version), "%d", GUESTPROTO_VERSION);
+	kv_adds(&kv, "verb", "hello");
+	kv_adds(&kv, "version", version);
+	kv_adds(&kv, "boot", "id-2");
+	frame_write(out, &(struct frame){.len = (uint32_t)buf_len(&kv),
+					 .type = FRAME_MESSAGE,
+					 .payload = buf_head(&kv)});
+}
+
+/* A guest that was in the middle of something else. */
+static void test_attach(void)
+{
+	struct seen s = {0};
+	int pair[2];
+	struct err err = ERR_INIT;
+	char junk[70000], got[4096];
+	_cleanup_buf_ struct buf hello = BUF_INIT;
+	ok(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == 0,
+	   "a channel to a guest that runs");
+	s.fd = pair[1];
+	s.channel = channel_attach(loop, pair[0], &ops, &s, &err);
+	memset(junk, 'y', sizeof(junk));
+	send_raw(&s, junk, sizeof(junk));
+	is_int(s.closed, 0, "what is left of another conversation is no nonsense");
+	size_t zeros = 0, others = 0;
+	for (ssize_t n; zeros < FRAME_MAX_GUEST + FRAME_HEADER && !others;) {
+		loop_run_once(loop);
+		while ((n = recv(s.fd, got, sizeof(got), MSG_DONTWAIT)) > 0)
+			for (ssize_t i = 0; i < n; i++)
+				got[i] ? others++ : zeros++;
+	}
+	ok(zeros == FRAME_MAX_GUEST + FRAME_HEADER && !others,
+	   "a guest that is silent is made to say hello");
+	write_hello(&hello);
+	send_raw(&s, junk, 13);
+	send_raw(&s, buf_head(&hello), 20);
+	send_raw(&s, buf_head(&hello) + 20, buf_len(&hello) - 20);
+	is_str(s.boot, "id-2", "it is found behind more of the same");
+	say(&s, 0, "ready", NULL, NULL);
+	is_int(s.ready, 1, "from there on all is as ever");
+	send_raw(&s, junk, 100);
+	is_int(s.closed, 1, "nonsense too");
+	end(&s);
+}
+
 int main(void)
 {
 	loop = loop_create();
@@ -305,6 +360,7 @@ int main(void)
 	test_death();
 	test_nonsense();
 	test_destroyed_within();
+	test_attach();
 	loop_destroy(loop);
 	return done();
 }

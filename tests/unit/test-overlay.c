@@ -263,6 +263,32 @@ static void leases(void)
 	part(&root, &node);
 }
 
+/* An agent that is started again lives on what is left of the lease of the one before. */
+static void inherited_lease(void)
+{
+	struct overlay_config c = {.index = 1, .incarnation = 1, .lease = now - 25000};
+	struct err err;
+	struct overlay_action a;
+	struct overlay *o = overlay_create(&c, now, &err);
+	uint64_t start = now, ended = 0;
+	overlay_hint(o, now, 0, "10.0.0.1:1000");
+	overlay_start(o, now);
+	is_int(overlay_lease(o), start - 25000, "a lease is inherited");
+	while (!ended && now < start + 100000) {
+		while (overlay_next(o, &a)) {
+			ended = a.type == OVERLAY_END ? now - start : ended;
+			if (a.type == OVERLAY_CONNECT)
+				overlay_failed(o, now, a.link, false);
+		}
+		now += 500;
+		overlay_tick(o, now);
+	}
+	ok(ended > 4000 && ended <= 6000,
+	   "and nobody who could renew it is reached: the node ends with it (%llu ms)",
+	   (unsigned long long)ended);
+	overlay_destroy(o);
+}
+
 static void configs(void)
 {
 	struct err err;
@@ -289,5 +315,6 @@ int main(void)
 	a_newer_root();
 	bad_messages();
 	leases();
+	inherited_lease();
 	return done();
 }
