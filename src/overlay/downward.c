@@ -321,10 +321,13 @@ static void contradict(struct overlay *o, const struct link *l, uint32_t node,
 	link_send(o, l, &m);
 }
 
+/* A process that follows another as the same incarnation counts its attachments anew: of two with one number, to
+ * different processes, only one can be true. */
 static bool is_other(const struct members *m, uint32_t node, const struct member *news)
 {
 	const struct member *r = members_find(m, node);
-	return r->incarnation != news->incarnation || r->seq != news->seq || r->state != news->state;
+	return r->incarnation != news->incarnation || r->seq != news->seq || r->state != news->state ||
+	       r->tag != news->tag || r->parent_tag != news->parent_tag || r->depth != news->depth;
 }
 
 /* One record of a child's report: false when a child may not say that. */
