@@ -88,7 +88,8 @@ def main():
         refusals(tap, lab, job)
         ends(tap, lab, job, "the end of the job (SIGTERM to aprun)", lambda aprun, _: os.kill(aprun.pid, signal.SIGTERM))
         ends(tap, lab, job, "SIGKILL of aprun", lambda aprun, _: aprun.kill())
-        ends(tap, lab, job, "SIGKILL of one agent", lambda _, agents: agents[2].kill())
+        # What aprun started is the keeper: an agent that dies is followed by another, and nobody else hears of it.
+        ends(tap, lab, job, "SIGKILL of one keeper", lambda _, agents: lab.kill(agents[2].node, "keeper"))
         ends(tap, lab, job, "SIGKILL of the root agent", lambda _, __: lab.kill("n0", "agent"))
     return tap.done()
 

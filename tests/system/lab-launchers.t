@@ -64,7 +64,9 @@ def over_ssh(tap, lab):
     tap.ok(len(d.waits("hello", 4)) == 4, "ssh: the agent travels to four nodes and runs there", d)
     tap.ok(len({p.node for p in agents(lab)} & {"n1", "n2", "n3", "n4"}) == 4, "one on each", agents(lab))
     files = [f for f in lab.leftovers() if "file" in f and "/vse-" in f]
-    tap.ok(not files, "no copy is left in a folder", files)
+    kept = [f for f in files if "/vse-cache-" in f]
+    tap.ok(files == kept, "no copy is left in a folder", files)
+    tap.ok(sum("/vse-agent-" in f for f in kept) == 4, "but the one for the next launch, in each node's cache", kept)
     tap.ok(d.end() == 0 and within(30, lambda: not agents(lab)), "all end with the launching", agents(lab))
 
     lab.off("n3")
