@@ -112,7 +112,7 @@ static void join(struct growth *g)
 	struct deploy *d = g->deploy;
 	struct err err = ERR_INIT;
 	json_t *req = json_pack("{s:s, s:o}", "verb", "join", "create",
-				deploy_create_request(d, d->files));
+				deploy_create_request(d, json_incref(d->files)));
 	tell(g, "joining");
 	g->join = call_create(d->agent, &join_out, g);
 	if (spread_begin(g->join, VERB_join, req, &err) < 0)
@@ -174,9 +174,11 @@ static void look(struct growth *g)
 
 bool deploy_growth_up(struct deploy *d, uint32_t node)
 {
-	if (!is_new(d->growing, node) || !d->members[node].joining)
+	struct member *m = &d->members[node];
+	if (!is_new(d->growing, node) || !m->joining)
 		return false;
-	d->growing->left--;
+	d->growing->left -= !m->counted; /* it may come a second time, as another incarnation */
+	m->counted = true;
 	look(d->growing);
 	return true;
 }

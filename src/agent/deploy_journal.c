@@ -117,8 +117,11 @@ int deploy_resume(struct agent *a, struct err *err)
 	mesh_start(a->mesh);
 	d->grown = true; /* perhaps */
 	for (uint32_t i = 1; i <= d->n; i++)
-		if (d->members[i].removed)
+		if (d->members[i].removed) {
+			free(d->bootstrap.nodes.v[i - 1]);
+			d->bootstrap.nodes.v[i - 1] = xstrdup(DEPLOY_REMOVED_NAME);
 			mesh_remove(a->mesh, i);
+		}
 	deploy_note_change(d);
 	return 0;
 }

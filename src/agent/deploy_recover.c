@@ -55,11 +55,34 @@ static uint32_t roomiest(struct deploy *d, const struct plan_options *o, const u
 	return best;
 }
 
+/* A VM that was to begin on a node that is lost by now begins on one only. */
+static void drop_moves(struct deploy *d, const struct rankset *ranks)
+{
+	const char *key;
+	json_t *v;
+	void *next;
+	json_object_foreach_safe (d->moves, next, key, v) {
+		_cleanup_rankset_ struct rankset left = RANKSET_INIT;
+		_cleanup_buf_ struct buf text = BUF_INIT;
+		if (rankset_parse(&left, json_string_value(v), RANK_MAX, NULL) < 0)
+			continue;
+		for (uint32_t r = rankset_next(ranks, 0); r != UINT32_MAX;
+		     r = rankset_next(ranks, r + 1))
+			rankset_del(&left, r);
+		rankset_format(&left, &text);
+		if (rankset_count(&left))
+			json_object_set_new(d->moves, key, json_string(buf_cstr(&text)));
+		else
+			json_object_del(d->moves, key);
+	}
+}
+
 static void add_move(struct deploy *d, uint32_t node, const struct rankset *ranks)
 {
 	_cleanup_buf_ struct buf text = BUF_INIT;
 	char key[16];
 	snprintf(key, sizeof(key), "%u", node);
+	drop_moves(d, ranks);
 	const char *before = json_string_value(json_object_get(d->moves, key));
 	buf_addf(&text, "%s%s", before ? before : "", before ? "," : "");
 	rankset_format(ranks, &text);

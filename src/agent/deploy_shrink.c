@@ -7,8 +7,6 @@
 #include "agent/services.h"
 
 #define DOWN_MS 15000 /* for a node to end its VMs */
-#define REMOVED_NAME                                                                               \
-	"removed.invalid" /* no host's (RFC 2606): a new node looks for its own name in the list */
 
 enum vms { VMS_REFUSE, VMS_STOP, VMS_RECOVER };
 
@@ -69,7 +67,7 @@ void deploy_forget_node(struct deploy *d, uint32_t node)
 		return;
 	m->removed = true;
 	free(d->bootstrap.nodes.v[node - 1]);
-	d->bootstrap.nodes.v[node - 1] = xstrdup(REMOVED_NAME);
+	d->bootstrap.nodes.v[node - 1] = xstrdup(DEPLOY_REMOVED_NAME);
 	d->n_failed += !m->failed && !m->up;
 	m->failed = true;
 	mesh_remove(d->agent->mesh, node); /* which tells that it is lost, if it was up */

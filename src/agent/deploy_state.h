@@ -27,6 +27,7 @@ struct member {
 	uint64_t memory;
 	bool up, failed;
 	bool direct;  /* the root starts its agent itself */
+	bool counted; /* while it is added: that it came up */
 	bool joining; /* its agent comes up, or learns what the cluster is: takes no VMs yet */
 	bool leaving; /* it is being removed: takes no VMs any more */
 	bool removed; /* no member any more */
@@ -110,6 +111,8 @@ bool deploy_growths_run(const struct deploy *d);        /* a launcher's process 
 void deploy_growths_stop(struct deploy *d);             /* the one under way fails */
 void deploy_growths_destroy(struct deploy *d);
 /* deploy_shrink.c */
+/* What stands for its name in the list that new nodes look for their own in: no host's (RFC 2606). */
+#define DEPLOY_REMOVED_NAME "removed.invalid"
 void deploy_forget_node(struct deploy *d, uint32_t node); /* it is a member no more, from now on */
 void deploy_shrinks_stop(struct deploy *d);
 

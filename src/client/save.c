@@ -28,9 +28,25 @@ static int bad(struct err *err, const char *path)
 		       path);
 }
 
+/* What is in it runs as us, with arguments for the VMM that it names: like a program, it must be our own. */
+static int check_owner(const char *dir, struct err *err)
+{
+	struct stat st;
+	if (stat(dir, &st) < 0)
+		return err_errno(err, errno, "%s", dir);
+	if (st.st_uid != geteuid())
+		return err_set(err, EPERM,
+			       "%s: a save of somebody else; copy it, if you trust what is in it", dir);
+	if (st.st_mode & 0022)
+		return err_set(err, EPERM, "%s: others may write to it (see 'chmod go-w')", dir);
+	return 0;
+}
+
 int saved_cluster_read(const char *dir, json_t **ret, struct err *err)
 {
 	_cleanup_free_ char *path = path_join(dir, NOTE), *text = NULL;
+	if (check_owner(dir, err) < 0)
+		return -1;
 	if (path_read(path, NOTE_MAX, &text, NULL, err) < 0)
 		return -1;
 	json_t *j = json_loads(text, 0, NULL), *create = json_object_get(j, "create");

@@ -21,7 +21,8 @@
 #include "wire/kv.h"
 
 #define MAX_REQUESTS 4096
-#define MUTE_MS 100 /* a stream of nonsense is over when nothing came for so long */
+#define LOOK_MS 1000 /* while it is being set up */
+#define MUTE_MS 100  /* a stream of nonsense is over when nothing came for so long */
 #define EARLY_LINES 32
 #define READY_WAIT_SSH_MS 20000
 #define READY_WAIT_SYSTEMD_MS 180000
@@ -421,6 +422,10 @@ static void wait_round(struct guest *g, struct watches *w, int *signals)
 	if (g->want_ready)
 		watch_until(w, g->ready_by);
 	uint64_t now = time_mono_ms();
+	/* Asleep without a bound, a wake-up that the port's driver lost would be the end: a VM has been seen to wait for
+	 * ever after its hello. Once it is ready, whoever wants something of it asks again. */
+	if (g->greeted && (!g->set_up || g->want_ready))
+		watch_until(w, now + LOOK_MS);
 	int ms = w->until == UINT64_MAX ? -1
 		 : w->until <= now      ? 0
 					: (int)MIN(w->until - now, (uint64_t)60000);

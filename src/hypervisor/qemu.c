@@ -244,9 +244,10 @@ static void on_status(void *arg, json_t *ret, const struct err *err)
 		give_up(vm, err ? err->text : "query-status: no status");
 		return;
 	}
+	/* One that is found may stand still for other reasons too: it was saved ("postmigrate"), its disk is full. */
+	bool stands = vm->adopted ? strcmp(status, "running") != 0 : strcmp(status, "paused") == 0;
 	if (vm->state == HV_STARTING &&
-	    !tell_state(vm, strcmp(status, "paused") == 0 ? HV_PAUSED : HV_RUNNING,
-			vm->adopted ? "adopted" : "started"))
+	    !tell_state(vm, stands ? HV_PAUSED : HV_RUNNING, vm->adopted ? "adopted" : "started"))
 		return;
 	if (tell_fd(vm, HV_EVENT_CHANNEL, &vm->fds[SOCK_CHANNEL]) &&
 	    tell_fd(vm, HV_EVENT_CONSOLE, &vm->fds[SOCK_CONSOLE]))

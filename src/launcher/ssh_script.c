@@ -21,14 +21,16 @@ static const char script[] =
 	"if command -v sha256sum >/dev/null 2>&1; then set -- \"$3\" $(sha256sum <\"$1\"); "
 	"else set -- \"$4\" $(cksum <\"$1\"); fi; [ \"$1\" = \"$2\" ]; }; "
 	"a=$(uname -m); [ \"$a\" = \"$u\" ] || b \"its processor is $a, the agent is for $u\"; "
-	/* The one that an earlier launch left in the cache, where only we can write. */
-	"if [ \"$h\" = 1 ]; then i=$(id -u) C=${VSE_CACHE:-}; case $C in /*) ;; *) "
+	/* The one that an earlier launch left in the cache. Folders are looked at once each, and are no links: nobody
+	   else can write to ours, nor put another in its place where the one above it is ours or sticky. */
+	"U() { [ \"$(find \"$@\" 2>/dev/null)\" ]; }; "
+	"if [ \"$h\" = 1 ]; then i=$(id -u); case ${VSE_CACHE:-} in /*) C=$VSE_CACHE;; *) "
 	"C=/var/tmp/vse-cache-$i; "
-	"[ -O \"$C\" ] || [ -e \"$C\" ] || (umask 077; mkdir \"$C\") 2>/dev/null; [ -O \"$C\" ] || "
-	"h=0; "
-	"[ -h \"$C\" ] && h=0;; "
-	"esac; C=$C/$i A=$C/vse-agent-$N; "
-	"if [ -O \"$C\" ] && [ -O \"$A\" ] && [ -x \"$A\" ] && [ $h = 1 ] && "
+	"[ -d \"$C\" ] || mkdir -m 700 \"$C\" 2>/dev/null;; esac; "
+	"U \"$C\" -prune -type d \"(\" -user $i \"(\" -perm 700 -o -perm 755 \")\" -o -user 0 "
+	"-perm -1000 \")\" || h=0; "
+	"C=$C/$i A=$C/vse-agent-$N; if [ $h = 1 ] && U \"$C\" -prune -type d -user $i -perm 700 && "
+	"[ -x \"$A\" ] && "
 	"[ \"$(cksum <\"$A\")\" = \"$k $n\" ]; then echo \"$m run\"; exec \"$A\" \"$@\"; fi; fi; "
 	"if [ -f \"$p\" ] && [ -x \"$p\" ] && q \"$p\" \"$f\" \"$F\" \"$g\"; then echo \"$m run\"; "
 	"exec \"$p\" \"$@\"; fi; "
@@ -48,10 +50,9 @@ static const char script[] =
 	"else echo \"$m send\"; head -c \"$n\" >&8 && q $w \"$n\" \"$N\" \"$k\"; fi || "
 	"b \"the agent did not arrive whole\"; exec 8>&-; "
 	/* Kept for the next launch, in the place of the one before it; if that fails nothing is lost. */
-	"[ \"$h\" = 0 ] || { T=$C/vse-agent-$m.$$; { [ -d \"$C\" ] || mkdir \"$C\"; } && [ -O "
-	"\"$C\" ] && "
-	"chmod 700 \"$C\" && rm -f \"$C\"/vse-agent-* && cp $w \"$T\" && chmod 700 \"$T\" && "
-	"mv -f \"$T\" \"$A\" || rm -f \"$T\"; } 2>/dev/null; "
+	"[ \"$h\" = 0 ] || { T=$C/vse-agent-$m.$$; { [ -d \"$C\" ] || mkdir -m 700 \"$C\"; } && "
+	"U \"$C\" -prune -type d -user $i -perm 700 && rm -f \"$C\"/vse-agent-* && cp $w \"$T\" && "
+	"chmod 700 \"$T\" && mv -f \"$T\" \"$A\" || rm -f \"$T\"; } 2>/dev/null; "
 	"echo \"$m run\"; exec /proc/self/fd/9 \"$@\"";
 
 bool ssh_script_safe(const char *word)

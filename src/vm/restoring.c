@@ -57,10 +57,10 @@ int restoring_state(struct restoring *r, void (*done)(void *arg, const struct er
 		    int *ret_fd, struct err *err)
 {
 	_cleanup_free_ char *path = saved_path(r->dir, r->rank, "state"), *id = restoring_pack_id(r);
-	_cleanup_close_ int in = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	_cleanup_close_ int in = saved_open(path, err);
 	int p[2];
 	if (in < 0)
-		return err_errno(err, errno, "%s", path);
+		return -1;
 	if (pipe2(p, O_CLOEXEC) < 0)
 		return err_errno(err, errno, "pipe");
 	_cleanup_close_ int reading = p[0], writing = p[1];

@@ -14,6 +14,15 @@
 
 #define NOTE_MAX 4096 /* bytes of vm3.json */
 
+int saved_open(const char *path, struct err *err)
+{
+	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+	struct stat st;
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return err_errno(err, errno, "%s", path);
+	return S_ISREG(st.st_mode) ? TAKE_FD(fd) : err_set(err, EINVAL, "%s: not a regular file", path);
+}
+
 char *saved_path(const char *dir, uint32_t rank, const char *what)
 {
 	return xasprintf("%s/vm%u.%s", dir, rank, what);

@@ -24,6 +24,9 @@ void saved_finish(struct saved *s);
 char *saved_pack_id(const char *id, uint32_t rank);
 char *saved_path(const char *dir, uint32_t rank, const char *what); /* "disk": DIR/vm3.disk; malloc'ed */
 
+/* To read; a descriptor, or -1. Regular files only: a FIFO would hold up whoever opens it. */
+int saved_open(const char *path, struct err *err);
+
 struct saving; /* the files of one VM, being written */
 
 /* disk: the scratch disk (borrowed), -1: none. done() once, from the loop. */

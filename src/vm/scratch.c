@@ -11,6 +11,7 @@
 #include "base/strvec.h"
 #include "io/child.h"
 #include "vm/packer.h"
+#include "vm/saved.h"
 
 struct scratch {
 	int fd;
@@ -115,10 +116,8 @@ struct scratch *scratch_restore(struct loop *l, const char *dir, uint64_t size, 
 {
 	struct scratch *s = xcalloc(1, sizeof(*s));
 	*s = (struct scratch){.fd = -1, .done = done, .arg = arg};
-	_cleanup_close_ int in = open(packed, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-	if (in < 0)
-		err_errno(err, errno, "%s", packed);
-	else if (enough_room(dir, size, err) == 0 && nameless(dir, &s->fd, err) == 0)
+	_cleanup_close_ int in = saved_open(packed, err);
+	if (in >= 0 && enough_room(dir, size, err) == 0 && nameless(dir, &s->fd, err) == 0)
 		s->unpacker = packer_start(l, false, PACK_DISK, pack_id, in, s->fd, on_unpacked, s, err);
 	if (s->unpacker)
 		return s;
