@@ -12,7 +12,7 @@ struct record {
 };
 
 struct said {
-	uint32_t rank;
+	uint32_t rank;   /* first: searched by it */
 	uint32_t last;   /* where the last record begins; the buffer is empty: there is none */
 	uint32_t at;     /* while flushing: the record that is next */
 	uint32_t off[2]; /* bytes of its current block that have come, of stdout and stderr */
@@ -54,15 +54,7 @@ void folding_destroy(struct folding *f)
 
 static struct said *find(struct folding *f, uint32_t rank)
 {
-	uint32_t lo = 0, hi = f->n;
-	while (lo < hi) {
-		uint32_t mid = lo + (hi - lo) / 2;
-		if (f->said[mid].rank < rank)
-			lo = mid + 1;
-		else
-			hi = mid;
-	}
-	return lo < f->n && f->said[lo].rank == rank ? &f->said[lo] : NULL;
+	return rank_search(f->said, f->n, sizeof(*f->said), rank);
 }
 
 static bool is_full(const struct said *s)

@@ -12,8 +12,8 @@
 #include "wire/message.h"
 
 struct member {
+	uint32_t rank; /* first: members are searched by it */
 	struct relay *relay;
-	uint32_t rank;
 	struct request *request; /* NULL: over */
 	uint64_t granted;        /* bytes of stdin it has room for, ever */
 };
@@ -50,15 +50,7 @@ static void tell_credit(struct relay *r)
 
 static struct member *find(struct relay *r, uint32_t rank)
 {
-	uint32_t lo = 0, hi = r->n;
-	while (lo < hi) {
-		uint32_t mid = lo + (hi - lo) / 2;
-		if (r->members[mid].rank < rank)
-			lo = mid + 1;
-		else
-			hi = mid;
-	}
-	return lo < r->n && r->members[lo].rank == rank ? &r->members[lo] : NULL;
+	return rank_search(r->members, r->n, sizeof(*r->members), rank);
 }
 
 static void on_front_data(struct call *call, uint32_t rank, const char *p, size_t n, bool eof)

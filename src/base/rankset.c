@@ -4,6 +4,7 @@
 #include <assert.h>
 #include <ctype.h>
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/alloc.h"
@@ -120,4 +121,15 @@ void rankset_format(const struct rankset *s, struct buf *out)
 		comma = ",";
 		a = rankset_next(s, b + 1);
 	}
+}
+
+static int by_rank(const void *rank, const void *element)
+{
+	uint32_t a = *(const uint32_t *)rank, b = *(const uint32_t *)element;
+	return (a > b) - (a < b);
+}
+
+void *rank_search(const void *v, size_t n, size_t size, uint32_t rank)
+{
+	return n ? bsearch(&rank, v, n, size, by_rank) : NULL;
 }

@@ -34,4 +34,7 @@ uint32_t rankset_next(const struct rankset *s, uint32_t from);
 int rankset_parse(struct rankset *s, const char *text, uint32_t size, struct err *err);
 void rankset_format(const struct rankset *s, struct buf *out); /* appends "0-3,7" */
 
+/* Of an array of n elements, each of which begins with its uint32_t rank, by which they rise: that of this rank, or NULL. */
+void *rank_search(const void *v, size_t n, size_t size, uint32_t rank);
+
 #endif

@@ -12,7 +12,7 @@
 #define FULL_WAIT_MS 20 /* a VM that has no credit left waits so long for the others' lines */
 
 struct source {
-	uint32_t rank;
+	uint32_t rank; /* first: searched by it */
 	bool ended;
 	uint32_t owed; /* bytes written, not told yet */
 	size_t front;  /* while a row is printed: its line in it; 0: none, or printed */
@@ -178,15 +178,7 @@ void fold_destroy(struct fold *f)
 
 static struct source *find(struct fold *f, uint32_t rank)
 {
-	size_t lo = 0, hi = f->n;
-	while (lo < hi) {
-		size_t mid = lo + (hi - lo) / 2;
-		if (f->sources[mid].rank < rank)
-			lo = mid + 1;
-		else
-			hi = mid;
-	}
-	return lo < f->n && f->sources[lo].rank == rank ? &f->sources[lo] : NULL;
+	return rank_search(f->sources, f->n, sizeof(*f->sources), rank);
 }
 
 void fold_add(struct fold *f, uint32_t rank, const char *p, size_t n, bool eof)
