@@ -256,31 +256,21 @@ static void hop_end(struct hop *h, const json_t *reply, const struct err *err)
 
 /* ---- what the hops say ---- */
 
-static void progress(struct hop *h, const json_t *e)
+/* The event of all hops: two counts of each, as it said them last, are added up. */
+static void add_up(struct hop *h, enum sum which, const json_t *e, const char *first, const char *second)
 {
 	struct spread *s = h->spread;
-	json_int_t ready = 0, failed = 0;
-	h->ready = json_integer_value(json_object_get(e, "ready"));
-	h->failed = json_integer_value(json_object_get(e, "failed"));
+	json_t *all = json_copy((json_t *)e);
+	json_int_t a = 0, b = 0;
+	h->sums[which][0] = json_integer_value(json_object_get(e, first));
+	h->sums[which][1] = json_integer_value(json_object_get(e, second));
 	for (size_t i = 0; i < s->n_hops; i++) {
-		ready += s->hops[i].ready;
-		failed += s->hops[i].failed;
+		a += s->hops[i].sums[which][0];
+		b += s->hops[i].sums[which][1];
 	}
-	call_event(s->call, json_pack("{s:s, s:I, s:I, s:O*}", "event", "progress", "ready", ready,
-				      "failed", failed, "size", json_object_get(e, "size")));
-}
-
-static void staging(struct hop *h, const json_t *e)
-{
-	struct spread *s = h->spread;
-	json_int_t have = 0, all = 0;
-	h->have = json_integer_value(json_object_get(e, "have"));
-	h->all = json_integer_value(json_object_get(e, "all"));
-	for (size_t i = 0; i < s->n_hops; i++) {
-		have += s->hops[i].have;
-		all += s->hops[i].all;
-	}
-	call_event(s->call, json_pack("{s:s, s:I, s:I}", "event", "staging", "have", have, "all", all));
+	json_object_set_new(all, first, json_integer(a));
+	json_object_set_new(all, second, json_integer(b));
+	call_event(s->call, all);
 }
 
 /* The last word of some VMs. */
@@ -304,9 +294,9 @@ static void hop_event(struct hop *h, const json_t *e)
 	if (!what)
 		return;
 	if (strcmp(what, "progress") == 0)
-		progress(h, e);
+		add_up(h, SUM_PROGRESS, e, "ready", "failed");
 	else if (strcmp(what, "staging") == 0)
-		staging(h, e);
+		add_up(h, SUM_STAGING, e, "have", "all");
 	else if (spread_answers_by_vm(s->verb) && strcmp(what, "started") != 0)
 		answered(h, e);
 	else if (!s->output) /* that each of many has started is no news to anybody */

@@ -12,6 +12,9 @@
 #include "wire/guestproto.h"
 #include "wire/message.h"
 
+/* Counts that are added up over the hops. */
+enum sum { SUM_PROGRESS, SUM_STAGING, SUMS };
+
 /* One direction that the request went: into this agent, or to a child. */
 struct hop {
 	struct spread *spread;
@@ -20,10 +23,9 @@ struct hop {
 	struct child *child;
 	uint32_t call; /* id of the call at the child */
 	bool over;
-	struct rankset ranks;     /* VMs in this direction */
-	uint64_t granted;         /* bytes of stdin it has room for, ever */
-	json_int_t ready, failed; /* VMs that start */
-	json_int_t have, all;     /* bytes of the image */
+	struct rankset ranks; /* VMs in this direction */
+	uint64_t granted;     /* bytes of stdin it has room for, ever */
+	json_int_t sums[SUMS][2]; /* what it said last: VMs that start, ready and failed; bytes of the image, have and all */
 };
 
 /* The members of the books are the VMs that are asked, or, of a request to everybody, the hops by their id. */
