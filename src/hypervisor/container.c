@@ -14,6 +14,7 @@
 #include "base/path.h"
 #include "base/proc.h"
 #include "hypervisor/container.h"
+#include "hypervisor/teller.h"
 #include "io/stream.h"
 
 #define LOOK_MS 2 /* between two looks at the processes that are to stop */
@@ -21,8 +22,7 @@
 
 struct hv_vm {
 	struct loop *loop;
-	hv_event_fn *fn;
-	void *arg;
+	struct hv_teller to;
 	char *name;
 	struct container_ids ids;
 	struct container_size size;
@@ -38,52 +38,13 @@ struct hv_vm {
 		terminal; /* vse-guest; the terminal's two ends: ours until told, the container's */
 	int wire, net; /* to the relay, for each container in turn; the switch's end until told */
 	int channel;   /* our end until told */
-	enum hv_state state;
 	bool up, told; /* this container's process 1 is in place; the descriptors that stay are told */
 	bool killed, resetting;
 	bool want_pause;     /* what was asked for last */
 	struct tree stopped; /* what pause() has stopped */
 	uint64_t pause_until;
 	char failure[ERR_TEXT_MAX];
-	bool *released; /* set while a callback runs */
 };
-
-/* ---- telling ---- */
-
-/* False when the receiver released the VM. */
-static bool tell(struct hv_vm *vm, const struct hv_event *e)
-{
-	bool dead = false, *outer = vm->released;
-	vm->released = &dead;
-	vm->fn(vm->arg, e);
-	if (dead) {
-		if (outer)
-			*outer = true;
-		return false;
-	}
-	vm->released = outer;
-	return true;
-}
-
-static bool tell_state(struct hv_vm *vm, enum hv_state state, const char *reason)
-{
-	vm->state = state;
-	return tell(vm, &(struct hv_event){
-				.type = HV_EVENT_STATE, .state = state, .fd = -1, .reason = reason});
-}
-
-static bool tell_fd(struct hv_vm *vm, enum hv_event_type type, int *fd)
-{
-	if (*fd < 0)
-		return true;
-	return tell(vm, &(struct hv_event){.type = type, .state = vm->state, .fd = TAKE_FD(*fd)});
-}
-
-static void tell_failed(struct hv_vm *vm, const char *op, const struct err *err)
-{
-	tell(vm, &(struct hv_event){
-			 .type = HV_EVENT_FAILED, .state = vm->state, .fd = -1, .op = op, .err = err});
-}
 
 /* ---- the end ---- */
 
@@ -140,8 +101,7 @@ static void tell_gone(struct hv_vm *vm, int status)
 	e.reason = end_reason(vm, status, text, sizeof(text), &e.state);
 	if (e.reason == text)
 		blame_extra(vm, text, sizeof(text));
-	vm->state = e.state;
-	tell(vm, &e);
+	hv_tell(&vm->to, &e);
 }
 
 static void fail(struct hv_vm *vm, const char *why)
@@ -177,10 +137,11 @@ static void on_up(struct hv_vm *vm)
 	const char *reason = vm->resetting ? "reset" : "started";
 	vm->up = vm->told = true;
 	vm->resetting = false;
-	if (!tell_state(vm, HV_RUNNING, reason) || !tell_fd(vm, HV_EVENT_CHANNEL, &vm->channel) ||
-	    !tell_fd(vm, HV_EVENT_CONSOLE, &vm->console))
+	if (!hv_tell_state(&vm->to, HV_RUNNING, reason) ||
+	    !hv_tell_fd(&vm->to, HV_EVENT_CHANNEL, &vm->channel) ||
+	    !hv_tell_fd(&vm->to, HV_EVENT_CONSOLE, &vm->console))
 		return;
-	tell_fd(vm, HV_EVENT_NET, &vm->net);
+	hv_tell_fd(&vm->to, HV_EVENT_NET, &vm->net);
 }
 
 static void on_status(void *arg, struct buf *in)
@@ -271,7 +232,7 @@ static void on_relay(void *arg, int status _unused_)
 {
 	struct hv_vm *vm = arg;
 	child_destroy(TAKE_PTR(vm->relay));
-	if (vm->state == HV_STARTING || vm->state == HV_RUNNING || vm->state == HV_PAUSED)
+	if (vm->to.state == HV_STARTING || vm->to.state == HV_RUNNING || vm->to.state == HV_PAUSED)
 		fail(vm, "the relay of its network ended");
 }
 
@@ -295,8 +256,7 @@ static int start_relay(struct hv_vm *vm, struct err *err)
 static void release(struct hv_vm *vm)
 {
 	const int fds[] = {vm->program, vm->console, vm->terminal, vm->wire, vm->net, vm->channel};
-	if (vm->released)
-		*vm->released = true;
+	hv_teller_release(&vm->to);
 	cage_destroy(vm->cage);
 	rootdir_destroy(vm->rootdir);
 	stream_destroy(vm->status);
@@ -324,8 +284,7 @@ static int start(struct loop *l, const struct hv_spec *spec, const struct hv_pro
 		return -1;
 	struct hv_vm *vm = xcalloc(1, sizeof(*vm));
 	*vm = (struct hv_vm){.loop = l,
-			     .fn = fn,
-			     .arg = arg,
+			     .to = {.fn = fn, .arg = arg},
 			     .ids = ids,
 			     .name = xstrdup(spec->name),
 			     .program = -1,
@@ -419,13 +378,13 @@ static void look_pause(struct hv_vm *vm)
 {
 	struct err err = ERR_INIT;
 	if (stop_all(vm)) {
-		if (tell_state(vm, HV_PAUSED, "paused") && !vm->want_pause)
+		if (hv_tell_state(&vm->to, HV_PAUSED, "paused") && !vm->want_pause)
 			evtimer_start(vm->timer, 0, 0); /* resume() came meanwhile */
 	} else if (loop_now(vm->loop) > vm->pause_until) {
 		continue_all(vm);
 		vm->want_pause = false;
 		err_set(&err, ETIMEDOUT, "some of its processes do not stop");
-		tell_failed(vm, hv_cap_name(HV_CAP_PAUSE), &err);
+		hv_tell_failed(&vm->to, hv_cap_name(HV_CAP_PAUSE), &err);
 	} else {
 		evtimer_start(vm->timer, LOOK_MS, 0);
 	}
@@ -436,7 +395,7 @@ static void look_resume(struct hv_vm *vm)
 	if (vm->stopped.n)
 		continue_all(vm);
 	if (init_runs(vm))
-		tell_state(vm, HV_RUNNING, "resumed");
+		hv_tell_state(&vm->to, HV_RUNNING, "resumed");
 	else
 		evtimer_start(vm->timer, LOOK_MS, 0);
 }
@@ -449,9 +408,9 @@ static void on_timer(void *arg)
 			tell_gone(vm, 0);
 	} else if (!cage_init(vm->cage)) {
 		return; /* it ended: that is told */
-	} else if (vm->state == HV_RUNNING && (vm->want_pause || vm->stopped.n)) {
+	} else if (vm->to.state == HV_RUNNING && (vm->want_pause || vm->stopped.n)) {
 		look_pause(vm);
-	} else if (vm->state == HV_PAUSED && !vm->want_pause) {
+	} else if (vm->to.state == HV_PAUSED && !vm->want_pause) {
 		look_resume(vm);
 	}
 }
@@ -471,7 +430,7 @@ static int resume_vm(struct hv_vm *vm, struct err *err)
 {
 	if (check_up(vm, err) < 0)
 		return -1;
-	if (vm->state == HV_RUNNING && vm->want_pause && !vm->stopped.n)
+	if (vm->to.state == HV_RUNNING && vm->want_pause && !vm->stopped.n)
 		stop_all(vm);
 	vm->want_pause = false;
 	evtimer_start(vm->timer, 0, 0);

@@ -11,6 +11,7 @@
 
 #include "base/alloc.h"
 #include "base/path.h"
+#include "hypervisor/teller.h"
 
 /* What was asked for and is told in the next round of the loop, in order. */
 enum act {
@@ -38,8 +39,7 @@ struct life {
 
 struct hv_vm {
 	struct loop *loop;
-	hv_event_fn *fn;
-	void *arg;
+	struct hv_teller to;
 	char *name;
 	char *note;       /* path of the file that adopt reads; NULL: not to be kept */
 	struct life life; /* as that file said */
@@ -54,8 +54,7 @@ struct hv_vm {
 	struct evtimer *tick, *doom; /* doom: crash-after and poweroff-after; NULL = none */
 	unsigned char acts[ACTS_MAX];
 	unsigned n_acts, tries;
-	enum hv_state state;
-	bool gone, *released;
+	bool gone;
 };
 
 /* ---- what outlives us ---- */
@@ -66,7 +65,7 @@ static void write_note(const struct hv_vm *vm)
 	if (!vm->note)
 		return;
 	int n = snprintf(text, sizeof(text), "%" PRIu64 " %" PRIu64 " %d %s\n", vm->started,
-			 vm->guest.booted, vm->state == HV_PAUSED, vm->guest.boot);
+			 vm->guest.booted, vm->to.state == HV_PAUSED, vm->guest.boot);
 	_cleanup_close_ int fd = open(vm->note,
 				      O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
 	if (fd >= 0)
@@ -92,17 +91,6 @@ static void forget_note(struct hv_vm *vm)
 
 /* ---- telling ---- */
 
-static bool tell(struct hv_vm *vm, struct hv_event e)
-{
-	bool dead = false;
-	vm->released = &dead;
-	vm->state = e.state;
-	vm->fn(vm->arg, &e);
-	if (!dead)
-		vm->released = NULL;
-	return !dead;
-}
-
 static void gone(struct hv_vm *vm, enum hv_state state, const char *reason)
 {
 	vm->gone = true;
@@ -113,7 +101,8 @@ static void gone(struct hv_vm *vm, enum hv_state state, const char *reason)
 	stream_destroy(TAKE_PTR(vm->console));
 	evtimer_destroy(TAKE_PTR(vm->doom));
 	forget_note(vm);
-	tell(vm, (struct hv_event){.type = HV_EVENT_GONE, .state = state, .fd = -1, .reason = reason});
+	hv_tell(&vm->to,
+		&(struct hv_event){.type = HV_EVENT_GONE, .state = state, .fd = -1, .reason = reason});
 }
 
 /* ---- console ---- */
@@ -176,7 +165,9 @@ static bool open_console(struct hv_vm *vm)
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
 		return true;
 	vm->console = stream_create(vm->loop, pair[0], &ops, vm, NULL);
-	return tell(vm, (struct hv_event){.type = HV_EVENT_CONSOLE, .state = vm->state, .fd = pair[1]});
+	return hv_tell(&vm->to, &(struct hv_event){.type = HV_EVENT_CONSOLE,
+						   .state = vm->to.state,
+						   .fd = pair[1]});
 }
 
 /* ---- acts ---- */
@@ -208,7 +199,7 @@ static bool boot(struct hv_vm *vm, const struct life *life, const char *reason)
 					.script = &vm->script,
 					.on_down = on_down,
 					.arg = vm,
-					.paused = vm->state == HV_PAUSED};
+					.paused = vm->to.state == HV_PAUSED};
 	if (life) {
 		vm->guest.booted = life->booted;
 		memcpy(vm->guest.boot, life->boot, sizeof(life->boot));
@@ -219,9 +210,11 @@ static bool boot(struct hv_vm *vm, const struct life *life, const char *reason)
 		return false;
 	}
 	write_note(vm);
-	enum hv_state state = vm->state == HV_PAUSED ? HV_PAUSED : HV_RUNNING;
-	if (!tell(vm, (struct hv_event){.type = HV_EVENT_STATE, .state = state, .fd = -1, .reason = reason}) ||
-	    !tell(vm, (struct hv_event){.type = HV_EVENT_CHANNEL, .state = vm->state, .fd = pair[1]}))
+	enum hv_state state = vm->to.state == HV_PAUSED ? HV_PAUSED : HV_RUNNING;
+	if (!hv_tell(&vm->to,
+		     &(struct hv_event){.type = HV_EVENT_STATE, .state = state, .fd = -1, .reason = reason}) ||
+	    !hv_tell(&vm->to,
+		     &(struct hv_event){.type = HV_EVENT_CHANNEL, .state = vm->to.state, .fd = pair[1]}))
 		return false;
 	return true;
 }
@@ -246,15 +239,15 @@ static void go_on(struct hv_vm *vm, const char *how)
 static bool set_paused(struct hv_vm *vm, bool pause)
 {
 	enum hv_state want = pause ? HV_PAUSED : HV_RUNNING;
-	if (vm->state == want)
+	if (vm->to.state == want)
 		return true;
 	fake_guest_pause(&vm->guest, pause);
-	vm->state = want;
+	vm->to.state = want;
 	write_note(vm);
-	return tell(vm, (struct hv_event){.type = HV_EVENT_STATE,
-					  .state = want,
-					  .fd = -1,
-					  .reason = pause ? "paused" : "resumed"});
+	return hv_tell(&vm->to, &(struct hv_event){.type = HV_EVENT_STATE,
+						   .state = want,
+						   .fd = -1,
+						   .reason = pause ? "paused" : "resumed"});
 }
 
 /* ---- save and restore ---- */
@@ -271,37 +264,38 @@ static void save_over(void *arg, const struct err *err)
 	const char *op = hv_cap_name(HV_CAP_SAVE);
 	if (!err) {
 		signature_write(vm, signature);
-		tell(vm, (struct hv_event){.type = HV_EVENT_DONE,
-					   .state = vm->state,
-					   .fd = -1,
-					   .op = op,
-					   .signature = signature,
-					   .bytes = vm->out.bytes});
+		hv_tell(&vm->to, &(struct hv_event){.type = HV_EVENT_DONE,
+						    .state = vm->to.state,
+						    .fd = -1,
+						    .op = op,
+						    .signature = signature,
+						    .bytes = vm->out.bytes});
 		return;
 	}
 	if (vm->out.was_running)
 		act_later(vm, ACT_RESUME);
-	tell(vm, (struct hv_event){
-			 .type = HV_EVENT_FAILED, .state = vm->state, .fd = -1, .op = op, .err = err});
+	hv_tell(&vm->to,
+		&(struct hv_event){
+			.type = HV_EVENT_FAILED, .state = vm->to.state, .fd = -1, .op = op, .err = err});
 }
 
 static void save_now(struct hv_vm *vm)
 {
 	struct err e = ERR_INIT;
 	int fd;
-	vm->out = (struct fake_out){.was_running = vm->state == HV_RUNNING,
+	vm->out = (struct fake_out){.was_running = vm->to.state == HV_RUNNING,
 				    .on_end = save_over,
 				    .arg = vm};
-	if (vm->state == HV_RUNNING && !set_paused(vm, true))
+	if (vm->to.state == HV_RUNNING && !set_paused(vm, true))
 		return;
 	if (fake_out_begin(&vm->out, vm->loop, loop_now(vm->loop) - vm->guest.booted,
 			   vm->guest.boot, &fd, &e) < 0)
 		save_over(vm, &e);
 	else
-		tell(vm, (struct hv_event){.type = HV_EVENT_STREAM,
-					   .state = vm->state,
-					   .fd = fd,
-					   .op = hv_cap_name(HV_CAP_SAVE)});
+		hv_tell(&vm->to, &(struct hv_event){.type = HV_EVENT_STREAM,
+						    .state = vm->to.state,
+						    .fd = fd,
+						    .op = hv_cap_name(HV_CAP_SAVE)});
 }
 
 static void cancel_now(struct hv_vm *vm)
@@ -323,7 +317,7 @@ static void restored(void *arg, bool whole, uint64_t age_ms, const char *boot_id
 	}
 	vm->life.booted = loop_now(vm->loop) - age_ms;
 	snprintf(vm->life.boot, sizeof(vm->life.boot), "%s", boot_id);
-	vm->state = HV_PAUSED;
+	vm->to.state = HV_PAUSED;
 	go_on(vm, "restored");
 }
 
@@ -409,8 +403,7 @@ static int probe(struct loop *l, const char *accel _unused_,
 
 static void release(struct hv_vm *vm)
 {
-	if (vm->released)
-		*vm->released = true;
+	hv_teller_release(&vm->to);
 	fake_guest_finish(&vm->guest);
 	fake_out_finish(&vm->out);
 	fake_in_finish(&vm->in);
@@ -433,8 +426,7 @@ static int make(struct loop *l, const struct hv_spec *spec, hv_event_fn *fn, voi
 	}
 	struct hv_vm *vm = xcalloc(1, sizeof(*vm));
 	*vm = (struct hv_vm){.loop = l,
-			     .fn = fn,
-			     .arg = arg,
+			     .to = {.fn = fn, .arg = arg},
 			     .memory = spec->memory,
 			     .cpus = spec->cpus,
 			     .started = loop_now(l),
@@ -502,7 +494,7 @@ static int adopt(struct loop *l, const struct hv_spec *spec, hv_event_fn *fn, vo
 	vm->note = path_join(spec->dir, NOTE); /* it was kept before */
 	vm->life = life;
 	vm->started = life.started;
-	vm->state = life.paused ? HV_PAUSED : HV_STARTING;
+	vm->to.state = life.paused ? HV_PAUSED : HV_STARTING;
 	set_doom(vm);
 	act_later(vm, ACT_ADOPT);
 	*ret = vm;

@@ -11,43 +11,27 @@
 #include "base/alloc.h"
 #include "base/path.h"
 #include "base/proc.h"
+#include "hypervisor/teller.h"
 
 #define HELLO_MS 30000 /* for an adopted VM's keeper to say who it is, or for its end */
 #define CLEANING_MS 50
 
 struct hv_vm {
 	struct loop *loop;
-	hv_event_fn *fn;
-	void *arg;
+	struct hv_teller to;
 	uint64_t memory;
 	struct palacios_keeper keeper; /* control and cleaned: -1 once they have ended, or before the keeper said hello */
 	struct watch *control, *cleaned;
-	struct evtimer *timer; /* hello; then the last round before GONE */
-	enum hv_state state;
+	struct evtimer *timer;        /* hello; then the last round before GONE */
 	bool killed, ended, over;     /* killed: by hv_stop; ended: the keeper has told how */
 	bool greeted;                 /* adopted, and its keeper lived then */
 	struct palacios_message last; /* how the guest ended */
 	struct buf trouble;           /* what came by `cleaned` */
 	char *dir;                    /* of an adopted VM */
 	uint64_t until;               /* loop time: it is given up then */
-	bool *released;
 };
 
 /* ---- telling ---- */
-
-static bool tell(struct hv_vm *vm, const struct hv_event *e)
-{
-	bool dead = false, *outer = vm->released;
-	vm->released = &dead;
-	vm->fn(vm->arg, e);
-	if (dead) {
-		if (outer)
-			*outer = true;
-		return false;
-	}
-	vm->released = outer;
-	return true;
-}
 
 static void gone(struct hv_vm *vm)
 {
@@ -65,8 +49,7 @@ static void gone(struct hv_vm *vm)
 					    how[0] ? how : "nobody knows why");
 	}
 	vm->over = true;
-	vm->state = e.state;
-	tell(vm, &e);
+	hv_tell(&vm->to, &e);
 }
 
 /* ---- what the keeper says ---- */
@@ -75,7 +58,6 @@ static bool on_event(struct hv_vm *vm, const struct palacios_message *m, int fd)
 {
 	struct err err = {.code = m->code};
 	struct hv_event e = {.type = m->event, .state = m->state, .fd = fd, .reason = m->text};
-	vm->state = m->state;
 	if (m->event == HV_EVENT_FAILED || m->event == HV_EVENT_STREAM || m->event == HV_EVENT_DONE)
 		e.op = palacios_op_name(m->op);
 	if (m->event == HV_EVENT_FAILED) {
@@ -89,7 +71,7 @@ static bool on_event(struct hv_vm *vm, const struct palacios_message *m, int fd)
 				   ? "saved and restored: Palacios moves no running VM here"
 				   : NULL;
 	}
-	return tell(vm, &e);
+	return hv_tell(&vm->to, &e);
 }
 
 static void on_cleaned(void *arg, int events);
@@ -169,16 +151,10 @@ static void on_cleaned(void *arg, int events _unused_)
 /* False when the VM was released meanwhile. */
 static bool read_last_words(struct hv_vm *vm)
 {
-	bool dead = false, *outer = vm->released;
-	vm->released = &dead;
+	struct hv_hold h;
+	hv_enter(&vm->to, &h);
 	on_control(vm, 0);
-	if (dead) {
-		if (outer)
-			*outer = true;
-		return false;
-	}
-	vm->released = outer;
-	return true;
+	return hv_leave(&vm->to, &h);
 }
 
 /* Adopted, and its keeper is dead: the shadow cleans up, writes how it ended, and removes the socket last. */
@@ -210,8 +186,7 @@ static void on_timer(void *arg)
 
 static void release(struct hv_vm *vm)
 {
-	if (vm->released)
-		*vm->released = true;
+	hv_teller_release(&vm->to);
 	if (!vm->over && vm->keeper.pid > 0)
 		proc_kill(vm->keeper.pid, vm->keeper.start);
 	watch_destroy(vm->control);
@@ -230,8 +205,7 @@ static struct hv_vm *make(struct loop *l, const struct hv_spec *spec, hv_event_f
 {
 	struct hv_vm *vm = xcalloc(1, sizeof(*vm));
 	*vm = (struct hv_vm){.loop = l,
-			     .fn = fn,
-			     .arg = arg,
+			     .to = {.fn = fn, .arg = arg},
 			     .memory = spec->memory,
 			     .keeper = {.control = -1, .cleaned = -1}};
 	vm->timer = evtimer_create(l, on_timer, vm);

@@ -19,6 +19,7 @@
 #include "hypervisor/qemu.h"
 #include "hypervisor/qemu_qmp.h"
 #include "hypervisor/qemu_state.h"
+#include "hypervisor/teller.h"
 #include "io/child.h"
 #include "io/listener.h"
 #include "io/stream.h"
@@ -35,8 +36,7 @@ static const char *const sock_names[SOCKS] = {"qmp", "ch", "con", "net"};
 
 struct hv_vm {
 	struct loop *loop;
-	hv_event_fn *fn;
-	void *arg;
+	struct hv_teller to;
 	char *dir;
 	unsigned qemu; /* version number, as in struct qemu_binary */
 	struct child *child;
@@ -49,54 +49,15 @@ struct hv_vm {
 	enum hv_from from;
 	char signature[HV_SIGNATURE_MAX];
 	struct evtimer *timer;
-	int fds[SOCKS]; /* our ends, until they are handed out */
-	int net_vmm;    /* QEMU before 7.2: its end of eth0, until it was started */
-	enum hv_state state;
+	int fds[SOCKS];        /* our ends, until they are handed out */
+	int net_vmm;           /* QEMU before 7.2: its end of eth0, until it was started */
 	bool listening[SOCKS]; /* the socket's file is ours to remove */
 	bool adopted;
 	bool exited, killed; /* killed: by hv_stop() */
 	int status;          /* of waitpid, once exited */
 	char shutdown[64];   /* reason of QMP's SHUTDOWN event, "" = none came */
 	char failure[512];   /* why we gave it up, "" = we did not */
-	bool *released;      /* set while a callback runs */
 };
-
-/* ---- telling ---- */
-
-/* False when the receiver released the VM. */
-static bool tell(struct hv_vm *vm, const struct hv_event *e)
-{
-	bool dead = false, *outer = vm->released;
-	vm->released = &dead;
-	vm->fn(vm->arg, e);
-	if (dead) {
-		if (outer)
-			*outer = true;
-		return false;
-	}
-	vm->released = outer;
-	return true;
-}
-
-static bool tell_state(struct hv_vm *vm, enum hv_state state, const char *reason)
-{
-	vm->state = state;
-	return tell(vm, &(struct hv_event){
-				.type = HV_EVENT_STATE, .state = state, .fd = -1, .reason = reason});
-}
-
-static bool tell_fd(struct hv_vm *vm, enum hv_event_type type, int *fd)
-{
-	if (*fd < 0)
-		return true;
-	return tell(vm, &(struct hv_event){.type = type, .state = vm->state, .fd = TAKE_FD(*fd)});
-}
-
-static void tell_failed(struct hv_vm *vm, const char *op, const struct err *err)
-{
-	tell(vm, &(struct hv_event){
-			 .type = HV_EVENT_FAILED, .state = vm->state, .fd = -1, .op = op, .err = err});
-}
 
 /* ---- the end ---- */
 
@@ -156,8 +117,7 @@ static void tell_gone(struct hv_vm *vm)
 	evtimer_stop(vm->timer);
 	remove_sockets(vm);
 	e.reason = end_reason(vm, text, sizeof(text), &e.state);
-	vm->state = e.state;
-	tell(vm, &e);
+	hv_tell(&vm->to, &e);
 }
 
 /* Gone is told once the process has ended and both its streams were read to their end. */
@@ -246,12 +206,12 @@ static void on_status(void *arg, json_t *ret, const struct err *err)
 	}
 	/* One that is found may stand still for other reasons too: it was saved ("postmigrate"), its disk is full. */
 	bool stands = vm->adopted ? strcmp(status, "running") != 0 : strcmp(status, "paused") == 0;
-	if (vm->state == HV_STARTING &&
-	    !tell_state(vm, stands ? HV_PAUSED : HV_RUNNING, vm->adopted ? "adopted" : "started"))
+	if (vm->to.state == HV_STARTING && !hv_tell_state(&vm->to, stands ? HV_PAUSED : HV_RUNNING,
+							  vm->adopted ? "adopted" : "started"))
 		return;
-	if (tell_fd(vm, HV_EVENT_CHANNEL, &vm->fds[SOCK_CHANNEL]) &&
-	    tell_fd(vm, HV_EVENT_CONSOLE, &vm->fds[SOCK_CONSOLE]))
-		tell_fd(vm, HV_EVENT_NET, &vm->fds[SOCK_NET]);
+	if (hv_tell_fd(&vm->to, HV_EVENT_CHANNEL, &vm->fds[SOCK_CHANNEL]) &&
+	    hv_tell_fd(&vm->to, HV_EVENT_CONSOLE, &vm->fds[SOCK_CONSOLE]))
+		hv_tell_fd(&vm->to, HV_EVENT_NET, &vm->fds[SOCK_NET]);
 }
 
 static void on_in_begun(void *arg, json_t *ret _unused_, const struct err *err)
@@ -273,7 +233,7 @@ static void on_qmp_ready(void *arg)
 
 static void on_migration_event(struct hv_vm *vm, json_t *data)
 {
-	if (vm->state != HV_STARTING)
+	if (vm->to.state != HV_STARTING)
 		qemu_out_event(&vm->out, data);
 	else if (qemu_in_complete(data))
 		qmp_command(vm->qmp, "query-status", NULL, COMMAND_MS, on_status, vm);
@@ -290,8 +250,8 @@ static void on_reset_event(struct hv_vm *vm, json_t *data)
 		give_up(vm, e.text);
 		return;
 	}
-	if (tell_state(vm, vm->state, asked ? "reset" : "guest reset itself"))
-		tell_fd(vm, HV_EVENT_CHANNEL, &vm->fds[SOCK_CHANNEL]);
+	if (hv_tell_state(&vm->to, vm->to.state, asked ? "reset" : "guest reset itself"))
+		hv_tell_fd(&vm->to, HV_EVENT_CHANNEL, &vm->fds[SOCK_CHANNEL]);
 }
 
 static void on_qmp_event(void *arg, const char *name, json_t *data)
@@ -300,11 +260,11 @@ static void on_qmp_event(void *arg, const char *name, json_t *data)
 	const char *reason = json_string_value(json_object_get(data, "reason"));
 	if (strcmp(name, "STOP") == 0) {
 		/* QEMU stops by itself, too: just before it ends (SHUTDOWN comes after), or for a disk that is full. */
-		if (vm->state == HV_RUNNING)
-			tell_state(vm, HV_PAUSED, "paused");
+		if (vm->to.state == HV_RUNNING)
+			hv_tell_state(&vm->to, HV_PAUSED, "paused");
 	} else if (strcmp(name, "RESUME") == 0) {
-		if (vm->state == HV_PAUSED)
-			tell_state(vm, HV_RUNNING, "resumed");
+		if (vm->to.state == HV_PAUSED)
+			hv_tell_state(&vm->to, HV_RUNNING, "resumed");
 	} else if (strcmp(name, "SHUTDOWN") == 0) {
 		snprintf(vm->shutdown, sizeof(vm->shutdown), "%s", reason ? reason : "shut down");
 	} else if (strcmp(name, "RESET") == 0) {
@@ -435,8 +395,7 @@ static uint64_t host_tsc_khz(void)
 
 static void release(struct hv_vm *vm)
 {
-	if (vm->released)
-		*vm->released = true;
+	hv_teller_release(&vm->to);
 	if (vm->child && !vm->exited)
 		child_kill(vm->child, SIGKILL);
 	child_destroy(vm->child);
@@ -471,8 +430,7 @@ static int start(struct loop *l, const struct hv_spec *spec, const struct hv_pro
 		return -1;
 	struct hv_vm *vm = xcalloc(1, sizeof(*vm));
 	*vm = (struct hv_vm){.loop = l,
-			     .fn = fn,
-			     .arg = arg,
+			     .to = {.fn = fn, .arg = arg},
 			     .qemu = host.binary->number,
 			     .from = spec->from,
 			     .fds = {-1, -1, -1, -1}};
@@ -531,8 +489,7 @@ static int adopt(struct loop *l, const struct hv_spec *spec, hv_event_fn *fn, vo
 		return err_set(err, ENOENT, "no VM that can be adopted in %s", spec->dir);
 	struct hv_vm *vm = xcalloc(1, sizeof(*vm));
 	*vm = (struct hv_vm){.loop = l,
-			     .fn = fn,
-			     .arg = arg,
+			     .to = {.fn = fn, .arg = arg},
 			     .qemu = version,
 			     .adopted = true,
 			     .status = -1,
@@ -581,20 +538,23 @@ static int stop(struct hv_vm *vm, enum hv_stop how, struct err *err)
 
 static void on_pause_done(void *arg, json_t *ret _unused_, const struct err *err)
 {
+	struct hv_vm *vm = arg;
 	if (err)
-		tell_failed(arg, "pause", err);
+		hv_tell_failed(&vm->to, "pause", err);
 }
 
 static void on_resume_done(void *arg, json_t *ret _unused_, const struct err *err)
 {
+	struct hv_vm *vm = arg;
 	if (err)
-		tell_failed(arg, "resume", err);
+		hv_tell_failed(&vm->to, "resume", err);
 }
 
 static void on_reset_done(void *arg, json_t *ret _unused_, const struct err *err)
 {
+	struct hv_vm *vm = arg;
 	if (err)
-		tell_failed(arg, "reset", err);
+		hv_tell_failed(&vm->to, "reset", err);
 }
 
 static int pause_vm(struct hv_vm *vm, struct err *err)
@@ -631,22 +591,22 @@ static int reset_vm(struct hv_vm *vm, struct err *err)
 static void on_out_stream(void *arg, int fd)
 {
 	struct hv_vm *vm = arg;
-	tell(vm, &(struct hv_event){.type = HV_EVENT_STREAM,
-				    .state = vm->state,
-				    .op = hv_cap_name(vm->out_op),
-				    .fd = fd});
+	hv_tell(&vm->to, &(struct hv_event){.type = HV_EVENT_STREAM,
+					    .state = vm->to.state,
+					    .op = hv_cap_name(vm->out_op),
+					    .fd = fd});
 }
 
 static void on_out_done(void *arg, uint64_t bytes)
 {
 	struct hv_vm *vm = arg;
 	/* QEMU stopped the guest itself where it still ran; its STOP came before. */
-	tell(vm, &(struct hv_event){.type = HV_EVENT_DONE,
-				    .state = vm->state,
-				    .op = hv_cap_name(vm->out_op),
-				    .fd = -1,
-				    .signature = vm->signature,
-				    .bytes = bytes});
+	hv_tell(&vm->to, &(struct hv_event){.type = HV_EVENT_DONE,
+					    .state = vm->to.state,
+					    .op = hv_cap_name(vm->out_op),
+					    .fd = -1,
+					    .signature = vm->signature,
+					    .bytes = bytes});
 }
 
 static void on_out_failed(void *arg, const struct err *err)
@@ -654,7 +614,7 @@ static void on_out_failed(void *arg, const struct err *err)
 	struct hv_vm *vm = arg;
 	if (vm->was_running && vm->qmp)
 		qmp_command(vm->qmp, "cont", NULL, COMMAND_MS, NULL, NULL);
-	tell_failed(vm, hv_cap_name(vm->out_op), err);
+	hv_tell_failed(&vm->to, hv_cap_name(vm->out_op), err);
 }
 
 static const struct qemu_out_ops out_ops = {.on_stream = on_out_stream,
@@ -665,10 +625,10 @@ static int begin_out(struct hv_vm *vm, enum hv_cap op, struct err *err)
 {
 	if (check_qmp(vm, err) < 0)
 		return -1;
-	if (vm->state != HV_RUNNING && vm->state != HV_PAUSED)
-		return err_set(err, EBUSY, "the VM is %s", hv_state_name(vm->state));
+	if (vm->to.state != HV_RUNNING && vm->to.state != HV_PAUSED)
+		return err_set(err, EBUSY, "the VM is %s", hv_state_name(vm->to.state));
 	vm->out_op = op;
-	vm->was_running = vm->state == HV_RUNNING;
+	vm->was_running = vm->to.state == HV_RUNNING;
 	return qemu_out_begin(&vm->out, vm->loop, vm->qmp, vm->dir, &out_ops, vm, err);
 }
 
@@ -677,11 +637,11 @@ static int save(struct hv_vm *vm, struct err *err)
 	/* Stopped first: nothing is sent twice, and the stream is as short as it can be. */
 	if (check_qmp(vm, err) < 0)
 		return -1;
-	if (vm->state == HV_RUNNING)
+	if (vm->to.state == HV_RUNNING)
 		qmp_command(vm->qmp, "stop", NULL, COMMAND_MS, NULL, NULL);
 	if (begin_out(vm, HV_CAP_SAVE, err) == 0)
 		return 0;
-	if (vm->state == HV_RUNNING)
+	if (vm->to.state == HV_RUNNING)
 		qmp_command(vm->qmp, "cont", NULL, COMMAND_MS, NULL, NULL);
 	return -1;
 }
