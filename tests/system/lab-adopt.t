@@ -181,20 +181,11 @@ def real(tap, lab):
 
 
 def with_qemu(tap):
-    world, file, why = harness.real_world()
-    if why:
-        tap.note("no VMs of QEMU: " + why)
-        return
-    try:
-        with labworld.Lab(nodes=2, ssh=True, store=harness.shared_data() / "vse",
-                          binds=[("n0", world.dir / "root", "/opt/root")]) as lab:
-            # The root that the image was built of lies at the same place on n0: then the image there is known to be it.
-            lab.call("sh", "-c", "mkdir -p %s && ln -s /opt/root %s" % (world.dir, world.dir), user=None)
-            lab.write("bb.yaml", file.read_text())
-            lab.mark()
+    with labworld.real_lab(nodes=2, ssh=True) as (lab, why):
+        if lab:
             real(tap, lab)
-    finally:
-        world.close()
+        else:
+            tap.note("no VMs of QEMU: " + why)
 
 
 def main():

@@ -8,6 +8,7 @@
         lab.off("n2")
         tap.ok(lab.clean_within() == [], "nothing is left on any node")
 """
+import contextlib
 import itertools
 import os
 import subprocess
@@ -186,3 +187,21 @@ class Lab:
         for p in found:
             p.kill()
         return found
+
+
+@contextlib.contextmanager
+def real_lab(**options):
+    """A lab whose n0 has the VSE bb.yaml of harness.real_world(), built, for VMs of QEMU: (lab, None), or (None, why not)."""
+    world, file, why = harness.real_world()
+    if why:
+        yield None, why
+        return
+    try:
+        with Lab(store=harness.shared_data() / "vse", binds=[("n0", world.dir / "root", "/opt/root")], **options) as lab:
+            # The root that the image was built of lies at the same place on n0: then the image there is known to be it.
+            lab.call("sh", "-c", "mkdir -p %s && ln -s /opt/root %s" % (world.dir, world.dir), user=None)
+            lab.write("bb.yaml", file.read_text())
+            lab.mark()
+            yield lab, None
+    finally:
+        world.close()
