@@ -35,7 +35,7 @@ def begin(w):
 def check(tap, w, vms):
     """Ends it, and looks at what it has counted."""
     for rank in range(vms):
-        r = w.vse("exec", "-r", str(rank), "sh", "-c", READ, timeout=120)
+        r = w.vse("exec", "-r", str(rank), "sh", "-c", READ, timeout=300)
         lines = [int(x) for x in r.text.split()] if r.code == 0 else []
         memory, disk = lines[0] if lines else 0, lines[1:]
         tap.ok(memory > 0 and disk == list(range(1, len(disk) + 1)) and memory - len(disk) in (0, 1),

@@ -1,5 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
+# check: alone
 """MPI across the VMs of several nodes, as an ordinary user and without KVM, by every way onto nodes: ssh with nothing
 installed on them (agents and image travel); real Slurm, inside salloc, inside sbatch and submitted by vse; STAND-INS of
 TM and of aprun. Each rank says on which VM it is and checks what all others sent to it; each way leaves nothing.

@@ -1,5 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
+# check: alone
 test_description='under real KVM, in a machine of our own (nested in QEMU TCG)'
 . "$(dirname "$0")/lib.sh"
 MACHINE_SH=$TOP/tests/system/machine.sh
@@ -84,7 +85,7 @@ test_expect_success 'the image is built' '
 '
 
 in_machine() {
-	machine_run out payload "$@"
+	MACHINE_TIME=600 machine_run out payload "$@"
 	code=$?
 	cat out/stdout out/stderr
 	return $code
