@@ -40,7 +40,7 @@ void deploy_on_journal(void *arg)
 			  "launcher", d->launcher ? d->launcher->name : "", "job",
 			  d->allocation && d->allocation->job ? d->allocation->job : "");
 	_cleanup_free_ char *text = j ? json_dumps(j, JSON_COMPACT) : NULL;
-	if (!text || path_write(path, text, strlen(text), 0600, &err) < 0)
+	if (!text || path_replace(path, text, strlen(text), 0600, &err) < 0)
 		log_warn("the journal cannot be written: %s", err.text);
 }
 

@@ -53,16 +53,6 @@ void node_joined(struct agent *a, const json_t *addresses)
 	node_save(a);
 }
 
-/* As path_write() but for the fsync: a node that loses power has no VMs either. */
-static int replace(const char *path, const char *text, struct err *err)
-{
-	_cleanup_free_ char *temp = xasprintf("%s.new", path);
-	_cleanup_close_ int fd = open(temp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
-	if (fd < 0 || fd_write_all(fd, text, strlen(text)) < 0 || rename(temp, path) < 0)
-		return err_errno(err, errno, "%s", path);
-	return 0;
-}
-
 void node_save(struct agent *a)
 {
 	struct err err = ERR_INIT;
@@ -75,7 +65,7 @@ void node_save(struct agent *a)
 	_cleanup_json_ json_t *j = json_pack("{s:o, s:o}", "create", req, "cluster",
 					     cluster_save(a->cluster));
 	_cleanup_free_ char *text = json_dumps(j, JSON_COMPACT), *path = path_join(a->dir, NODE_FILE);
-	if (!text || replace(path, text, &err) < 0)
+	if (!text || path_replace(path, text, strlen(text), 0600, &err) < 0)
 		log_warn("its VMs could not be adopted: %s", text ? err.text : "not UTF-8");
 }
 

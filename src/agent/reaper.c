@@ -53,7 +53,7 @@ static void take_over(const char *base, const char *name)
 	if (path_read(times, 16, &text, NULL, NULL) == 0)
 		sscanf(text, "%u", &n);
 	_cleanup_free_ char *next = xasprintf("%u", n + 1);
-	if (n >= RESUMES_MAX || path_write(times, next, strlen(next), 0600, NULL) < 0)
+	if (n >= RESUMES_MAX || path_replace(times, next, strlen(next), 0600, NULL) < 0)
 		return;
 	execl("/proc/self/exe", "vse-agent", "--resume", "--base", base, "--name", name, (char *)NULL);
 }

@@ -136,19 +136,30 @@ int path_read_any(const char *path, size_t max, char **ret_data, size_t *ret_len
 	return read_open(path, fd, max, ret_data, ret_len, err);
 }
 
-int path_write(const char *path, const void *data, size_t len, mode_t mode, struct err *err)
+static int write_beside(const char *path, const void *data, size_t len, mode_t mode, bool sync,
+			struct err *err)
 {
 	_cleanup_free_ char *tmp = xasprintf("%s.XXXXXX", path);
 	_cleanup_close_ int fd = mkostemp(tmp, O_CLOEXEC);
 	if (fd < 0)
 		return err_errno(err, errno, "write %s", path);
-	if (fd_write_all(fd, data, len) < 0 || fchmod(fd, mode) < 0 || fsync(fd) < 0 ||
+	if (fd_write_all(fd, data, len) < 0 || fchmod(fd, mode) < 0 || (sync && fsync(fd) < 0) ||
 	    rename(tmp, path) < 0) {
 		int code = errno;
 		unlink(tmp);
 		return err_errno(err, code, "write %s", path);
 	}
 	return 0;
+}
+
+int path_write(const char *path, const void *data, size_t len, mode_t mode, struct err *err)
+{
+	return write_beside(path, data, len, mode, true, err);
+}
+
+int path_replace(const char *path, const void *data, size_t len, mode_t mode, struct err *err)
+{
+	return write_beside(path, data, len, mode, false, err);
 }
 
 bool path_exists(const char *path)

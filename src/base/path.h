@@ -21,6 +21,8 @@ int path_read(const char *path, size_t max, char **ret_data, size_t *ret_len, st
 int path_read_any(const char *path, size_t max, char **ret_data, size_t *ret_len, struct err *err);
 /* Writes beside the target, fsyncs, renames over it: a reader sees the old or the new file, whole. */
 int path_write(const char *path, const void *data, size_t len, mode_t mode, struct err *err);
+/* As path_write() without the fsync, which takes seconds on a busy disk: for what is worth nothing after a power cut. */
+int path_replace(const char *path, const void *data, size_t len, mode_t mode, struct err *err);
 bool path_exists(const char *path); /* follows links */
 /* The folder of the running program (from /proc/self/exe), malloc'ed; NULL where unknown. */
 char *path_self_dir(void);

@@ -29,7 +29,9 @@ struct channel {
 	void *arg;
 	uint32_t last_id;
 	struct request *requests;
+	struct loop *loop;
 	struct evtimer *knock; /* NULL: the guest has said hello, or was never attached to */
+	bool attaching;        /* and it was not ready since */
 	uint64_t knock_ms;
 	/* A callback may destroy the channel: while one runs (busy) the memory stays, and `dead` says so. */
 	int busy;
@@ -83,6 +85,12 @@ static void message_without_id(struct channel *c, const char *verb, const char *
 		_cleanup_free_ char *boot = kv_dup(kv, len, "boot");
 		uint64_t version = kv_num(kv, len, "version", 0);
 		if (version == GUESTPROTO_VERSION) {
+			/* It begins anew, and knows nothing of what it was asked. */
+			struct err gone = ERR_INIT;
+			err_set(&gone, ECONNRESET, "the guest agent began anew");
+			end_all(c, &gone);
+			if (c->dead)
+				return;
 			c->ops->on_hello(c->arg, boot ? boot : "");
 			return;
 		}
@@ -92,6 +100,7 @@ static void message_without_id(struct channel *c, const char *verb, const char *
 				  (unsigned long long)version, GUESTPROTO_VERSION);
 		c->ops->on_failed(c->arg, why);
 	} else if (strcmp(verb, "ready") == 0) {
+		c->attaching = false;
 		c->ops->on_ready(c->arg);
 	} else if (strcmp(verb, "failed") == 0) {
 		c->ops->on_failed(c->arg, text ? text : "no reason given");
@@ -170,6 +179,26 @@ static void broken(struct channel *c, const struct err *err)
 	leave(c);
 }
 
+/* One that is paused, or slow, has the last knock still before it. */
+static void on_knock(void *arg)
+{
+	struct channel *c = arg;
+	if (!stream_queued(c->stream)) {
+		resync_knock(stream_out(c->stream));
+		stream_flush(c->stream);
+	}
+	c->knock_ms = MIN(c->knock_ms * 2, (uint64_t)KNOCK_MAX_MS);
+	evtimer_start(c->knock, c->knock_ms, 0);
+}
+
+static void knock_from_now(struct channel *c)
+{
+	c->knock_ms = KNOCK_MS;
+	if (!c->knock)
+		c->knock = evtimer_create(c->loop, on_knock, c);
+	evtimer_start(c->knock, c->knock_ms, 0);
+}
+
 static void on_data(void *arg, struct buf *in)
 {
 	struct channel *c = arg;
@@ -196,8 +225,13 @@ static void on_data(void *arg, struct buf *in)
 		}
 		frame_drop(in, &f);
 	}
-	if (got < 0)
+	if (got < 0 && c->attaching) {
+		/* A second knock that came while it answered the first cut that answer off. */
+		buf_consume(in, buf_len(in));
+		knock_from_now(c);
+	} else if (got < 0) {
 		broken(c, &err);
+	}
 }
 
 static void on_close(void *arg, const struct err *err)
@@ -213,6 +247,7 @@ struct channel *channel_create(struct loop *l, int fd, const struct channel_ops 
 	struct channel *c = xcalloc(1, sizeof(*c));
 	c->ops = ops;
 	c->arg = arg;
+	c->loop = l;
 	c->stream = stream_create(l, fd, &stream_ops, c, err);
 	if (!c->stream) {
 		free(c);
@@ -221,27 +256,14 @@ struct channel *channel_create(struct loop *l, int fd, const struct channel_ops 
 	return c;
 }
 
-/* One that is paused, or slow, has the last knock still before it. */
-static void on_knock(void *arg)
-{
-	struct channel *c = arg;
-	if (!stream_queued(c->stream)) {
-		resync_knock(stream_out(c->stream));
-		stream_flush(c->stream);
-	}
-	c->knock_ms = MIN(c->knock_ms * 2, (uint64_t)KNOCK_MAX_MS);
-	evtimer_start(c->knock, c->knock_ms, 0);
-}
-
 struct channel *channel_attach(struct loop *l, int fd, const struct channel_ops *ops, void *arg,
 			       struct err *err)
 {
 	struct channel *c = channel_create(l, fd, ops, arg, err);
 	if (!c)
 		return NULL;
-	c->knock_ms = KNOCK_MS;
-	c->knock = evtimer_create(l, on_knock, c);
-	evtimer_start(c->knock, c->knock_ms, 0);
+	c->attaching = true;
+	knock_from_now(c);
 	return c;
 }
 

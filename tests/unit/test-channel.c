@@ -343,10 +343,32 @@ static void test_attach(void)
 	send_raw(&s, buf_head(&hello), 20);
 	send_raw(&s, buf_head(&hello) + 20, buf_len(&hello) - 20);
 	is_str(s.boot, "id-2", "it is found behind more of the same");
+	/* A slow guest hears the second knock only now, cuts off what it was about to say, and begins again. */
+	*s.boot = '\0';
+	send_raw(&s, junk, 100);
+	is_int(s.closed, 0, "a guest that is not ready yet may begin again in the middle of a frame");
+	send_raw(&s, buf_head(&hello), buf_len(&hello));
+	is_str(s.boot, "id-2", "with another hello");
 	say(&s, 0, "ready", NULL, NULL);
 	is_int(s.ready, 1, "from there on all is as ever");
 	send_raw(&s, junk, 100);
 	is_int(s.closed, 1, "nonsense too");
+	end(&s);
+}
+
+/* A guest agent that begins anew has forgotten what it was asked. */
+static void test_anew(void)
+{
+	struct seen s = {0};
+	_cleanup_buf_ struct buf hello = BUF_INIT;
+	begin(&s);
+	ask(&s, "exec");
+	write_hello(&hello);
+	send_raw(&s, buf_head(&hello), buf_len(&hello));
+	is_int(s.ended, 1, "a hello ends what was asked before");
+	is_int(s.end_code, ECONNRESET, "and says why");
+	is_str(s.boot, "id-2", "then it is told");
+	is_int(s.closed, 0, "the channel stays");
 	end(&s);
 }
 
@@ -361,6 +383,7 @@ int main(void)
 	test_nonsense();
 	test_destroyed_within();
 	test_attach();
+	test_anew();
 	loop_destroy(loop);
 	return done();
 }
