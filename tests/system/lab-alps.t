@@ -61,14 +61,16 @@ def refusals(tap, lab, job):
     again = job.vse(*UP, "--name", "g")
     tap.ok(r.code == 0 and again.code == 1 and "claim exceeds" in again.said,
            "a second cluster in the same reservation: aprun's words", again)
+    job.vse("down")
 
 
 def ends(tap, lab, job, what, act):
     """ALPS ends all of an application when one part of it dies, or aprun does."""
-    job.vse(*UP)
+    r = job.vse(*UP)
     agents = [p for p in lab.processes(role="agent") if p.node != "n0"]
     aprun = [p for p in lab.processes("n0") if any(a.endswith("/aprun") for a in p.argv)]
-    tap.ok(len(agents) == 4 and len(aprun) == 1, "a cluster runs", agents, aprun)
+    if not tap.ok(r.code == 0 and len(agents) == 4 and len(aprun) == 1, "a cluster runs", r, agents, aprun):
+        return
     act(aprun[0], agents)
     nothing_left(tap, lab, "after " + what)
 
