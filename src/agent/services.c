@@ -30,6 +30,7 @@ static service_fn *const table[VERB_COUNT] = {
 	[VERB_add_nodes] = service_add_nodes,
 	[VERB_remove_nodes] = service_remove_nodes,
 	[VERB_save] = service_save,
+	[VERB_hold] = service_hold,
 	[VERB_definition] = service_definition,
 };
 

@@ -29,6 +29,8 @@ int service_move(struct call *call, const json_t *req, struct err *err);
 /* service_save.c */
 int service_save(struct call *call, const json_t *req, struct err *err);
 int service_definition(struct call *call, const json_t *req, struct err *err);
+/* service_hold.c */
+int service_hold(struct call *call, const json_t *req, struct err *err);
 /* service_guest.c */
 int service_exec(struct call *call, const json_t *req, struct err *err);
 int service_put(struct call *call, const json_t *req, struct err *err);

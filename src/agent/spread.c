@@ -82,7 +82,7 @@ static bool can_spread(enum verb v)
 {
 	static const enum verb some[] = {VERB_stop, VERB_pause, VERB_resume, VERB_restart,
 					 VERB_exec, VERB_put,   VERB_get,    VERB_console,
-					 VERB_logs, VERB_save};
+					 VERB_logs, VERB_save,  VERB_hold};
 	for (size_t i = 0; i < ARRAY_SIZE(some); i++)
 		if (some[i] == v)
 			return true;

@@ -87,7 +87,7 @@ static json_t *failure(struct spread *s)
 
 static void finish(struct spread *s)
 {
-	if (!fanout_done(s->books))
+	if (!fanout_done(s->books) && !s->broken)
 		return;
 	if (spread_answers_by_vm(s->verb)) {
 		spread_deliver(s);
@@ -106,7 +106,7 @@ void spread_look(struct spread *s)
 {
 	if (!s->started)
 		return;
-	if (!s->live) {
+	if (!s->live || s->broken) {
 		finish(s);
 		return;
 	}
@@ -154,6 +154,7 @@ static void settled(struct spread *s, uint32_t n, const struct rankset *members)
 void spread_dead(struct spread *s, const struct rankset *members, const struct err *why)
 {
 	_cleanup_free_ char *text = error_text(s, why);
+	s->broken = s->broken || s->verb == VERB_hold;
 	settled(s, fanout_dead(s->books, members, text, strlen(text)), members);
 }
 

@@ -39,6 +39,7 @@ struct spread {
 	uint32_t open; /* members that have not answered */
 	bool answers;  /* some are settled and not told yet */
 	bool started, input;
+	bool broken;           /* one VM cannot be held: no other need be */
 	uint64_t told;         /* bytes of stdin the asker may send, ever, as it knows */
 	json_t *reply;         /* of the hops so far; NULL: none has ended well */
 	struct rankset failed; /* of a request to everybody: VMs that a hop's error named */

@@ -105,6 +105,60 @@ static int ask_ranks(struct vse_cluster *c, const char *verb, const struct ranks
 			   NULL, e);
 }
 
+/* ---- held ---- */
+
+/* The agents hold the VMs for as long as this request is open: when we are gone, however that comes, the VMs go on and what
+ * was written so far is removed. */
+struct held {
+	uint32_t id;
+	json_int_t ready;
+	bool over;
+	struct err err;
+};
+
+static void on_held(void *arg, const json_t *event)
+{
+	struct held *h = arg;
+	h->ready = json_integer_value(json_object_get(event, "ready"));
+}
+
+static void on_not_held(void *arg, const json_t *reply _unused_, const struct err *err)
+{
+	struct held *h = arg;
+	h->over = true;
+	if (err)
+		h->err = *err;
+}
+
+static const struct client_ops held_ops = {.on_event = on_held, .on_end = on_not_held};
+
+static void let_go(struct vse_cluster *c, struct held *h)
+{
+	if (h->over)
+		return;
+	client_message(c->client, h->id, json_pack("{s:s}", "verb", "cancel"));
+	client_forget(c->client, h->id);
+}
+
+/* Waits until all stand still; the agents bound it. On success let_go() ends it. */
+static int hold(struct vse_cluster *c, const char *dir, struct held *h, struct vse_error *e)
+{
+	int n = vse_size(c, e), rc = n < 0 ? n : session_enter(c->session, e);
+	if (rc)
+		return rc;
+	*h = (struct held){0};
+	h->id = client_call(c->client,
+			    json_pack("{s:s, s:s, s:s}", "verb", "hold", "ranks", "all", "dir", dir),
+			    &held_ops, h);
+	while (!h->over && h->ready < n)
+		loop_run_once(c->session->loop);
+	session_leave(c->session);
+	if (!h->over)
+		return 0;
+	e->err = h->err;
+	return error_code(e);
+}
+
 /* A node that has its own idea of the folder has written elsewhere. */
 static int check_written(struct vse_cluster *c, const char *dir, struct vse_error *e)
 {
@@ -206,20 +260,27 @@ int vse_save(struct vse_cluster *c, const char *dir, struct vse_error *err)
 	_cleanup_rankset_ struct rankset running = RANKSET_INIT;
 	_cleanup_(vse_error_finish) struct vse_error resume = {0};
 	_cleanup_free_ char *full = NULL;
+	struct held held;
 	int rc = look(c, &running, err);
 	if (rc)
 		return rc;
 	_cleanup_free_ char *part = make_part(dir, &full, err);
 	if (!part)
 		return error_code(err);
-	rc = ask_ranks(c, "pause", &running, err);
-	if (!rc)
-		rc = save_into(c, part, err);
+	rc = hold(c, part, &held, err);
+	if (rc) {
+		path_remove(part, NULL);
+		return rc;
+	}
+	rc = save_into(c, part, err);
+	if (!rc && held.over) /* some may have gone on before others were written */
+		rc = error_set(err, ECANCELED, "the VMs did not stand still: %s", held.err.text);
 	if (!rc)
 		rc = publish(part, full, err);
 	if (rc)
 		path_remove(part, NULL);
-	int back = ask_ranks(c, "resume", &running, &resume);
+	int back = held.over ? 0 : ask_ranks(c, "resume", &running, &resume);
+	let_go(c, &held);
 	if (!rc && back)
 		rc = error_set(err, resume.err.code, "saved in %s, but not all VMs go on: %s", full,
 			       resume.err.text);

@@ -43,6 +43,7 @@ struct vm {
 	struct saving *saving;
 	void (*on_saved)(void *arg, struct vm *vm, const struct err *err);
 	void *saved_arg;
+	bool writing, going_on; /* the hypervisor writes the state; resumed as soon as that can be */
 	struct restoring *restoring;
 	bool unpacked, arrived; /* restoring: all was read and good; the hypervisor has taken it */
 };
@@ -153,7 +154,7 @@ static void let_go(struct vm *vm)
 	hv_release(TAKE_PTR(vm->hv));
 	scratch_destroy(TAKE_PTR(vm->scratch));
 	vm->running = 0;
-	vm->adopted = vm->attach = vm->set_up = false;
+	vm->adopted = vm->attach = vm->set_up = vm->writing = vm->going_on = false;
 	free(TAKE_PTR(vm->boot));
 	_cleanup_free_ char *pid = path_join(vm->dir, "pid");
 	unlink(pid);
@@ -301,11 +302,20 @@ static void on_saving_done(void *arg, const struct err *err)
 	end_save(arg, err);
 }
 
-/* The hypervisor's word about a save of ours. */
+static void look_go_on(struct vm *vm)
+{
+	if (!vm->going_on || vm->state != VM_PAUSED || vm->writing || !vm->hv)
+		return;
+	vm->going_on = false;
+	if (hv_resume(vm->hv, NULL) < 0)
+		log_warn("%s: it cannot be resumed", vm->name);
+}
+
 static void on_save_event(struct vm *vm, const struct hv_event *e)
 {
 	struct err err = ERR_INIT;
 	int rc = 0;
+	vm->writing = vm->writing && e->type == HV_EVENT_STREAM;
 	if (e->type == HV_EVENT_STREAM && !vm->saving)
 		close(e->fd);
 	else if (e->type == HV_EVENT_STREAM)
@@ -318,6 +328,7 @@ static void on_save_event(struct vm *vm, const struct hv_event *e)
 		hv_cancel(vm->hv, NULL); /* of one that is done: nothing */
 		end_save(vm, &err);
 	}
+	look_go_on(vm);
 }
 
 static void go_on(struct vm *vm)
@@ -358,6 +369,7 @@ static void on_hv_state(struct vm *vm, const struct hv_event *e)
 		if (vm->adopting && vm->set_up)
 			vm->state = VM_READY; /* only such a VM is ever paused */
 		input(vm, VM_IN_PAUSED, "");
+		look_go_on(vm);
 	}
 }
 
@@ -384,7 +396,7 @@ static void on_hv_event(void *arg, const struct hv_event *e)
 	case HV_EVENT_STREAM:
 	case HV_EVENT_DONE: on_save_event(vm, e); break;
 	case HV_EVENT_FAILED: {
-		if (vm->saving && strcmp(e->op, hv_cap_name(HV_CAP_SAVE)) == 0) {
+		if ((vm->saving || vm->writing) && strcmp(e->op, hv_cap_name(HV_CAP_SAVE)) == 0) {
 			on_save_event(vm, e);
 			break;
 		}
@@ -642,6 +654,7 @@ int vm_save(struct vm *vm, const char *dir, const char *id,
 			       vm->name);
 	if (hv_save(vm->hv, err) < 0)
 		return -1;
+	vm->writing = true;
 	vm->on_saved = done;
 	vm->saved_arg = arg;
 	vm->saving = saving_create(vm->loop, dir, id, vm->rank, scratch_fd(vm->scratch),
@@ -656,6 +669,12 @@ void vm_save_forget(struct vm *vm)
 	saving_destroy(TAKE_PTR(vm->saving));
 	if (vm->hv)
 		hv_cancel(vm->hv, NULL);
+}
+
+void vm_go_on(struct vm *vm)
+{
+	vm->going_on = vm_state_is_live(vm->state);
+	look_go_on(vm);
 }
 
 static int graceful(struct vm *vm)
@@ -699,6 +718,7 @@ static int need(struct vm *vm, enum vm_state state, const char *verb, struct err
 
 int vm_pause(struct vm *vm, struct err *err)
 {
+	vm->going_on = false;
 	return need(vm, VM_READY, "pause", err) < 0 ? -1 : hv_pause(vm->hv, err);
 }
 

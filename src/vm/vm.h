@@ -67,6 +67,8 @@ int vm_save(struct vm *vm, const char *dir, const char *id,
 	    void (*done)(void *arg, struct vm *vm, const struct err *err), void *arg, struct err *err);
 /* Ends a vm_save() without its done(). */
 void vm_save_forget(struct vm *vm);
+/* Resumes one that is paused or about to be, as soon as it can be: not before the hypervisor has let go of a save. */
+void vm_go_on(struct vm *vm);
 /* Ends it hard, if it runs, and starts it anew. */
 int vm_restart(struct vm *vm, struct err *err);
 

@@ -21,6 +21,7 @@
 	X(resume, true, "ranks -> - -> -")                                                                                              \
 	X(restart, true, "ranks -> - -> -")                                                                                             \
 	X(save, true, "ranks dir id -> - -> -: of VMs that are paused")                                                                 \
+	X(hold, true, "ranks dir -> progress{ready,failed} -> -: they stand still until the asker is gone; what is left of dir goes")   \
 	X(definition, true, "- -> - -> create: the request that made the cluster; of the root")                                         \
 	X(launch, false, "of agents: to nodes launcher bootstrap options -> failed{node,error} -> -")                                   \
 	X(move, true, "of agents: place{node: ranks} start nodes -> - -> -")                                                            \

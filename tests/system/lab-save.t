@@ -2,11 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """A cluster of many nodes is saved, everything is killed, and it goes on on other nodes."""
 import os
+import signal
 import sys
 import time
 
 sys.dont_write_bytecode = True
 import counting  # noqa: E402
+import halfsave  # noqa: E402
 import harness  # noqa: E402
 import labworld  # noqa: E402
 
@@ -45,6 +47,7 @@ def fake(tap, lab):
     tap.ok(r.code == 1 and "on every node" in r.said and "n" in r.said, "a folder that only one node has is refused, and which", r)
     r = lab.vse("exec", "hostname")
     tap.ok(r.code == 0, "the VMs go on", r)
+    halfsave.interrupted(tap, lab, "vse", FOLDER + "0", lab.home(), signal.SIGKILL, 6)
     kill_all(tap, lab)
     r = lab.vse("restore", "-q", "--hosts", "n4,n2", FOLDER, timeout=120)
     tap.ok(r.code == 0 and on(lab) == ["n2", "n4"], "restore on two other nodes", r, on(lab))

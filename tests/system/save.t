@@ -1,22 +1,18 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 """vse save and vse restore: whole clusters, memory and disk of one moment; and what must be refused."""
-import json
 import os
+import signal
 import sys
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
 sys.dont_write_bytecode = True
 import counting  # noqa: E402
-from harness import Tap, World, real_world  # noqa: E402
+from halfsave import interrupted, states  # noqa: E402
+from harness import VSE, Tap, World, real_world  # noqa: E402
 
 VMS = 4
-
-
-def states(w):
-    clusters = json.loads(w.vse("ps", "--json").out)["clusters"]
-    return [vm["state"] for vm in clusters[0]["vms"]] if clusters else []
 
 
 def fake(tap, w):
@@ -37,6 +33,8 @@ def fake(tap, w):
     vse("a folder that is there is not overwritten", "save", "--to", folder, code=1, said="is there already")
     vse("a folder that cannot be made", "save", "--to", str(w.dir / "no/where"), code=1, said="No such file")
     vse("restore beside the one that runs", "restore", folder, code=1, said="runs already")
+    for signo in (signal.SIGKILL, signal.SIGINT):
+        interrupted(tap, w, VSE, folder + "0", w.dir, signo, 3)
     w.vse("pause", "1")
     vse("save with a VM that is paused", "save", "--to", folder + "2")
     tap.ok(states(w) == ["ready", "paused", "ready"], "it stays so", states(w))
@@ -89,6 +87,9 @@ def real(tap, w, file):
     size = sum(os.path.getsize(os.path.join(folder, n)) for n in os.listdir(folder))
     tap.note("saved in %.1f s: %.1f MB" % (time.monotonic() - begin, size / 1e6))
     tap.ok(states(w) == ["ready"] * VMS, "they go on", states(w))
+    interrupted(tap, w, VSE, folder + "0", w.dir, signal.SIGKILL, VMS)
+    r = w.vse("exec", "cat", "/run/counter.pid", timeout=60)
+    tap.ok(r.code == 0, "and answer", r)
     while w.processes():
         for p in w.processes():
             p.kill()

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Saves that are cut off: the front end is killed while the VMs stand still."""
+import contextlib
+import glob
+import json
+import os
+import signal
+import time
+
+TRIES = 20
+
+
+def states(w):
+    r = w.vse("ps", "--json")
+    clusters = json.loads(r.out)["clusters"] if r.code == 0 else []
+    return [vm["state"] for vm in clusters[0]["vms"]] if clusters else []
+
+
+def within(seconds, condition):
+    until = time.monotonic() + seconds
+    while not condition() and time.monotonic() < until:
+        time.sleep(0.05)
+    return condition()
+
+
+def child_of(w, process):
+    """What the nsenter of a Lab runs, once it does."""
+    while process.poll() is None:
+        try:
+            return w.inner(process)
+        except IndexError:
+            time.sleep(0.001)
+    return process.pid
+
+
+def ran_ns(pid):
+    try:
+        with open("/proc/%d/schedstat" % pid) as f:
+            return int(f.read().split()[0])
+    except OSError:
+        return -1
+
+
+def go_on(process, pid):
+    """An nsenter stops with what it runs."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGCONT)
+    process.send_signal(signal.SIGCONT)
+
+
+def slice_of(process, pid):
+    """Lets it run, until it has or seems to wait for somebody; then it is stopped again."""
+    before, until = ran_ns(pid), time.monotonic() + 0.03
+    go_on(process, pid)
+    while ran_ns(pid) == before and time.monotonic() < until:
+        time.sleep(0.001)
+    os.kill(pid, signal.SIGSTOP)
+
+
+def catch(w, process, pid, part):
+    """Lets it run in slices until a VM is paused, and leaves it stopped there; False: it has ended."""
+    while process.poll() is None and not glob.glob(part):
+        time.sleep(0.001)
+    try:
+        os.kill(pid, signal.SIGSTOP)
+        while process.poll() is None:
+            if "paused" in states(w):
+                return True
+            slice_of(process, pid)
+    except ProcessLookupError:
+        pass
+    return False
+
+
+def interrupted(tap, w, program, folder, files, signo, vms):
+    """`files`: the folder in which `folder` is made, as a path of this machine."""
+    before = sorted(os.listdir(files))
+    for _ in range(TRIES):
+        save = w.start(program, "save", "-q", "--to", folder)
+        pid = child_of(w, save) if hasattr(w, "inner") else save.pid
+        caught = catch(w, save, pid, os.path.join(files, os.path.basename(folder) + ".part-*"))
+        if caught:
+            os.kill(pid, signo)
+            go_on(save, pid)
+        save.wait(60)
+        if caught and not os.path.exists(os.path.join(files, os.path.basename(folder))):
+            break
+        w.call("rm", "-r", folder)
+    name = "a save is cut off by %s" % signal.Signals(signo).name
+    tap.ok(caught and save.returncode != 0, name + " while VMs are paused", save.returncode)
+    tap.ok(within(20, lambda: states(w) == ["ready"] * vms), name + ": the VMs go on", states(w))
+    tap.ok(within(10, lambda: sorted(os.listdir(files)) == before), name + ": nothing of it stays", os.listdir(files))
