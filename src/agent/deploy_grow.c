@@ -8,8 +8,10 @@
 
 #define UP_MS 60000 /* for the agents to come, unless asked otherwise */
 #define NODES_MAX 100000
+#define LEAVE_MS 3000 /* for agents that are not wanted to end by themselves */
 
-/* Kept as long as the cluster: the connections of its launcher are its agents' standard input. */
+/* Kept as long as the cluster: the connections of its launcher are its agents' standard input. One of which no node is left
+ * goes at once, and its allocation with it. */
 struct growth {
 	struct deploy *deploy;
 	struct growth *next;
@@ -23,6 +25,7 @@ struct growth {
 	struct fabric_offer *offer;
 	struct call *asker, *join; /* NULL: gone; not under way */
 	struct evtimer *bound;
+	bool failed;
 };
 
 static bool is_new(const struct growth *g, uint32_t node)
@@ -45,6 +48,9 @@ static void growth_end(struct growth *g, const struct err *why)
 			json_array_append_new(names, json_string(m->name));
 	}
 	deploy_note_change(d);
+	g->failed = why != NULL;
+	if (why)
+		evtimer_start(g->bound, g->waves && waves_running(g->waves) ? LEAVE_MS : 0, 0);
 	struct call *asker = TAKE_PTR(g->asker);
 	if (!asker)
 		json_decref(names);
@@ -204,14 +210,42 @@ static void on_failed(void *arg, uint32_t node, const struct err *why)
 static void on_ended(void *arg)
 {
 	struct growth *g = arg;
+	if (g->failed)
+		evtimer_start(g->bound, 0, 0);
 	deploy_launch_ended(g->deploy);
 }
 
 static const struct waves_ops waves_ops = {.on_failed = on_failed, .on_ended = on_ended};
 
+static void growth_destroy(struct growth *g)
+{
+	struct growth **at = &g->deploy->growths;
+	while (*at && *at != g)
+		at = &(*at)->next;
+	if (*at)
+		*at = g->next;
+	if (g->deploy->growing == g)
+		g->deploy->growing = NULL;
+	allocating_destroy(g->allocating);
+	if (g->offer)
+		fabric_offer_cancel(g->offer);
+	if (g->join)
+		call_drop(TAKE_PTR(g->join));
+	waves_destroy(g->waves);
+	allocation_destroy(g->allocation);
+	evtimer_destroy(g->bound);
+	json_decref(g->options);
+	free(g->index);
+	free(g);
+}
+
 static void on_bound(void *arg)
 {
 	struct growth *g = arg;
+	if (g->failed) {
+		growth_destroy(g);
+		return;
+	}
 	for (uint32_t i = g->first; i < g->first + g->n; i++)
 		give_up(g, i, "its agent did not answer in time");
 	look(g);
@@ -357,28 +391,6 @@ static int allocate(struct growth *g, struct err *err)
 	}
 	g->allocating = launcher_allocate(tells, d->agent->loop, &r, &allocate_ops, g, err);
 	return g->allocating ? 0 : -1;
-}
-
-static void growth_destroy(struct growth *g)
-{
-	struct growth **at = &g->deploy->growths;
-	while (*at && *at != g)
-		at = &(*at)->next;
-	if (*at)
-		*at = g->next;
-	if (g->deploy->growing == g)
-		g->deploy->growing = NULL;
-	allocating_destroy(g->allocating);
-	if (g->offer)
-		fabric_offer_cancel(g->offer);
-	if (g->join)
-		call_drop(TAKE_PTR(g->join));
-	waves_destroy(g->waves);
-	allocation_destroy(g->allocation);
-	evtimer_destroy(g->bound);
-	json_decref(g->options);
-	free(g->index);
-	free(g);
 }
 
 void deploy_growths_stop(struct deploy *d)

@@ -79,12 +79,20 @@ def submitted(tap, lab):
     tap.ok(within(10, lambda: not jobs(lab, "-w", "n[1-4]")), "the allocation is given back all the same", jobs(lab))
     nothing_left(tap, lab, "after SIGKILL of the root agent", rest)
 
-    r = lab.vse("up", *FAKE, "-n", "8", *OWN, FILE)
-    job = nodes(lab).get("job", "0")
-    lab.call("scancel", job)
+    r = lab.vse("up", *FAKE, "-n", "6", *OWN[:3], "3", *OWN[4:], FILE)
+    tap.ok(r.code == 0, "up on three nodes", r)
+    lab.call("mount", "--bind", "/bin/false", "/opt/vse/bin/vse-agent", node="n4", user=None)
+    r = lab.vse("nodes", "add", "-N", "1", *OWN[4:])
+    tap.ok(r.code == 1 and "none was added: n4: " in r.said, "nodes add: one more node, whose agent does not come up", r)
+    tap.ok(within(10, lambda: not jobs(lab, "-w", "n4")), "its allocation is given back while the cluster runs", jobs(lab))
+    lab.call("umount", "/opt/vse/bin/vse-agent", node="n4", user=None)
+    nothing_left(tap, lab, "of it", ["n4"])
+    r = lab.vse("nodes", "add", "-N", "1", *OWN[4:])
+    tap.ok(r.code == 0 and [x["state"] for x in nodes(lab)["nodes"]] == ["up"] * 4, "when it can, it is added", r, nodes(lab))
+    lab.call("scancel", *[j.split()[0] for j in jobs(lab, "-w", "n[1-4]")])
     tap.ok(r.code == 0 and within(15, lambda: not lab.processes("n0", "agent")),
            "scancel from outside ends the cluster, its root agent too", r)
-    nothing_left(tap, lab, "after scancel of the allocation of our own", rest)
+    nothing_left(tap, lab, "after scancel of the allocations of our own", rest)
 
 
 def refused(tap, lab):
