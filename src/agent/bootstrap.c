@@ -62,10 +62,11 @@ char *bootstrap_write(const struct bootstrap *b, struct err *err)
 			    *secret = to_hex(b->secret, sizeof(b->secret)),
 			    *hosts = names_known(b) ? hostlist_fold(b->nodes.v, b->nodes.n) : NULL;
 	_cleanup_json_ json_t *j = json_pack(
-		"{s:i, s:s, s:s, s:s, s:s, s:I, s:s*, s:I, s:I, s:I, s:I}", "vse", VERSION, "name",
-		b->name, "id", id, "secret", secret, "root", b->root, "count", (json_int_t)b->nodes.n,
-		"hosts", hosts, "fanout", (json_int_t)b->fanout, "beat_ms", (json_int_t)b->beat_ms,
-		"lost_ms", (json_int_t)b->lost_ms, "give_up_ms", (json_int_t)b->give_up_ms);
+		"{s:i, s:s, s:s, s:s, s:s, s:I, s:s*, s:I, s:I, s:I, s:I, s:s*, s:s*}", "vse",
+		VERSION, "name", b->name, "id", id, "secret", secret, "root", b->root, "count",
+		(json_int_t)b->nodes.n, "hosts", hosts, "fanout", (json_int_t)b->fanout, "beat_ms",
+		(json_int_t)b->beat_ms, "lost_ms", (json_int_t)b->lost_ms, "give_up_ms",
+		(json_int_t)b->give_up_ms, "hypervisors", b->hypervisors, "accel", b->accel);
 	_cleanup_free_ char *text = j ? json_dumps(j, JSON_COMPACT) : NULL;
 	explicit_bzero(secret, strlen(secret));
 	if (!text) {
@@ -108,6 +109,8 @@ static int read_fields(const json_t *j, struct bootstrap *b, struct err *err)
 		return -1;
 	b->name = xstrdup(name);
 	b->root = xstrdup(root);
+	b->hypervisors = xstrdup(json_string_value(json_object_get(j, "hypervisors")));
+	b->accel = xstrdup(json_string_value(json_object_get(j, "accel")));
 	b->fanout = (uint32_t)fanout;
 	b->beat_ms = (uint32_t)beat;
 	b->lost_ms = (uint32_t)lost;
@@ -183,6 +186,8 @@ void bootstrap_finish(struct bootstrap *b)
 {
 	free(b->name);
 	free(b->root);
+	free(b->hypervisors);
+	free(b->accel);
 	strvec_finish(&b->nodes);
 	explicit_bzero(b, sizeof(*b));
 }

@@ -15,6 +15,8 @@ struct bootstrap {
 	char *root;          /* where the root agent is: "10.0.0.1:4000,..." */
 	struct strvec nodes; /* names of nodes 1..n; "" where only the agent can tell */
 	uint32_t fanout, beat_ms, lost_ms, give_up_ms;
+	char *hypervisors; /* which may be used, with commas, best first; NULL: the agent need not look */
+	char *accel;       /* with them */
 };
 
 char *bootstrap_write(const struct bootstrap *b, struct err *err); /* one line with its newline; malloc'ed */

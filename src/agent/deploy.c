@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "agent/deploy_state.h"
+#include "hypervisor/hypervisor.h"
 
 #define VM_OVERHEAD                                                                                \
 	(64u << 20) /* bytes: a VMM beside its guest's memory (QEMU 7.2 measured: 35-60 MiB) */
@@ -107,12 +108,28 @@ void deploy_ask_all(struct deploy *d, enum verb v, const json_t *req)
 
 /* ---- the VMs ---- */
 
+bool deploy_unfit(const struct member *m)
+{
+	return m->hypervisor && !m->hypervisor[0];
+}
+
+static json_t *hypervisors(const struct deploy *d)
+{
+	json_t *list = json_array();
+	for (uint32_t i = 1; i <= d->n; i++) {
+		const char *name = d->members[i].hypervisor;
+		json_array_append_new(list, json_string(name ? name : ""));
+	}
+	return list;
+}
+
 json_t *deploy_create_request(struct deploy *d, json_t *files)
 {
 	const struct cluster_spec *spec = cluster_get_spec(d->agent->cluster);
 	json_t *req = json_copy(d->req), *addresses = mesh_addresses(d->agent->mesh);
 	json_object_del(req, "launch");
 	cluster_spec_write_place(&spec->nodes, spec->node_of, spec->size, req);
+	json_object_set_new(req, "hypervisor_of", hypervisors(d));
 	json_object_set_new(req, "addresses", addresses);
 	if (files)
 		json_object_set_new(req, "files", files);
@@ -175,9 +192,30 @@ static struct plan_node *plan_nodes(struct deploy *d)
 					      .cpus = m->cpus,
 					      .memory = m->memory,
 					      .down = !m->up,
+					      .unfit = deploy_unfit(m) ? m->unfit : NULL,
 					      .spare = i + deploy_setting(d, "spare") >= d->n};
 	}
 	return nodes;
+}
+
+/* Nodes where nothing can run these VMs are named; with --missing go-on the others take them all. */
+static int check_fit(struct deploy *d, struct err *err)
+{
+	_cleanup_buf_ struct buf text = BUF_INIT;
+	uint32_t unfit = 0;
+	for (uint32_t i = 1; i <= d->n; i++) {
+		const struct member *m = &d->members[i];
+		if (!m->up || !deploy_unfit(m))
+			continue;
+		if (++unfit <= NAMED_MAX)
+			buf_addf(&text, "%s%s: %.200s", unfit > 1 ? "; " : "", m->name, m->unfit);
+	}
+	if (!unfit || (unfit < d->n_up && json_is_true(json_object_get(d->launch, "go_on"))))
+		return 0;
+	if (unfit > NAMED_MAX)
+		buf_addf(&text, "; and %u more", unfit - NAMED_MAX);
+	return err_set(err, ENOTSUP, "%u of %u nodes cannot run these VMs: %s%s", unfit, d->n_up,
+		       buf_cstr(&text), unfit < d->n_up ? " (--missing go-on does without them)" : "");
 }
 
 /* --dry-run: what would be, node by node. */
@@ -192,7 +230,7 @@ static void answer_plan(struct deploy *d)
 		err_set(&err, EHOSTUNREACH,
 			"%u of %u nodes did not come up (--missing go-on does without them)",
 			d->n - d->n_up, d->n);
-	else if (deploy_plan_options(d, &o, &err) == 0)
+	else if (check_fit(d, &err) == 0 && deploy_plan_options(d, &o, &err) == 0)
 		plan_make(&o, nodes, d->n, size, node_of, &err);
 	if (err.code)
 		memset(node_of, 0, size * sizeof(*node_of));
@@ -205,11 +243,16 @@ static void answer_plan(struct deploy *d)
 				rankset_add(&ranks, r);
 		rankset_format(&ranks, &text);
 		plan_why(&o, &nodes[i - 1], rankset_count(&ranks), &why);
-		if (!d->members[i].up && d->members[i].why)
-			buf_addf(&why, ": %s", d->members[i].why);
+		const struct member *m = &d->members[i];
+		if (!m->up && m->why)
+			buf_addf(&why, ": %s", m->why);
+		if (m->up && m->hypervisor && m->hypervisor[0])
+			buf_addf(&why, "; under %s%s%s", m->hypervisor, m->unfit[0] ? ": " : "",
+				 m->unfit);
 		_cleanup_free_ char *clean = text_cleaned(buf_cstr(&why));
-		json_array_append_new(list, json_pack("{s:s, s:s, s:s}", "name", nodes[i - 1].name,
-						      "ranks", buf_cstr(&text), "why", clean));
+		json_array_append_new(list, json_pack("{s:s, s:s, s:s, s:s*}", "name",
+						      nodes[i - 1].name, "ranks", buf_cstr(&text),
+						      "why", clean, "hypervisor", m->hypervisor));
 	}
 	call_reply(d->agent->creating, json_pack("{s:b, s:o, s:s}", "ok", 1, "nodes", list,
 						 "problem", err.code ? err.text : ""));
@@ -225,7 +268,8 @@ static int place(struct deploy *d, struct err *err)
 	_cleanup_strvec_ struct strvec names = STRVEC_INIT;
 	for (uint32_t i = 0; i < d->n; i++)
 		strvec_add(&names, nodes[i].name);
-	if (deploy_plan_options(d, &o, err) < 0 || plan_make(&o, nodes, d->n, size, node_of, err) < 0)
+	if (check_fit(d, err) < 0 || deploy_plan_options(d, &o, err) < 0 ||
+	    plan_make(&o, nodes, d->n, size, node_of, err) < 0)
 		return -1;
 	cluster_set_place(a->cluster, &names, node_of);
 	return 0;
@@ -339,6 +383,21 @@ static void on_bound(void *arg)
 	deploy_look(d);
 }
 
+/* Kept over an agent's restart: the one that follows does not choose anew. */
+static void note_hypervisor(struct deploy *d, struct member *m, const json_t *resources)
+{
+	const char *name = json_string_value(json_object_get(resources, "hypervisor")),
+		   *why = json_string_value(json_object_get(resources, "why"));
+	if (!name || (m->hypervisor && strcmp(name, m->hypervisor) == 0))
+		return;
+	free(m->hypervisor);
+	free(m->unfit);
+	m->hypervisor = hypervisor_find(name) ? xstrdup(name) : xstrdup("");
+	m->unfit = text_cleaned(why ? why : "");
+	events_add(cluster_events(d->agent->cluster), EVENT_NO_RANK, "node", "%s: %s%s%s", m->name,
+		   m->hypervisor[0] ? m->hypervisor : "refused", m->unfit[0] ? ": " : "", m->unfit);
+}
+
 static void on_node_up(void *arg, uint32_t node, const json_t *resources)
 {
 	struct deploy *d = arg;
@@ -355,6 +414,7 @@ static void on_node_up(void *arg, uint32_t node, const json_t *resources)
 	}
 	m->cpus = given->cores ? MIN(given->cores, cpus ? cpus : given->cores) : cpus;
 	m->memory = given->memory && memory ? MIN(given->memory, memory) : given->memory + memory;
+	note_hypervisor(d, m, resources);
 	if (m->up)
 		return;
 	bool again = m->failed;
@@ -577,6 +637,8 @@ void deploy_destroy(struct deploy *d)
 	for (uint32_t i = 1; d->members && i <= d->n; i++) {
 		free(d->members[i].name);
 		free(d->members[i].why);
+		free(d->members[i].hypervisor);
+		free(d->members[i].unfit);
 	}
 	free(d->members);
 	evtimer_destroy(d->bound);

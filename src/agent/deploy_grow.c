@@ -149,11 +149,13 @@ static void gathered(struct growth *g)
 	waves_settled(g->waves);
 	for (uint32_t i = g->first; i < g->first + g->n; i++) {
 		struct member *m = &d->members[i];
-		up += m->up;
-		if (!m->up && buf_len(&text) < ERR_TEXT_MAX / 2)
+		bool fits = m->up && !deploy_unfit(m);
+		const char *why = m->up ? m->unfit : m->why;
+		up += fits;
+		if (!fits && buf_len(&text) < ERR_TEXT_MAX / 2)
 			buf_addf(&text, "%s%s: %.120s", buf_len(&text) ? "; " : "", m->name,
-				 m->why ? m->why : "it did not come up");
-		if (!m->up)
+				 why ? why : "it did not come up");
+		if (!fits)
 			deploy_forget_node(d, i);
 	}
 	if (!up || (up < g->n && !json_is_true(json_object_get(g->options, "go_on")))) {

@@ -27,10 +27,11 @@ void deploy_on_journal(void *arg)
 	for (uint32_t i = 1; i <= d->n; i++) {
 		const struct member *m = &d->members[i];
 		json_array_append_new(nodes,
-				      json_pack("{s:s, s:b, s:b, s:I, s:I, s:s*}", "name", m->name,
-						"up", m->up, "removed", m->removed || m->joining,
-						"cpus", (json_int_t)m->cpus, "memory",
-						(json_int_t)m->memory, "why", m->why));
+				      json_pack("{s:s, s:b, s:b, s:I, s:I, s:s*, s:s*, s:s*}",
+						"name", m->name, "up", m->up, "removed",
+						m->removed || m->joining, "cpus", (json_int_t)m->cpus,
+						"memory", (json_int_t)m->memory, "why", m->why,
+						"hypervisor", m->hypervisor, "unfit", m->unfit));
 	}
 	_cleanup_free_ char *line = bootstrap_write(&d->bootstrap, &err),
 			    *path = path_join(a->dir, JOURNAL);
@@ -76,6 +77,8 @@ static int resume_members(struct deploy *d, const json_t *nodes, struct err *err
 		*m = (struct member){
 			.name = xstrdup(name ? name : ""),
 			.why = xstrdup(json_string_value(json_object_get(v, "why"))),
+			.hypervisor = xstrdup(json_string_value(json_object_get(v, "hypervisor"))),
+			.unfit = xstrdup(json_string_value(json_object_get(v, "unfit"))),
 			.cpus = (uint32_t)json_integer_value(json_object_get(v, "cpus")),
 			.memory = (uint64_t)json_integer_value(json_object_get(v, "memory")),
 			.removed = json_is_true(json_object_get(v, "removed")),

@@ -5,6 +5,7 @@
 #include <sys/random.h>
 
 #include "agent/deploy_state.h"
+#include "cluster/choose.h"
 
 #define NODES_MAX 100000
 #define UP_MS 60000 /* from the start of the agents until all have joined, unless asked otherwise */
@@ -199,6 +200,25 @@ static int launch(struct deploy *d, struct err *err)
 	return waves_start(d->waves, nodes, n, err);
 }
 
+/* What the nodes choose among. One name that was given is no choice: it is tried when the VMs start. */
+static int set_hypervisors(struct deploy *d, struct err *err)
+{
+	const char *planned = json_string_value(json_object_get(d->launch, "plan"));
+	struct cluster_spec s = *cluster_get_spec(d->agent->cluster); /* borrowed */
+	_cleanup_strvec_ struct strvec names = STRVEC_INIT;
+	_cleanup_buf_ struct buf list = BUF_INIT;
+	s.hypervisor = (char *)(planned ? planned : s.hypervisor);
+	if (strcmp(s.hypervisor, CHOOSE_AUTO) != 0 && !strchr(s.hypervisor, ','))
+		return 0;
+	if (choose_names(&s, &names, NULL, err) < 0)
+		return -1;
+	for (size_t i = 0; i < names.n; i++)
+		buf_addf(&list, "%s%s", i ? "," : "", names.v[i]);
+	d->bootstrap.hypervisors = xstrdup(buf_cstr(&list));
+	d->bootstrap.accel = xstrdup(s.accel);
+	return 0;
+}
+
 static int start_agents(struct deploy *d, struct err *err)
 {
 	struct bootstrap *b = &d->bootstrap;
@@ -213,6 +233,8 @@ static int start_agents(struct deploy *d, struct err *err)
 	b->give_up_ms = deploy_setting(d, "give_up_ms");
 	for (size_t i = 0; i < d->n; i++)
 		strvec_add(&b->nodes, d->allocation->nodes[i].name);
+	if (set_hypervisors(d, err) < 0)
+		return -1;
 	if (deploy_make_mesh(d, NULL, err) < 0 || launch(d, err) < 0)
 		return -1;
 	mesh_start(d->agent->mesh);

@@ -26,13 +26,15 @@ struct member {
 	uint32_t cpus;
 	uint64_t memory;
 	bool up, failed;
-	bool direct;  /* the root starts its agent itself */
-	bool counted; /* while it is added: that it came up */
-	bool joining; /* its agent comes up, or learns what the cluster is: takes no VMs yet */
-	bool leaving; /* it is being removed: takes no VMs any more */
-	bool removed; /* no member any more */
-	bool safe;    /* lost, and none of its VMs can run any more */
-	bool recover; /* its VMs begin anew elsewhere, whatever the cluster's option says */
+	bool direct;      /* the root starts its agent itself */
+	bool counted;     /* while it is added: that it came up */
+	bool joining;     /* its agent comes up, or learns what the cluster is: takes no VMs yet */
+	bool leaving;     /* it is being removed: takes no VMs any more */
+	bool removed;     /* no member any more */
+	bool safe;        /* lost, and none of its VMs can run any more */
+	bool recover;     /* its VMs begin anew elsewhere, whatever the cluster's option says */
+	char *hypervisor; /* that its agent has chosen; "": none fits; NULL: it was not asked to */
+	char *unfit; /* why what comes before it cannot be used there, or nothing can; "" = nothing to say */
 	struct launch_node given; /* what its allocation says of it; no name */
 };
 
@@ -81,7 +83,8 @@ void deploy_failed(struct deploy *d, const struct err *why);           /* the st
 void deploy_ask_all(struct deploy *d, enum verb v, const json_t *req); /* d->call is under way after */
 uint32_t deploy_setting(const struct deploy *d, const char *key); /* a number of the "launch" object; 0: none */
 int deploy_plan_options(struct deploy *d, struct plan_options *o, struct err *err);
-void deploy_look(struct deploy *d); /* has every node come, or failed to? */
+bool deploy_unfit(const struct member *m); /* no hypervisor there can run these VMs */
+void deploy_look(struct deploy *d);        /* has every node come, or failed to? */
 void deploy_give_up_node(struct deploy *d, uint32_t node, const char *why);
 extern const struct mesh_ops deploy_mesh_ops;
 /* Answers of a request of the root's own that carries no data. */

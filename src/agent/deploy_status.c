@@ -37,14 +37,15 @@ static json_t *node_list(struct deploy *d)
 		if (m->removed)
 			continue;
 		_cleanup_free_ char *why = text_cleaned(m->why ? m->why : "");
-		json_array_append_new(list, json_pack("{s:i, s:s, s:s, s:s, s:I, s:I}", "index",
-						      (int)i, "name", m->name, "state",
+		json_array_append_new(list, json_pack("{s:i, s:s, s:s, s:s, s:I, s:I, s:s*, s:s*}",
+						      "index", (int)i, "name", m->name, "state",
 						      m->joining  ? "starting"
 						      : m->up     ? "up"
 						      : m->failed ? "lost"
 								  : "starting",
 						      "reason", why, "cpus", (json_int_t)m->cpus,
-						      "memory", (json_int_t)m->memory));
+						      "memory", (json_int_t)m->memory, "hypervisor",
+						      m->hypervisor, "hypervisor_why", m->unfit));
 	}
 	return list;
 }

@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "base/path.h"
 #include "base/rundir.h"
+#include "cluster/choose.h"
 #include "launcher/launcher.h"
 
 static void fail_calls(struct agent *a, int code, const char *text)
@@ -126,12 +127,27 @@ static uint32_t incarnation(const struct agent *a)
 	return !before ? 1 : node_has_saved(a) ? before : 0;
 }
 
+/* An agent that follows another goes on with what that one had chosen: the root knows. ret_why: malloc'ed. */
+static void choose(const struct agent *a, const struct bootstrap *b, struct strvec *names,
+		   struct resources *r, char **ret_why)
+{
+	if (!b->hypervisors || a->kept->deaths)
+		return;
+	strvec_split(names, b->hypervisors, ",");
+	const char *chosen = choose_here(names, b->accel ? b->accel : "auto", ret_why);
+	r->hypervisor = chosen ? chosen : "";
+	r->why = *ret_why;
+}
+
 int node_join(struct agent *a, const struct bootstrap *b, uint32_t index, bool input, struct err *err)
 {
 	struct resources r;
+	_cleanup_strvec_ struct strvec names = STRVEC_INIT;
+	_cleanup_free_ char *why = NULL;
 	if (find_self(b, index, &a->self, err) < 0)
 		return -1;
 	resources_read(&r);
+	choose(a, b, &names, &r, &why);
 	_cleanup_free_ char *offer = resources_json(&r);
 	struct mesh_config c = {
 		.self = a->self,

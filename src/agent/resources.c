@@ -87,8 +87,9 @@ void resources_read(struct resources *ret)
 
 char *resources_json(const struct resources *r)
 {
-	json_t *j = json_pack("{s:s, s:I, s:I}", "host", r->host, "cpus", (json_int_t)r->cpus,
-			      "memory", (json_int_t)r->memory);
+	json_t *j = json_pack("{s:s, s:I, s:I, s:s*, s:s*}", "host", r->host, "cpus",
+			      (json_int_t)r->cpus, "memory", (json_int_t)r->memory, "hypervisor",
+			      r->hypervisor, "why", r->why);
 	char *text = j ? json_dumps(j, JSON_COMPACT) : NULL;
 	json_decref(j);
 	return text ? text : xstrdup("{}");

@@ -10,6 +10,8 @@ struct resources {
 	char host[256];
 	uint32_t cpus;
 	uint64_t memory; /* bytes: the least of what is available, and of the limits of this process's cgroups */
+	const char *hypervisor; /* which VMs would run under here: borrowed; "": none fits; NULL: nobody asked */
+	const char *why; /* those before it cannot; borrowed */
 };
 
 void resources_read(struct resources *ret);

@@ -104,6 +104,12 @@ void create_finish(struct create *c)
 	json_decref(c->launch);
 }
 
+/* A VSE that says how well it wants to be protected leaves the choice to the nodes. */
+const char *create_hypervisor(const struct create *c)
+{
+	return create_choice(c, "hypervisor", c->vse && c->vse->protection ? "auto" : "qemu");
+}
+
 const char *create_choice(const struct create *c, const char *key, const char *otherwise)
 {
 	const char *v = options_text(c->o, key);
@@ -113,7 +119,7 @@ const char *create_choice(const struct create *c, const char *key, const char *o
 bool create_needs_image(const struct create *c)
 {
 	const char *saved = json_string_value(json_object_get(c->saved, "hypervisor"));
-	return strcmp(saved ? saved : create_choice(c, "hypervisor", "qemu"), "fake") != 0;
+	return strcmp(saved ? saved : create_hypervisor(c), "fake") != 0;
 }
 
 /* ---- the message ---- */
@@ -207,7 +213,8 @@ json_t *create_message(const struct create *c, struct err *ret_err)
 	set_image(j, i, &err);
 	set_text(j, "scratch_dir", scratch_dir(), &err);
 	set_text(j, "subnet", v->net_subnet, &err);
-	set_text(j, "hypervisor", create_choice(c, "hypervisor", "qemu"), &err);
+	set_text(j, "hypervisor", create_hypervisor(c), &err);
+	set_text(j, "protection", v->protection, &err);
 	set_text(j, "accel", create_choice(c, "accel", "auto"), &err);
 	set_text(j, "machine", create_choice(c, "machine", "auto"), &err);
 	json_object_set_new(j, "extra_args", text_list(options_all(c->o, "hypervisor-arg")));

@@ -28,6 +28,7 @@ int create_prepare_saved(struct create *c, const char *dir, const struct vse_opt
 void create_finish(struct create *c);
 const char *create_choice(const struct create *c, const char *key, const char *otherwise);
 /* The back end `fake` runs no VM, so it needs no image: clusters of it are for tests and for studies of scale. */
+const char *create_hypervisor(const struct create *c); /* a name, names with commas, or "auto" */
 bool create_needs_image(const struct create *c);
 /* NULL with the reason. */
 json_t *create_message(const struct create *c, struct err *err);

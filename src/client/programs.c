@@ -99,6 +99,9 @@ json_t *offer_ask(const char *given, const char *accel, struct err *err)
 
 int offer_check(const char *agent, const char *hypervisor, const char *accel, struct err *err)
 {
+	/* Of several the agent takes what works; whether one does depends on the cluster, too. */
+	if (strcmp(hypervisor, "auto") == 0 || strchr(hypervisor, ','))
+		return 0;
 	json_t *list = offer_ask(agent, accel, err), *h;
 	size_t i;
 	int rc = list ? 0 : -1;

@@ -13,7 +13,7 @@ char *program_find(const char *name, struct err *err);
 /* One object a hypervisor, as `vse-agent --probe` prints it: name, usable, why, ... Takes 20 ms as a rule, at worst 10 s.
  * agent: NULL: to be found. NULL with *err. */
 json_t *offer_ask(const char *agent, const char *accel, struct err *err);
-/* That hypervisor runs VMs here. -1 with the reason. */
+/* That hypervisor runs VMs here; "auto" and lists are the agent's to judge. -1 with the reason. */
 int offer_check(const char *agent, const char *hypervisor, const char *accel, struct err *err);
 
 #endif

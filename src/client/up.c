@@ -57,7 +57,7 @@ static int usable(void *arg, struct err *err)
 	const struct up *u = arg;
 	if (u->create.launch) /* other nodes run it: nobody knows yet what they have */
 		return 0;
-	return offer_check(u->agent, create_choice(&u->create, "hypervisor", "qemu"),
+	return offer_check(u->agent, create_hypervisor(&u->create),
 			   create_choice(&u->create, "accel", "auto"), err);
 }
 
@@ -294,8 +294,7 @@ static int look(struct up *u, json_t *plan, struct vse_error *e)
 	u->agent = program(s->agent, "vse-agent", &e->err);
 	if (!u->agent)
 		return error_code(e);
-	json_object_set_new(u->create.launch, "plan",
-			    json_string(create_choice(&u->create, "hypervisor", "qemu")));
+	json_object_set_new(u->create.launch, "plan", json_string(create_hypervisor(&u->create)));
 	int rc = launch(u, base, &c, e);
 	if (rc == 0)
 		rc = create(u, c, e);

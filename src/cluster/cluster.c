@@ -10,6 +10,7 @@
 #include "base/path.h"
 #include "base/text.h"
 #include "base/time.h"
+#include "cluster/choose.h"
 #include "cluster/setup.h"
 #include "net/switch.h"
 
@@ -33,7 +34,10 @@ struct cluster {
 	bool elsewhere;   /* the VMs run on other nodes, and not all of that is over */
 	bool adopting;    /* VMs of the process before: */
 	struct rankset to_adopt;
-	bool probed; /* the hypervisor is known to be usable */
+	struct strvec names; /* of the hypervisors that may be used, best first */
+	size_t named;        /* the one that profile.hypervisor is */
+	struct buf unusable; /* why those before it are not */
+	bool probed;         /* the hypervisor is known to be usable */
 	uint32_t told_ready, told_lost;
 	struct cluster **probe; /* the cell that a probe under way reports to; NULL: none */
 	struct evtimer *soon;   /* does what must not happen inside a VM's callback */
@@ -228,12 +232,18 @@ static unsigned cpus_of_node(void)
 	return sched_getaffinity(0, sizeof(set), &set) == 0 ? (unsigned)MAX(CPU_COUNT(&set), 1) : 1;
 }
 
-static void profile_init(struct cluster *c, const struct hypervisor *h)
+static void use_hypervisor(struct cluster *c)
+{
+	const struct hypervisor *h = hypervisor_find(c->names.v[c->named]);
+	c->profile.hypervisor = h;
+	c->profile.nic = !hypervisor_lacks(h, NULL, HV_CAP_NET);
+}
+
+static void profile_init(struct cluster *c)
 {
 	const struct cluster_spec *s = &c->spec;
 	struct vm_profile *p = &c->profile;
 	*p = (struct vm_profile){
-		.hypervisor = h,
 		.kernel = s->kernel,
 		.vmlinux = s->vmlinux,
 		.initrd = s->initrd,
@@ -245,12 +255,12 @@ static void profile_init(struct cluster *c, const struct hypervisor *h)
 		.memory = s->memory,
 		.scratch = s->scratch,
 		.scratch_dir = s->scratch_dir,
-		.nic = !hypervisor_lacks(h, NULL, HV_CAP_NET),
 		.outbound = s->outbound,
 		.trusted = true, /* a VM of the user's own, next to nobody else's */
 		.boot_timeout_ms = s->boot_timeout_ms,
 		.stop_timeout_ms = s->stop_timeout_ms,
 	};
+	use_hypervisor(c);
 	/* No login prompt on the console: nobody has a password, and systemd would wait for the device. */
 	p->cmdline = xasprintf("vse.mods=%s vse.root=%s:vda:%s vse.init=%s", s->modules,
 			       s->root_type, s->scratch ? "vdb" : "mem",
@@ -328,13 +338,20 @@ int cluster_move(struct cluster *c, uint32_t rank, uint32_t node, bool start, st
 	return start ? vm_start(c->vms[rank], err) : 0;
 }
 
+/* On a node of many the root has seen to it already. */
+static int find_names(const struct cluster_spec *s, uint32_t self, struct strvec *ret, struct err *err)
+{
+	if (!self || self > s->hypervisor_of.n || !hypervisor_find(s->hypervisor_of.v[self - 1]))
+		return choose_names(s, ret, NULL, err);
+	strvec_add(ret, s->hypervisor_of.v[self - 1]);
+	return 0;
+}
+
 struct cluster *cluster_create(struct loop *l, struct cluster_spec *spec, uint32_t self, const char *dir,
 			       const struct cluster_ops *ops, void *arg, struct err *err)
 {
-	const struct hypervisor *h = hypervisor_find(spec->hypervisor);
-	if (!h) {
-		err_set(err, EINVAL, "hypervisor '%.40s': there is none of that name (see 'vse doctor')",
-			spec->hypervisor);
+	_cleanup_strvec_ struct strvec names = STRVEC_INIT;
+	if (find_names(spec, self, &names, err) < 0) {
 		cluster_spec_finish(spec);
 		return NULL;
 	}
@@ -342,12 +359,14 @@ struct cluster *cluster_create(struct loop *l, struct cluster_spec *spec, uint32
 	*c = (struct cluster){
 		.loop = l, .spec = *spec, .self = self, .dir = xstrdup(dir), .ops = ops, .arg = arg};
 	*spec = (struct cluster_spec){0};
+	c->names = names;
+	names = STRVEC_INIT;
 	c->created_ns = time_wall_ns();
 	if (!c->spec.parallel)
 		c->spec.parallel = cpus_of_node();
 	c->soon = evtimer_create(l, on_soon, c);
 	setup_texts_init(&c->texts, &c->spec);
-	profile_init(c, h);
+	profile_init(c);
 	if (c->profile.nic)
 		c->net = netswitch_create(l, &c->spec.subnet, c->spec.size);
 	if (check_setup(c, err) == 0 && make_vms(c, err) == 0)
@@ -371,9 +390,37 @@ void cluster_destroy(struct cluster *c)
 	free(c->profile.cmdline);
 	rankset_finish(&c->to_adopt);
 	events_finish(&c->events);
+	strvec_finish(&c->names);
+	buf_finish(&c->unusable);
 	cluster_spec_finish(&c->spec);
 	free(c->dir);
 	free(c);
+}
+
+static int probe(struct cluster *c, struct err *err);
+
+static void no_hypervisor(struct cluster *c, const char *why)
+{
+	struct err err = ERR_INIT;
+	buf_addf(&c->unusable, "%s%s: %s", c->named ? "; " : "", c->names.v[c->named], why);
+	if (c->named + 1 < c->names.n) {
+		c->named++;
+		use_hypervisor(c);
+		if (probe(c, &err) == 0)
+			return;
+		buf_addf(&c->unusable, "; %s", err.text);
+	}
+	err = ERR_INIT;
+	err_set(&err, ENODEV, "%s", buf_cstr(&c->unusable));
+	if (c->self && !c->n_local) { /* nobody minds: it was given no VM */
+		events_add(&c->events, EVENT_NO_RANK, "note", "%s", err.text);
+		c->profile.probe = (struct hv_probe){0};
+		snprintf(c->profile.probe.why, sizeof(c->profile.probe.why), "%.255s", err.text);
+		c->probed = true;
+		soon(c);
+		return;
+	}
+	started(c, &err);
 }
 
 static void on_probe(void *arg, const struct hv_probe *p)
@@ -390,11 +437,12 @@ static void on_probe(void *arg, const struct hv_probe *p)
 		return;
 	c->profile.probe = *p;
 	if (!p->usable) {
-		struct err err = ERR_INIT;
-		err_set(&err, ENODEV, "%s: %s", c->spec.hypervisor, p->why);
-		started(c, &err);
+		no_hypervisor(c, p->why);
 		return;
 	}
+	if (c->named)
+		events_add(&c->events, EVENT_NO_RANK, "note", "%s is used: %s",
+			   c->names.v[c->named], buf_cstr(&c->unusable));
 	if (p->note[0]) {
 		events_add(&c->events, EVENT_NO_RANK, "note", "%s", p->note);
 		c->ops->on_note(c->arg, p->note);
@@ -566,12 +614,13 @@ static json_t *vm_status(struct cluster *c, struct vm *vm)
 	const char *node = c->spec.node_of ? c->spec.nodes.v[c->spec.node_of[vm_rank(vm)] - 1] : NULL;
 	vm_stats(vm, &st, NULL);
 	address_ipv4_text(address_ipv4(&c->spec.subnet, vm_rank(vm)), ip);
-	return json_pack("{s:i, s:s, s:s, s:s, s:s*, s:I, s:I, s:I, s:I, s:i, s:s*}", "rank",
-			 (int)vm_rank(vm), "name", vm_name(vm), "state",
+	return json_pack("{s:i, s:s, s:s, s:s, s:s*, s:I, s:I, s:I, s:I, s:i, s:s*, s:s, s:s}",
+			 "rank", (int)vm_rank(vm), "name", vm_name(vm), "state",
 			 vm_state_name(vm_get_state(vm)), "reason", reason, "address",
 			 c->net ? ip : NULL, "uptime_ms", (json_int_t)vm_uptime_ms(vm), "ready_ms",
 			 (json_int_t)vm_ready_ms(vm), "memory_used", (json_int_t)st.rss, "cpu_ms",
-			 (json_int_t)st.cpu_ms, "pid", (int)st.pid, "node", node);
+			 (json_int_t)st.cpu_ms, "pid", (int)st.pid, "node", node, "hypervisor",
+			 c->profile.hypervisor->name, "accel", c->profile.probe.accel);
 }
 
 json_t *cluster_status(struct cluster *c)
@@ -583,9 +632,11 @@ json_t *cluster_status(struct cluster *c)
 			json_array_append_new(vms, vm_status(c, c->vms[r]));
 	return json_pack("{s:s, s:s, s:s, s:s, s:i, s:s, s:s, s:s, s:i, s:I, s:I, s:I, s:I, s:o}",
 			 "name", s->name, "phase", phase_names[c->phase], "vse", s->vse, "image",
-			 s->image, "size", (int)s->size, "hypervisor", s->hypervisor, "accel",
-			 c->profile.probe.accel, "hypervisor_version", c->profile.probe.version,
-			 "cpus", (int)s->cpus, "memory", (json_int_t)s->memory, "scratch",
-			 (json_int_t)s->scratch, "created", (json_int_t)(c->created_ns / 1000000000u),
-			 "ready_ms", (json_int_t)c->ready_after, "vms", vms);
+			 s->image, "size", (int)s->size, "hypervisor",
+			 c->elsewhere && c->names.n > 1 ? s->hypervisor : c->profile.hypervisor->name,
+			 "accel", c->profile.probe.accel, "hypervisor_version",
+			 c->profile.probe.version, "cpus", (int)s->cpus, "memory",
+			 (json_int_t)s->memory, "scratch", (json_int_t)s->scratch, "created",
+			 (json_int_t)(c->created_ns / 1000000000u), "ready_ms",
+			 (json_int_t)c->ready_after, "vms", vms);
 }

@@ -82,6 +82,7 @@ static int read_texts(const json_t *j, struct cluster_spec *s, struct err *err)
 		if (text(j, needed[i].key, needed[i].to, err) < 0)
 			return -1;
 	s->vmlinux = optional(j, "vmlinux");
+	s->protection = optional(j, "protection");
 	s->restore = optional(j, "restore");
 	s->ssh_private = optional(j, "ssh_private");
 	s->ssh_public = optional(j, "ssh_public");
@@ -150,6 +151,7 @@ int cluster_spec_read(const json_t *j, struct cluster_spec *ret, struct err *err
 	const char *subnet;
 	if (read_numbers(j, &n, err) < 0 || read_texts(j, &s, err) < 0 ||
 	    list(j, "env", &s.env, err) < 0 || list(j, "extra_args", &s.extra_args, err) < 0 ||
+	    list(j, "hypervisor_of", &s.hypervisor_of, err) < 0 ||
 	    message_str(j, "subnet", &subnet, err) < 0 ||
 	    subnet_parse(subnet, (uint32_t)n.size, &s.subnet, err) < 0) {
 		cluster_spec_finish(&s);
@@ -174,14 +176,16 @@ int cluster_spec_read(const json_t *j, struct cluster_spec *ret, struct err *err
 
 void cluster_spec_finish(struct cluster_spec *s)
 {
-	char *const owned[] = {s->name,    s->vse,         s->image,      s->kernel,
-			       s->vmlinux, s->initrd,      s->root,       s->root_type,
-			       s->modules, s->scratch_dir, s->hypervisor, s->accel,
-			       s->machine, s->ssh_private, s->ssh_public, s->restore};
+	char *const owned[] = {s->name,      s->vse,         s->image,      s->kernel,
+			       s->vmlinux,   s->initrd,      s->root,       s->root_type,
+			       s->modules,   s->scratch_dir, s->hypervisor, s->accel,
+			       s->machine,   s->ssh_private, s->ssh_public, s->restore,
+			       s->protection};
 	for (size_t i = 0; i < ARRAY_SIZE(owned); i++)
 		free(owned[i]);
 	strvec_finish(&s->env);
 	strvec_finish(&s->extra_args);
+	strvec_finish(&s->hypervisor_of);
 	strvec_finish(&s->nodes);
 	free(s->node_of);
 	*s = (struct cluster_spec){0};

@@ -23,7 +23,10 @@ struct cluster_spec {
 	struct strvec env; /* NAME=VALUE */
 	bool outbound;
 	struct subnet subnet;
-	char *hypervisor, *accel, *machine;
+	char *hypervisor; /* a name, names with commas (the first that is usable), or "auto" (cluster/choose.h) */
+	char *accel, *machine;
+	char *protection;            /* the VSE's, or NULL */
+	struct strvec hypervisor_of; /* by node, as `nodes`; "" or absent: not decided yet */
 	struct strvec extra_args;
 	unsigned parallel; /* VMs of a node that may be between start and ready at once; 0: its CPUs */
 	uint64_t boot_timeout_ms, stop_timeout_ms;

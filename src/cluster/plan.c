@@ -37,7 +37,7 @@ static uint64_t by_memory(const struct plan_options *o, const struct plan_node *
 uint32_t plan_room(const struct plan_options *o, const struct plan_node *n)
 {
 	uint64_t room = o->max ? o->max : UINT32_MAX;
-	if (n->down || n->spare)
+	if (n->down || n->spare || n->unfit)
 		return 0;
 	if (!o->oversubscribe)
 		room = MIN(room, MIN(by_memory(o, n), (uint64_t)by_cpus(o, n)));
@@ -130,7 +130,7 @@ static int no_room(const struct plan_options *o, const struct plan_node *nodes, 
 {
 	uint32_t cpus = 0, memory = 0, most = 0, usable = 0;
 	for (uint32_t i = 0; i < n; i++) {
-		if (nodes[i].down || nodes[i].spare)
+		if (nodes[i].down || nodes[i].spare || nodes[i].unfit)
 			continue;
 		uint64_t room = plan_room(o, &nodes[i]);
 		usable++;
@@ -188,6 +188,10 @@ void plan_why(const struct plan_options *o, const struct plan_node *n, uint32_t 
 	uint32_t room = plan_room(o, n);
 	if (n->down || n->spare) {
 		buf_adds(out, n->down ? "down" : "spare, kept free for VMs of nodes that die");
+		return;
+	}
+	if (n->unfit) {
+		buf_addf(out, "refused: nothing there can run these VMs: %s", n->unfit);
 		return;
 	}
 	if (!room)

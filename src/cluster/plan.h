@@ -12,10 +12,11 @@
 /* One node as its agent sees it: what its affinity mask and cgroup leave to it. */
 struct plan_node {
 	const char *name;
-	uint32_t cpus;   /* 0: not known, counts as one VM's */
-	uint64_t memory; /* bytes; 0: not known, no bound */
-	bool spare;      /* kept free for VMs of nodes that die */
-	bool down;       /* takes nothing; its name appears in the reasons */
+	uint32_t cpus;     /* 0: not known, counts as one VM's */
+	uint64_t memory;   /* bytes; 0: not known, no bound */
+	bool spare;        /* kept free for VMs of nodes that die */
+	bool down;         /* takes nothing; its name appears in the reasons */
+	const char *unfit; /* why no hypervisor there can run these VMs; NULL: one can */
 };
 
 enum plan_policy {

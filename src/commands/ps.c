@@ -51,20 +51,31 @@ static json_int_t number(const json_t *j, const char *key)
 	return json_integer_value(json_object_get(j, key));
 }
 
+/* "qemu/kvm": what it runs under, and how. */
+static void under(const json_t *vm, char *out, size_t size)
+{
+	const char *accel = json_string_value(json_object_get(vm, "accel")),
+		   *name = text(vm, "hypervisor");
+	bool more = accel && accel[0] && strcmp(name, "qemu") == 0;
+	snprintf(out, size, "%s%s%s", name, more ? "/" : "", more ? accel : "");
+}
+
 static void print_vms(const json_t *cluster, bool all)
 {
 	size_t i;
 	json_t *vm;
 	json_array_foreach (json_object_get(cluster, "vms"), i, vm) {
-		char up[24] = "-", used[24] = "-";
+		char up[24] = "-", used[24] = "-", hypervisor[48];
 		if (number(vm, "uptime_ms"))
 			duration_format((uint64_t)number(vm, "uptime_ms"), up);
 		if (number(vm, "memory_used"))
 			size_format((uint64_t)number(vm, "memory_used"), used);
 		if (all)
 			printf("%-16s ", text(cluster, "name"));
-		printf("%-8s %-9s %-16s %-15s %8s %9s  %s\n", text(vm, "name"), text(vm, "state"),
-		       text(vm, "node"), text(vm, "address"), up, used, text(vm, "reason"));
+		under(vm, hypervisor, sizeof(hypervisor));
+		printf("%-8s %-9s %-16s %-10s %-15s %8s %9s  %s\n", text(vm, "name"),
+		       text(vm, "state"), text(vm, "node"), hypervisor, text(vm, "address"), up,
+		       used, text(vm, "reason"));
 	}
 }
 
@@ -74,8 +85,8 @@ static void print(const json_t *clusters, bool several)
 	json_t *c;
 	if (several)
 		printf("%-16s ", "CLUSTER");
-	printf("%-8s %-9s %-16s %-15s %8s %9s  %s\n", "VM", "STATE", "NODE", "ADDRESS", "UPTIME",
-	       "MEMORY", "REASON");
+	printf("%-8s %-9s %-16s %-10s %-15s %8s %9s  %s\n", "VM", "STATE", "NODE", "HYPERVISOR",
+	       "ADDRESS", "UPTIME", "MEMORY", "REASON");
 	json_array_foreach (clusters, i, c)
 		print_vms(c, several);
 }

@@ -248,6 +248,18 @@ static int set_init(const struct spec_context *c, void *object, const char *text
 	return 0;
 }
 
+static int set_protection(const struct spec_context *c, void *object, const char *text, struct err *err)
+{
+	struct vse *v = object;
+	char shown[RULE_SHOWN];
+	(void)c;
+	if (strcmp(text, "vm") && strcmp(text, "container"))
+		return err_set(err, EINVAL, "'%s' is not a level of protection",
+			       rule_shown(text, shown));
+	replace(&v->protection, xstrdup(text));
+	return 0;
+}
+
 static int set_kernel(const struct spec_context *c, void *object, const char *text, struct err *err)
 {
 	struct vse *v = object;
@@ -400,6 +412,7 @@ const struct spec_field spec_fields[] = {
 	 .standard = "auto",
 	 .allowed = "auto, a package's name, or the path of a kernel on this host",
 	 .help = "kernel of the VMs"},
+	{.name = "protection", .set = set_protection, .allowed = "vm or container", .help = "the least that shall stand between a VM and its node: a kernel of its own, or namespaces"},
 	{.name = "needs",
 	 .kind = SPEC_MAP,
 	 .fields = needs_fields,

@@ -53,6 +53,7 @@ struct vse {
 	struct strvec build; /* build steps: each a shell text run by /bin/sh -e inside the root as root, in order */
 	enum vse_init init;
 	char *kernel; /* "auto" (the distribution's cloud kernel), a package name, or an absolute path of a bzImage/vmlinux */
+	char *protection; /* "vm" or "container": the least that shall stand between a VM and the node; NULL: not said */
 	/* needs: what one VM asks for; `up` and `run` may override them (spec/rules.h checks those) */
 	unsigned cpus;   /* default 1 */
 	uint64_t memory; /* bytes, default 512 MiB; whole MiB, at least 64 */

@@ -74,6 +74,7 @@ json_t *vse_to_json(const struct vse *v)
 	json_object_set_new(o, "build", list_json(&v->build));
 	put_text(o, "init", v->init == VSE_INIT_SYSTEMD ? "systemd" : "vse");
 	put_text(o, "kernel", v->kernel);
+	put_text(o, "protection", v->protection);
 	json_object_set_new(o, "needs", needs_json(v));
 	json_object_set_new(o, "network",
 			    json_pack("{s:b, s:s}", "outbound", v->net_outbound, "subnet",

@@ -139,6 +139,10 @@ static void test_why(void)
 	is_str(why(&o, &n, 5), "an even share: cores and memory are no bound", "asked for");
 	o.policy = PLAN_MAP;
 	is_str(why(&o, &n, 0), "the map gives it none: cores and memory are no bound", "by a map");
+	n.unfit = "qemu: not here";
+	is_str(why(&o, &n, 0), "refused: nothing there can run these VMs: qemu: not here", "unfit");
+	is_int(plan_room(&o, &n), 0, "which has no room");
+	n.unfit = NULL;
 	n.spare = true;
 	is_str(why(&o, &n, 0), "spare, kept free for VMs of nodes that die", "a spare one");
 	n.down = true;
