@@ -21,6 +21,7 @@ enum act {
 	ACT_RESUME,
 	ACT_RESET,
 	ACT_SAVE,
+	ACT_SNAPSHOT,
 	ACT_CANCEL,
 	ACT_CRASH,
 	ACT_KILL,
@@ -49,6 +50,9 @@ struct hv_vm {
 	struct fake_out out;
 	struct fake_in in;
 	unsigned cpus;
+	enum hv_from from;
+	enum hv_cap out_op; /* what `out` is for */
+	bool template;
 	struct stream *console;
 	uint64_t console_left;       /* bytes still to be printed */
 	struct evtimer *tick, *doom; /* doom: crash-after and poweroff-after; NULL = none */
@@ -261,7 +265,7 @@ static void save_over(void *arg, const struct err *err)
 {
 	struct hv_vm *vm = arg;
 	char signature[HV_SIGNATURE_MAX];
-	const char *op = hv_cap_name(HV_CAP_SAVE);
+	const char *op = hv_cap_name(vm->out_op);
 	if (!err) {
 		signature_write(vm, signature);
 		hv_tell(&vm->to, &(struct hv_event){.type = HV_EVENT_DONE,
@@ -279,10 +283,11 @@ static void save_over(void *arg, const struct err *err)
 			.type = HV_EVENT_FAILED, .state = vm->to.state, .fd = -1, .op = op, .err = err});
 }
 
-static void save_now(struct hv_vm *vm)
+static void save_now(struct hv_vm *vm, enum hv_cap op)
 {
 	struct err e = ERR_INIT;
 	int fd;
+	vm->out_op = op;
 	vm->out = (struct fake_out){.was_running = vm->to.state == HV_RUNNING,
 				    .on_end = save_over,
 				    .arg = vm};
@@ -295,7 +300,7 @@ static void save_now(struct hv_vm *vm)
 		hv_tell(&vm->to, &(struct hv_event){.type = HV_EVENT_STREAM,
 						    .state = vm->to.state,
 						    .fd = fd,
-						    .op = hv_cap_name(HV_CAP_SAVE)});
+						    .op = hv_cap_name(op)});
 }
 
 static void cancel_now(struct hv_vm *vm)
@@ -317,8 +322,10 @@ static void restored(void *arg, bool whole, uint64_t age_ms, const char *boot_id
 	}
 	vm->life.booted = loop_now(vm->loop) - age_ms;
 	snprintf(vm->life.boot, sizeof(vm->life.boot), "%s", boot_id);
-	vm->to.state = HV_PAUSED;
-	go_on(vm, "restored");
+	bool cloned = vm->from == HV_FROM_TEMPLATE;
+	if (!cloned)
+		vm->to.state = HV_PAUSED;
+	go_on(vm, cloned ? "cloned" : "restored");
 }
 
 /* A guest that goes down has time to be heard: its "bye" is read before the VM is gone. */
@@ -340,7 +347,8 @@ static void perform(struct hv_vm *vm, enum act a)
 		if (boot(vm, NULL, "reset"))
 			print_boot(vm);
 		break;
-	case ACT_SAVE: save_now(vm); break;
+	case ACT_SAVE: save_now(vm, HV_CAP_SAVE); break;
+	case ACT_SNAPSHOT: save_now(vm, HV_CAP_SNAPSHOT); break;
 	case ACT_CANCEL: cancel_now(vm); break;
 	case ACT_CRASH: gone(vm, HV_CRASHED, "fake VMM crashed, as its script says"); break;
 	case ACT_KILL: gone(vm, HV_SHUTDOWN, "stopped"); break;
@@ -429,6 +437,8 @@ static int make(struct loop *l, const struct hv_spec *spec, hv_event_fn *fn, voi
 			     .to = {.fn = fn, .arg = arg},
 			     .memory = spec->memory,
 			     .cpus = spec->cpus,
+			     .from = spec->from,
+			     .template = spec->template,
 			     .started = loop_now(l),
 			     .script = s};
 	vm->name = xstrdup(spec->name);
@@ -536,6 +546,13 @@ static int save(struct hv_vm *vm, struct err *err)
 	return later(vm, ACT_SAVE, err);
 }
 
+static int snapshot(struct hv_vm *vm, struct err *err)
+{
+	if (!vm->template)
+		return err_set(err, EINVAL, "it was not started as a template");
+	return later(vm, ACT_SNAPSHOT, err);
+}
+
 static int cancel(struct hv_vm *vm, struct err *err)
 {
 	return later(vm, ACT_CANCEL, err);
@@ -556,8 +573,6 @@ const struct hypervisor hypervisor_fake = {
 		  [HV_CAP_STOP_GRACEFUL] = "no power button; ask the guest agent",
 		  [HV_CAP_MIGRATE_OUT] = "its VMs have no memory to move",
 		  [HV_CAP_MIGRATE_IN] = "its VMs have no memory to move",
-		  [HV_CAP_SNAPSHOT] = "its VMs have no memory to share",
-		  [HV_CAP_CLONE] = "its VMs have no memory to share",
 		  [HV_CAP_NET] = "no network behind it",
 		  [HV_CAP_PIN] = "its VMs have no CPUs",
 		  [HV_CAP_NUMA] = "its VMs have no memory",
@@ -570,6 +585,7 @@ const struct hypervisor hypervisor_fake = {
 	.resume = resume_vm,
 	.reset = reset_vm,
 	.save = save,
+	.snapshot = snapshot,
 	.cancel = cancel,
 	.stats = stats,
 	.release = release,

@@ -52,7 +52,7 @@ struct hv_vm {
 	int fds[SOCKS];        /* our ends, until they are handed out */
 	int net_vmm;           /* QEMU before 7.2: its end of eth0, until it was started */
 	bool listening[SOCKS]; /* the socket's file is ours to remove */
-	bool adopted;
+	bool adopted, template;
 	bool exited, killed; /* killed: by hv_stop() */
 	int status;          /* of waitpid, once exited */
 	char shutdown[64];   /* reason of QMP's SHUTDOWN event, "" = none came */
@@ -228,7 +228,7 @@ static void on_qmp_ready(void *arg)
 	if (vm->from == HV_FROM_BOOT)
 		qmp_command(vm->qmp, "query-status", NULL, COMMAND_MS, on_status, vm);
 	else
-		qemu_in_begin(vm->qmp, QEMU_FD_STATE, on_in_begun, vm);
+		qemu_in_begin(vm->qmp, QEMU_FD_STATE, vm->from == HV_FROM_TEMPLATE, on_in_begun, vm);
 }
 
 static void on_migration_event(struct hv_vm *vm, json_t *data)
@@ -315,6 +315,21 @@ static int open_sockets(struct hv_vm *vm, const struct hv_spec *spec, int vmm[QE
 		return err_errno(err, errno, "socketpair");
 	vm->fds[SOCK_NET] = pair[0];
 	vmm[QEMU_FD_NET] = pair[1];
+	return 0;
+}
+
+static int dup_given(const struct hv_spec *spec, int vmm[QEMU_FDS], struct err *err)
+{
+	if (spec->from != HV_FROM_BOOT) {
+		vmm[QEMU_FD_STATE] = fcntl(spec->from_fd, F_DUPFD_CLOEXEC, 3);
+		if (vmm[QEMU_FD_STATE] < 0)
+			return err_errno(err, errno, "the descriptor of the saved state");
+	}
+	if (qemu_memory_in_file(spec)) {
+		vmm[QEMU_FD_MEMORY] = fcntl(spec->memory_fd, F_DUPFD_CLOEXEC, 3);
+		if (vmm[QEMU_FD_MEMORY] < 0)
+			return err_errno(err, errno, "the descriptor of the memory");
+	}
 	return 0;
 }
 
@@ -433,17 +448,15 @@ static int start(struct loop *l, const struct hv_spec *spec, const struct hv_pro
 			     .to = {.fn = fn, .arg = arg},
 			     .qemu = host.binary->number,
 			     .from = spec->from,
+			     .template = spec->template,
 			     .fds = {-1, -1, -1, -1}};
 	memcpy(vm->signature, signature, sizeof(signature));
 	vm->dir = xstrdup(spec->dir);
 	vm->timer = evtimer_create(l, on_timer, vm);
-	int vmm[QEMU_FDS] = {-1, -1, -1, -1, -1, -1, -1, -1};
+	int vmm[QEMU_FDS] = {-1, -1, -1, -1, -1, -1, -1, -1, -1};
 	int rc = open_sockets(vm, spec, vmm, err);
-	if (rc == 0 && spec->from != HV_FROM_BOOT) {
-		vmm[QEMU_FD_STATE] = fcntl(spec->from_fd, F_DUPFD_CLOEXEC, 3);
-		if (vmm[QEMU_FD_STATE] < 0)
-			rc = err_errno(err, errno, "the descriptor of the saved state");
-	}
+	if (rc == 0)
+		rc = dup_given(spec, vmm, err);
 	if (rc == 0)
 		rc = run_qemu(vm, &argv, vmm, spec->keep, err);
 	if (rc == 0 && spec->keep)
@@ -629,7 +642,8 @@ static int begin_out(struct hv_vm *vm, enum hv_cap op, struct err *err)
 		return err_set(err, EBUSY, "the VM is %s", hv_state_name(vm->to.state));
 	vm->out_op = op;
 	vm->was_running = vm->to.state == HV_RUNNING;
-	return qemu_out_begin(&vm->out, vm->loop, vm->qmp, vm->dir, &out_ops, vm, err);
+	return qemu_out_begin(&vm->out, vm->loop, vm->qmp, vm->dir, op == HV_CAP_SNAPSHOT, &out_ops,
+			      vm, err);
 }
 
 static int save(struct hv_vm *vm, struct err *err)
@@ -649,6 +663,16 @@ static int save(struct hv_vm *vm, struct err *err)
 static int migrate_out(struct hv_vm *vm, struct err *err)
 {
 	return begin_out(vm, HV_CAP_MIGRATE_OUT, err);
+}
+
+/* Not stopped before: the state says "running" then, and so will the clones. */
+static int snapshot(struct hv_vm *vm, struct err *err)
+{
+	if (!vm->template)
+		return err_set(err, EINVAL, "it was not started as a template");
+	if (vm->to.state != HV_RUNNING)
+		return err_set(err, EBUSY, "the VM is %s", hv_state_name(vm->to.state));
+	return begin_out(vm, HV_CAP_SNAPSHOT, err);
 }
 
 static int cancel(struct hv_vm *vm, struct err *err)
@@ -671,11 +695,7 @@ static int stats(struct hv_vm *vm, struct hv_stats *ret, struct err *err)
 const struct hypervisor hypervisor_qemu = {
 	.name = "qemu",
 	.summary = "QEMU, with KVM where it works and by emulation elsewhere; no root needed",
-	.lacks = {[HV_CAP_SNAPSHOT] = "not built yet",
-		  [HV_CAP_CLONE] = "not built yet",
-		  [HV_CAP_PIN] = "not built yet",
-		  [HV_CAP_NUMA] = "not built yet",
-		  [HV_CAP_HUGEPAGES] = "not built yet"},
+	.lacks = {[HV_CAP_PIN] = "not built yet", [HV_CAP_NUMA] = "not built yet", [HV_CAP_HUGEPAGES] = "not built yet"},
 	.probe = qemu_probe,
 	.warm = qemu_warm,
 	.start = start,
@@ -686,6 +706,7 @@ const struct hypervisor hypervisor_qemu = {
 	.reset = reset_vm,
 	.save = save,
 	.migrate_out = migrate_out,
+	.snapshot = snapshot,
 	.cancel = cancel,
 	.stats = stats,
 	.release = release,

@@ -49,7 +49,15 @@ void qemu_warm(struct loop *l);
 /* ---- qemu_args.c: pure ---- */
 
 /* Descriptors of the VMM, as child_start places them. */
-enum { QEMU_FD_QMP = 3, QEMU_FD_CHANNEL, QEMU_FD_CONSOLE, QEMU_FD_NET, QEMU_FD_STATE, QEMU_FDS };
+enum {
+	QEMU_FD_QMP = 3,
+	QEMU_FD_CHANNEL,
+	QEMU_FD_CONSOLE,
+	QEMU_FD_NET,
+	QEMU_FD_STATE,
+	QEMU_FD_MEMORY,
+	QEMU_FDS
+};
 
 struct qemu_host {
 	const struct qemu_binary *binary;
@@ -59,6 +67,8 @@ struct qemu_host {
 
 /* The machine type for a spec: its own name, or by what is there. NULL: unknown name. */
 const char *qemu_machine(const struct hv_spec *spec, const struct qemu_host *host);
+/* It needs QEMU_FD_MEMORY. */
+bool qemu_memory_in_file(const struct hv_spec *spec);
 /* The whole command line. EINVAL: a spec that cannot be run (unknown machine, accelerator). */
 int qemu_args(const struct hv_spec *spec, const struct qemu_host *host, struct strvec *argv,
 	      struct err *err);

@@ -31,6 +31,11 @@ static const char *emulated_cpu(const struct qemu_binary *b)
 	return b->number < 800 ? "max,-la57,-cx16" : "max,-la57";
 }
 
+bool qemu_memory_in_file(const struct hv_spec *spec)
+{
+	return spec->template || spec->from == HV_FROM_TEMPLATE;
+}
+
 const char *qemu_machine(const struct hv_spec *spec, const struct qemu_host *host)
 {
 	const char *m = spec->machine ? spec->machine : "auto";
@@ -66,18 +71,32 @@ static void add_kernel_words(struct buf *b, const struct hv_spec *spec, const st
 		buf_addf(b, " %s", spec->cmdline);
 }
 
+/* The memory of a template, or of what starts from it, is a file. Named as QEMU names the memory it makes by itself
+ * (default_ram_id in hw/i386): so a clone can be saved, and restored into a machine without such a file. */
+static void add_memory(struct strvec *v, const struct hv_spec *spec, const char *ram, uint64_t mib)
+{
+	strvec_add(v, "-object");
+	strvec_addf(v, "memory-backend-file,id=%s,size=%" PRIu64 "M,mem-path=/proc/self/fd/%d,share=%s",
+		    ram, mib, QEMU_FD_MEMORY, spec->template ? "on" : "off");
+}
+
 static void add_machine(struct strvec *v, const struct hv_spec *spec, const struct qemu_host *host,
 			const char *machine)
 {
 	bool tcg = strcmp(host->accel, "tcg") == 0, pvh = spec->vmlinux != NULL;
-	strvec_addv(v, "-accel", host->accel, "-machine",
-		    strcmp(machine, "q35") == 0 ? "q35,vmport=off,smbus=off,sata=off,usb=off" : machine,
-		    NULL);
+	bool q35 = strcmp(machine, "q35") == 0, in_file = qemu_memory_in_file(spec);
+	const char *ram = q35 ? "pc.ram" : "microvm.ram";
+	uint64_t mib = (spec->memory + (1u << 20) - 1) >> 20;
+	if (in_file)
+		add_memory(v, spec, ram, mib);
+	strvec_addv(v, "-accel", host->accel, "-machine", NULL);
+	strvec_addf(v, "%s%s%s", q35 ? "q35,vmport=off,smbus=off,sata=off,usb=off" : machine,
+		    in_file ? ",memory-backend=" : "", in_file ? ram : "");
 	strvec_addv(v, "-cpu", tcg ? emulated_cpu(host->binary) : "host", NULL);
 	strvec_add(v, "-smp");
 	strvec_addf(v, "%u", spec->cpus);
 	strvec_add(v, "-m");
-	strvec_addf(v, "%" PRIu64 "M", (spec->memory + (1u << 20) - 1) >> 20);
+	strvec_addf(v, "%" PRIu64 "M", mib);
 	/* qboot boots PVH kernels only. */
 	if (pvh && host->binary->qboot[0])
 		strvec_addv(v, "-bios", host->binary->qboot, NULL);
@@ -168,9 +187,11 @@ int qemu_args(const struct hv_spec *spec, const struct qemu_host *host, struct s
 	add_socket(argv, "monitor", QEMU_FD_QMP);
 	strvec_addv(argv, "-mon", "chardev=monitor,mode=control", NULL);
 	add_machine(argv, spec, host, machine);
-	/* Its state comes by QEMU_FD_STATE, when QMP says so; it stands still until it is resumed. */
+	/* Its state comes by QEMU_FD_STATE, when QMP says so; it stands still until it is resumed, but for a clone. */
 	if (spec->from != HV_FROM_BOOT)
-		strvec_addv(argv, "-incoming", "defer", "-S", NULL);
+		strvec_addv(argv, "-incoming", "defer", NULL);
+	if (spec->from == HV_FROM_SAVE || spec->from == HV_FROM_MIGRATION)
+		strvec_add(argv, "-S");
 	/* With it a guest whose kernel panics says so (modules pvpanic, pvpanic-mmio); without, it just resets. */
 	strvec_addv(argv, "-device", "pvpanic", NULL);
 	add_socket(argv, "console", QEMU_FD_CONSOLE);

@@ -43,13 +43,15 @@ static void on_command(void *arg, json_t *ret _unused_, const struct err *err)
 		failed(arg, err);
 }
 
-static json_t *events_on(void)
+/* x-ignore-shared (since QEMU 3.1): memory that is shared with others is not sent. */
+static json_t *capabilities(bool template)
 {
-	return json_pack("{s:[{s:s, s:b}]}", "capabilities", "capability", "events", "state", 1);
+	return json_pack("{s:[{s:s, s:b}, {s:s, s:b}]}", "capabilities", "capability", "events",
+			 "state", 1, "capability", "x-ignore-shared", "state", template);
 }
 
 int qemu_out_begin(struct qemu_out *o, struct loop *l, struct qmp *qmp, const char *dir,
-		   const struct qemu_out_ops *ops, void *arg, struct err *err)
+		   bool template, const struct qemu_out_ops *ops, void *arg, struct err *err)
 {
 	_cleanup_free_ char *path = path_join(dir, "state");
 	*o = (struct qemu_out){.qmp = qmp, .ops = ops, .arg = arg, .active = true};
@@ -59,7 +61,7 @@ int qemu_out_begin(struct qemu_out *o, struct loop *l, struct qmp *qmp, const ch
 		o->active = false;
 		return -1;
 	}
-	qmp_command(qmp, "migrate-set-capabilities", events_on(), COMMAND_MS, on_command, o);
+	qmp_command(qmp, "migrate-set-capabilities", capabilities(template), COMMAND_MS, on_command, o);
 	qmp_command(qmp, "migrate-set-parameters",
 		    json_pack("{s:I}", "max-bandwidth", (json_int_t)BANDWIDTH_MAX), COMMAND_MS,
 		    on_command, o);
@@ -117,11 +119,11 @@ void qemu_out_finish(struct qemu_out *o)
 
 /* ---- in ---- */
 
-void qemu_in_begin(struct qmp *qmp, int fd, qmp_done_fn *done, void *arg)
+void qemu_in_begin(struct qmp *qmp, int fd, bool template, qmp_done_fn *done, void *arg)
 {
 	char uri[24];
 	snprintf(uri, sizeof(uri), "fd:%d", fd);
-	qmp_command(qmp, "migrate-set-capabilities", events_on(), COMMAND_MS, done, arg);
+	qmp_command(qmp, "migrate-set-capabilities", capabilities(template), COMMAND_MS, done, arg);
 	qmp_command(qmp, "migrate-incoming", json_pack("{s:s}", "uri", uri), COMMAND_MS, done, arg);
 }
 

@@ -25,9 +25,10 @@ struct qemu_out {
 	bool active, cancelled;
 };
 
-/* dir: of the VM, for the socket. The guest runs on meanwhile, if it does. */
+/* dir: of the VM, for the socket. The guest runs on meanwhile, if it does. template: without the memory, which is in a
+ * file that others map. */
 int qemu_out_begin(struct qemu_out *o, struct loop *l, struct qmp *qmp, const char *dir,
-		   const struct qemu_out_ops *ops, void *arg, struct err *err);
+		   bool template, const struct qemu_out_ops *ops, void *arg, struct err *err);
 void qemu_out_cancel(struct qemu_out *o);
 /* QMP's MIGRATION event of a VM that sends. */
 void qemu_out_event(struct qemu_out *o, json_t *data);
@@ -35,7 +36,7 @@ void qemu_out_finish(struct qemu_out *o);
 
 /* Has QEMU, started with -incoming defer, read its state from that descriptor of its own. done() tells only that it
  * cannot begin; the end comes as the MIGRATION event "completed", or with QEMU's own end. */
-void qemu_in_begin(struct qmp *qmp, int fd, qmp_done_fn *done, void *arg);
+void qemu_in_begin(struct qmp *qmp, int fd, bool template, qmp_done_fn *done, void *arg);
 /* True when a MIGRATION event says that the state is whole. */
 bool qemu_in_complete(json_t *data);
 

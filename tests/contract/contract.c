@@ -21,6 +21,7 @@
 #include "base/size.h"
 #include "base/time.h"
 #include "adopt-cases.h"
+#include "clone-cases.h"
 #include "matrix.h"
 #include "save-cases.h"
 #include "testvm.h"
@@ -706,6 +707,7 @@ static void test_adopt(void)
 WITH_ENV(save_and_restore)
 WITH_ENV(save_fails)
 WITH_ENV(migrate)
+WITH_ENV(clone)
 
 static void run_all(void)
 {
@@ -719,6 +721,7 @@ static void run_all(void)
 	covers(save_and_restore, HV_CAP_SAVE, HV_CAP_RESTORE);
 	covers(save_fails, HV_CAP_SAVE, HV_CAP_RESTORE);
 	covers(migrate, HV_CAP_MIGRATE_OUT, HV_CAP_MIGRATE_IN);
+	covers(clone, HV_CAP_SNAPSHOT, HV_CAP_CLONE);
 	covers(test_guest_shutdown, HV_CAP_START);
 	covers(test_guest_panics, HV_CAP_KERNEL);
 	covers(test_vmm_killed, HV_CAP_START);

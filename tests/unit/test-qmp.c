@@ -380,6 +380,39 @@ static void test_args(void)
 		   "plain, KVM");
 }
 
+/* One option of a spec, with its value. */
+static void has_args(const struct hv_spec *spec, const char *want, bool has)
+{
+	struct qemu_host host = {.binary = &new_qemu, .accel = "tcg"};
+	_cleanup_strvec_ struct strvec v = STRVEC_INIT;
+	struct err e = ERR_INIT;
+	is_int(qemu_args(spec, &host, &v, &e), 0, "arguments %s", e.text);
+	_cleanup_free_ char *text = join(&v), *line = xasprintf("\n%s\n", want);
+	ok(!!strstr(text, line) == has, "%s '%s'", has ? "has" : "has not", want);
+}
+
+static void test_args_of_templates(void)
+{
+	struct hv_spec s = full;
+	has_args(&s, "-incoming defer", false);
+	s.template = true;
+	has_args(&s, "-object memory-backend-file,id=microvm.ram,size=256M,mem-path=/proc/self/fd/8,share=on",
+		 true);
+	has_args(&s, "-machine microvm,memory-backend=microvm.ram", true);
+	has_args(&s, "-incoming defer", false);
+	s.template = false;
+	s.from = HV_FROM_TEMPLATE;
+	s.machine = "q35";
+	has_args(&s, "-object memory-backend-file,id=pc.ram,size=256M,mem-path=/proc/self/fd/8,share=off",
+		 true);
+	has_args(&s, "-machine q35,vmport=off,smbus=off,sata=off,usb=off,memory-backend=pc.ram", true);
+	has_args(&s, "-incoming defer", true);
+	has_args(&s, "-S", false); /* it runs by itself */
+	s.from = HV_FROM_SAVE;
+	has_args(&s, "-S", true);
+	has_args(&s, "-machine q35,vmport=off,smbus=off,sata=off,usb=off", true);
+}
+
 static void test_args_refused(void)
 {
 	struct qemu_host host = {.binary = &new_qemu, .accel = "tcg"};
@@ -570,6 +603,7 @@ int main(void)
 	test_bounds();
 	test_closing();
 	test_args();
+	test_args_of_templates();
 	test_args_refused();
 	test_texts();
 	test_kvm();
