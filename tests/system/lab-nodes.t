@@ -129,6 +129,28 @@ def shrink(tap, lab):
     tap.ok(r.code == 0 and list(nodes(lab)) == ["n1"], "one without VMs needs no word", r, nodes(lab))
 
 
+def real(tap, lab):
+    """A VM of QEMU begins anew on a node that was added: image and network are there."""
+    cache = "cat /var/tmp/vse-cache-*/*/files/* 2>/dev/null | wc -c"
+    r = lab.vse("up", "-q", "-n", "2", "--accel", "tcg", "--oversubscribe", "--timeout", "5m", "--lost-after", "30s",
+                "--give-up-after", "90s", "--hosts", "n[1-2]", "bb.yaml", timeout=400)
+    if not tap.ok(r.code == 0, "2 VMs of QEMU on 2 nodes", r):
+        return
+    r = lab.vse("nodes", "add", "--hosts", "n3", timeout=120)
+    tap.ok(r.code == 0 and nodes(lab).get("n3") == ("up", 0), "a third node is added", r, nodes(lab))
+    r = lab.vse("nodes", "remove", "--recover", "n2", timeout=120)
+    there = until(lambda: [v["state"] for v in status(lab)["vms"]] == ["ready"] * 2, 300)
+    tap.ok(r.code == 0 and there and nodes(lab).get("n3") == ("up", 1), "the VM of another begins anew there", r, status(lab))
+    sizes = [int(lab.call("sh", "-c", cache, node=n).text) for n in ("n1", "n3")]
+    tap.ok(sizes[0] == sizes[1] > 1 << 20, "it has got the image", sizes)
+    for here, other in ("0", "vm1"), ("1", "vm0"):
+        r = lab.vse("exec", "-r", here, "ping", "-c", "1", "-W", "20", other, timeout=60)
+        tap.ok(r.code == 0, "vm%s reaches %s" % (here, other), r)
+    r = lab.vse("down", timeout=60)
+    left = lab.clean_within(10, ignore=KEPT)
+    tap.ok(r.code == 0 and not left, "down, and nothing is left", r, "\n".join(left[:20]))
+
+
 def main():
     labworld.skip_unless(ssh=True)
     tap = harness.Tap()
@@ -149,6 +171,11 @@ def main():
         lab.boot("n3")
         left = lab.clean_within(10, ignore=KEPT + ["file n3:*"])
         tap.ok(not left, "nothing is left on any node", "\n".join(left[:20]))
+    with labworld.real_lab(nodes=3, ssh=True) as (lab, why):
+        if lab:
+            real(tap, lab)
+        else:
+            tap.skip("with VMs of QEMU", why)
     with harness.World() as world:
         world.vse("up", "-q", "--hypervisor", "fake", "-n", "1", world.fake_vse())
         r = world.vse("nodes", "add", "--hosts", "n1")
