@@ -64,8 +64,9 @@ int create_prepare(struct create *c, const char *file, const struct vse_options 
 /* What a saved machine has cannot be chosen anew. */
 static int check_saved_options(const struct vse_options *o, struct vse_error *e)
 {
-	static const char *const fixed[] = {"count",      "cpus",    "memory", "scratch",
-					    "hypervisor", "machine", "accel",  "hypervisor-arg"};
+	static const char *const fixed[] = {"count",   "cpus",           "memory",
+					    "scratch", "hypervisor",     "machine",
+					    "accel",   "hypervisor-arg", "clone"};
 	for (size_t i = 0; i < ARRAY_SIZE(fixed); i++)
 		if (options_text(o, fixed[i]))
 			return error_option(e, fixed[i], " is as it was saved");
@@ -219,6 +220,7 @@ json_t *create_message(const struct create *c, struct err *ret_err)
 	set_text(j, "machine", create_choice(c, "machine", "auto"), &err);
 	json_object_set_new(j, "extra_args", text_list(options_all(c->o, "hypervisor-arg")));
 	json_object_set_new(j, "env", env_list(v));
+	json_object_set_new(j, "clone", json_boolean(options_flag(c->o, "clone")));
 	if (c->launch)
 		json_object_set(j, "launch", c->launch);
 	if (i && i->has_sshd)

@@ -40,6 +40,7 @@ static const struct row table[] = {
 	{.key = "hypervisor-arg", .calls = FOR_UP, .kind = TEXT, .many = true},
 	{.key = "accel", .calls = FOR_UP, .kind = WORD, .words = "auto kvm tcg"},
 	{.key = "machine", .calls = FOR_UP, .kind = WORD, .words = "auto microvm q35"},
+	{.key = "clone", .calls = FOR_UP, .kind = FLAG},
 	{.key = "keep-failed", .calls = FOR_UP, .kind = FLAG},
 	{.key = "launcher", .calls = FOR_UP | FOR_NODES, .kind = LAUNCHER},
 	{.key = "launcher-arg", .calls = FOR_UP | FOR_NODES, .kind = TEXT, .many = true},

@@ -11,6 +11,7 @@
 #include "base/text.h"
 #include "base/time.h"
 #include "cluster/choose.h"
+#include "cluster/cloning.h"
 #include "cluster/setup.h"
 #include "net/switch.h"
 
@@ -37,7 +38,8 @@ struct cluster {
 	struct strvec names; /* of the hypervisors that may be used, best first */
 	size_t named;        /* the one that profile.hypervisor is */
 	struct buf unusable; /* why those before it are not */
-	bool probed;         /* the hypervisor is known to be usable */
+	bool probed; /* the hypervisor is known to be usable, and the template there if there is to be one */
+	struct template *template;
 	uint32_t told_ready, told_lost;
 	struct cluster **probe; /* the cell that a probe under way reports to; NULL: none */
 	struct evtimer *soon;   /* does what must not happen inside a VM's callback */
@@ -384,6 +386,7 @@ void cluster_destroy(struct cluster *c)
 	for (uint32_t r = 0; c->vms && r < c->spec.size; r++)
 		vm_destroy(c->vms[r]);
 	free(c->vms);
+	template_destroy(c->template);
 	netswitch_destroy(c->net);
 	evtimer_destroy(c->soon);
 	setup_texts_finish(&c->texts);
@@ -423,6 +426,49 @@ static void no_hypervisor(struct cluster *c, const char *why)
 	started(c, &err);
 }
 
+/* ---- cloning ---- */
+
+static void note(struct cluster *c, const char *text)
+{
+	events_add(&c->events, EVENT_NO_RANK, "note", "%s", text);
+	c->ops->on_note(c->arg, text);
+}
+
+static void note_booting(struct cluster *c, const char *why)
+{
+	_cleanup_free_ char *text = xasprintf("VMs are booted, not cloned: %s", why);
+	note(c, text);
+}
+
+static void on_template(void *arg, const struct err *err)
+{
+	struct cluster *c = arg;
+	if (!err) {
+		c->profile.template = c->template;
+		events_add(&c->events, EVENT_NO_RANK, "cluster", "VMs start from a template%s",
+			   template_was_kept(c->template) ? " of the cache" : " made now");
+	} else if (err->code != ENOENT) {
+		note_booting(c, err->text);
+	}
+	c->probed = true;
+	soon(c);
+}
+
+/* True: on_template() follows. */
+static bool begin_template(struct cluster *c)
+{
+	struct err err = ERR_INIT;
+	if (!c->spec.clone || c->spec.restore || !c->n_local)
+		return false;
+	const char *lack = cloning_lacks(&c->spec, &c->profile);
+	if (!lack)
+		c->template = cloning_begin(c->loop, &c->spec, &c->profile, c->dir, c->n_local,
+					    on_template, c, &err);
+	if (!c->template)
+		note_booting(c, lack ? lack : err.text);
+	return c->template != NULL;
+}
+
 static void on_probe(void *arg, const struct hv_probe *p)
 {
 	/* A probe cannot be called off: the cluster may be gone before it answers. */
@@ -443,11 +489,9 @@ static void on_probe(void *arg, const struct hv_probe *p)
 	if (c->named)
 		events_add(&c->events, EVENT_NO_RANK, "note", "%s is used: %s",
 			   c->names.v[c->named], buf_cstr(&c->unusable));
-	if (p->note[0]) {
-		events_add(&c->events, EVENT_NO_RANK, "note", "%s", p->note);
-		c->ops->on_note(c->arg, p->note);
-	}
-	c->probed = true;
+	if (p->note[0])
+		note(c, p->note);
+	c->probed = !begin_template(c);
 	soon(c);
 }
 

@@ -170,6 +170,7 @@ int cluster_spec_read(const json_t *j, struct cluster_spec *ret, struct err *err
 	s.stop_timeout_ms = (uint64_t)n.stop;
 	s.systemd = json_is_true(json_object_get(j, "systemd"));
 	s.outbound = json_is_true(json_object_get(j, "outbound"));
+	s.clone = json_is_true(json_object_get(j, "clone"));
 	*ret = s;
 	return 0;
 }

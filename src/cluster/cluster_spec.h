@@ -22,6 +22,7 @@ struct cluster_spec {
 	char *scratch_dir;
 	struct strvec env; /* NAME=VALUE */
 	bool outbound;
+	bool clone; /* VMs start from a template where that can be (vm/template.h) */
 	struct subnet subnet;
 	char *hypervisor; /* a name, names with commas (the first that is usable), or "auto" (cluster/choose.h) */
 	char *accel, *machine;

@@ -23,6 +23,7 @@
 		 "one more argument for the hypervisor (may be repeated)", NULL},                                       \
 		{"accel", 0, "NAME", "auto (default), kvm or tcg", "auto|kvm|tcg"},                                     \
 		{"machine", 0, "TYPE", "auto (default), microvm or q35", "auto|microvm|q35"},                           \
+		{"clone", 0, NULL, "boot one VM of a node, start the others from its memory", NULL},                    \
 		WHERE_OPTIONS,                                                                                          \
 		{"keep-failed", 0, NULL,                                                                                \
 		 "leave a cluster that did not come up, for a look at its logs", NULL},                                 \

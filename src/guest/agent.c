@@ -97,12 +97,11 @@ static void greet(struct guest *g)
 {
 	_cleanup_buf_ struct buf more = BUF_INIT;
 	_cleanup_free_ char *boot = NULL;
-	if (g->container)
-		boot = xstrdup(g->boot);
-	else if (path_read("/proc/sys/kernel/random/boot_id", 64, &boot, NULL, NULL) == 0)
-		boot[strcspn(boot, "\n")] = '\0';
+	/* Once: a clone shows its programs another one (guest/setup.c), and is no other guest for that. */
+	if (!g->boot[0] && path_read("/proc/sys/kernel/random/boot_id", 64, &boot, NULL, NULL) == 0)
+		snprintf(g->boot, sizeof(g->boot), "%.*s", (int)strcspn(boot, "\n"), boot);
 	kv_addu(&more, "version", GUESTPROTO_VERSION);
-	kv_adds(&more, "boot", boot ? boot : "unknown");
+	kv_adds(&more, "boot", g->boot[0] ? g->boot : "unknown");
 	kv_addu(&more, "uptime_ms", uptime_ms());
 	agent_send(g, 0, "hello", &more);
 	g->greeted = true;

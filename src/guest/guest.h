@@ -34,7 +34,7 @@ enum guest_init { INIT_NONE, INIT_VSE, INIT_SYSTEMD };
 struct guest {
 	enum guest_init init; /* INIT_NONE: an ordinary process (--stdio): nothing of the machine is touched */
 	bool container; /* INIT_VSE of a container: clock and randomness are the node's (guest/contain.h) */
-	char boot[40]; /* container: its boot id; else the kernel has one */
+	char boot[40]; /* boot id; "": the kernel's, not asked for yet */
 	struct channel channel;
 	struct buf in, out;
 	bool greeted;        /* "hello" was queued on this connection */

@@ -18,6 +18,7 @@
 #include "base/path.h"
 #include "base/size.h"
 #include "guest/guest.h"
+#include "wire/guestproto.h"
 #include "wire/kv.h"
 
 #define WAIT_MS 2000
@@ -95,7 +96,11 @@ static int rename_link(int s, const char *from, const char *to)
 /* Two interfaces are found in no certain order: eth0 is the one with the cluster's address. */
 static int name_links(int s, const unsigned char *mac, struct err *err)
 {
-	if (has_mac(s, "eth0", mac) || !exists(s, "eth1") || !has_mac(s, "eth1", mac))
+	static const unsigned char nat[6] = GUESTPROTO_NAT_MAC;
+	if (has_mac(s, "eth0", mac) || !exists(s, "eth1"))
+		return 0;
+	/* A clone's still has the template's address: then it is the one that is not NAT's. */
+	if (!has_mac(s, "eth1", mac) && !has_mac(s, "eth0", nat))
 		return 0;
 	if (rename_link(s, "eth0", "vsetmp") < 0 || rename_link(s, "eth1", "eth0") < 0 ||
 	    rename_link(s, "vsetmp", "eth1") < 0)

@@ -6,6 +6,7 @@
 #include <inttypes.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <time.h>
 
@@ -97,6 +98,20 @@ static void apply_seed(struct guest *g, const char *data, size_t len)
 	if (fd < 0 || ioctl(fd, ENTROPY_ADD, &e) < 0 || ioctl(fd, ENTROPY_RESEED) < 0)
 		agent_log(g, "add the host's random seed: %s", strerror(errno));
 	explicit_bzero(&e, sizeof(e));
+}
+
+/* The kernel's own is that of the template, and programs take two hosts with the same one for one host (UCX chooses
+ * shared memory by it, for one). So another is put over it, made of the randomness that is this clone's by now. */
+static void apply_boot_id(struct guest *g)
+{
+	static const char shown[] = "/proc/sys/kernel/random/boot_id", own[] = "/run/vse-boot-id";
+	_cleanup_free_ char *id = NULL;
+	struct err err = ERR_INIT;
+	if (path_read("/proc/sys/kernel/random/uuid", 64, &id, NULL, &err) < 0 ||
+	    setup_file(own, id, strlen(id), 0444, &err) < 0)
+		agent_log(g, "a boot id of its own: %s", err.text);
+	else if (mount(own, shown, NULL, MS_BIND, NULL) < 0)
+		agent_log(g, "a boot id of its own: %s", strerror(errno));
 }
 
 static bool hostname_ok(const char *s)
@@ -248,6 +263,8 @@ int setup_apply(struct guest *g, const char *data, size_t len, struct err *err)
 	setup_time(g, kv_num(data, len, "time_ns", 0));
 	if (!g->container)
 		apply_seed(g, data, len);
+	if (g->init == INIT_VSE && !g->container && kv_num(data, len, "clone", 0))
+		apply_boot_id(g);
 	if (apply_names(g, data, len, err) < 0 || apply_machine_id(g, data, len, &fresh, err) < 0 ||
 	    apply_env(g, err) < 0 || net_apply(data, len, err) < 0 ||
 	    ssh_apply(g, data, len, fresh, err) < 0)

@@ -12,8 +12,10 @@
 #include "base/proc.h"
 #include "base/time.h"
 #include "net/address.h"
+#include "vm/pid_note.h"
 #include "vm/restoring.h"
 #include "vm/scratch.h"
+#include "vm/template.h"
 
 struct vm {
 	struct loop *loop;
@@ -32,7 +34,8 @@ struct vm {
 	bool restarting;
 	bool set_up;            /* the guest with that boot id was ready once */
 	bool adopting, adopted; /* adopting: not yet as it was */
-	bool attach;            /* the next channel is one to a guest that runs already */
+	bool cloned, unclonable; /* started from the template; one that did not come up boots from then on */
+	bool attach;             /* the next channel is one to a guest that runs already */
 
 	struct hv *hv;
 	struct channel *channel;
@@ -154,7 +157,7 @@ static void let_go(struct vm *vm)
 	hv_release(TAKE_PTR(vm->hv));
 	scratch_destroy(TAKE_PTR(vm->scratch));
 	vm->running = 0;
-	vm->adopted = vm->attach = vm->set_up = vm->writing = vm->going_on = false;
+	vm->adopted = vm->attach = vm->set_up = vm->cloned = vm->writing = vm->going_on = false;
 	free(TAKE_PTR(vm->boot));
 	_cleanup_free_ char *pid = path_join(vm->dir, "pid");
 	unlink(pid);
@@ -186,6 +189,8 @@ static void on_hello(void *arg, const char *boot)
 	if (vm->state == VM_BOOTING)
 		evtimer_start(vm->timer, vm->profile->boot_timeout_ms, 0);
 	vm->ops->make_setup(vm->arg, vm, &kv);
+	if (vm->cloned && !vm->set_up)
+		kv_adds(&kv, "clone", "1");
 	channel_send(vm->channel, &kv);
 }
 
@@ -246,25 +251,20 @@ static const struct channel_ops channel_ops = {
 
 /* ---- the hypervisor ---- */
 
-/* The VMM's pid, kept where a sweep finds it should all of ours be killed (base/rundir.h). */
-static void write_pid(struct vm *vm)
+static void boots_instead(struct vm *vm, const char *why)
 {
-	struct hv_stats st;
-	uint64_t start;
-	if (hv_stats(vm->hv, &st, NULL) < 0 || st.pid <= 0 || proc_start_time(st.pid, &start, NULL) < 0)
-		return;
-	char text[48];
-	int n = snprintf(text, sizeof(text), "%d %" PRIu64 "\n", (int)st.pid, start);
-	_cleanup_free_ char *path = path_join(vm->dir, "pid");
-	FILE *f = fopen(path, "we");
-	if (!f)
-		return;
-	fwrite(text, 1, (size_t)n, f);
-	fclose(f);
+	_cleanup_free_ char *text = xasprintf("it boots, its clone did not come up: %s", why);
+	vm->ops->on_note(vm->arg, vm, text);
+	vm->unclonable = true;
 }
 
 static void on_gone(struct vm *vm, const struct hv_event *e)
 {
+	if (vm->cloned && (vm->state == VM_STARTING || vm->state == VM_BOOTING)) {
+		boots_instead(vm, e->reason ? e->reason : "");
+		vm->restarting = true;
+		input(vm, VM_IN_STOP, "");
+	}
 	bool restarting = vm->restarting;
 	struct err err = ERR_INIT;
 	char reason[ERR_TEXT_MAX], line[121] = "";
@@ -438,8 +438,10 @@ static void on_timeout(void *arg)
 /* Where the state comes from; ret_fd is to be closed after the start. */
 static int add_saved(struct vm *vm, struct hv_spec *spec, int *ret_fd, struct err *err)
 {
+	vm->cloned = !vm->restoring && vm->profile->template && !vm->unclonable;
+	vm->attach |= vm->cloned;
 	if (!vm->restoring)
-		return 0;
+		return vm->cloned ? template_use(vm->profile->template, spec, ret_fd, err) : 0;
 	if (restoring_state(vm->restoring, on_unpacked, vm, ret_fd, err) < 0)
 		return -1;
 	spec->from = HV_FROM_SAVE;
@@ -480,14 +482,21 @@ static int start_hv(struct vm *vm, int scratch_fd, struct err *err)
 {
 	const struct vm_profile *p = vm->profile;
 	_cleanup_close_ int state_fd = -1;
+	struct hv_stats st;
 	char scratch[64];
 	snprintf(scratch, sizeof(scratch), "/proc/%d/fd/%d", (int)getpid(), scratch_fd);
 	struct hv_spec spec = make_spec(vm, scratch_fd >= 0 ? scratch : NULL);
 	if (add_saved(vm, &spec, &state_fd, err) < 0)
 		return -1;
-	if (hv_start(p->hypervisor, vm->loop, &spec, &p->probe, on_hv_event, vm, &vm->hv, err) < 0)
-		return -1;
-	write_pid(vm);
+	if (hv_start(p->hypervisor, vm->loop, &spec, &p->probe, on_hv_event, vm, &vm->hv, err) < 0) {
+		if (!vm->cloned)
+			return -1;
+		boots_instead(vm, err->text);
+		vm->attach = false;
+		return start_hv(vm, scratch_fd, err);
+	}
+	if (hv_stats(vm->hv, &st, NULL) == 0 && st.pid > 0)
+		pid_note_write(vm->dir, st.pid);
 	return 0;
 }
 
@@ -561,17 +570,6 @@ int vm_start(struct vm *vm, struct err *err)
 	return err_copy(err, &why);
 }
 
-/* A VMM that was started, and not noted so that it can be adopted. */
-static void kill_remains(struct vm *vm)
-{
-	int pid;
-	uint64_t start;
-	_cleanup_free_ char *path = path_join(vm->dir, "pid"), *text = NULL;
-	if (path_read(path, 128, &text, NULL, NULL) == 0 &&
-	    sscanf(text, "%d %" SCNu64, &pid, &start) == 2)
-		proc_kill(pid, start);
-}
-
 bool vm_adopt(struct vm *vm)
 {
 	struct err err = ERR_INIT;
@@ -591,7 +589,7 @@ bool vm_adopt(struct vm *vm)
 	struct hv_spec spec = make_spec(vm, NULL);
 	if (hv_adopt(vm->profile->hypervisor, vm->loop, &spec, on_hv_event, vm, &vm->hv, &err) == 0)
 		return true;
-	kill_remains(vm);
+	pid_note_kill(vm->dir); /* a VMM that was started, and not noted so that it can be adopted */
 	_cleanup_free_ char *why = xasprintf("ended with its agent: %s", err.text);
 	fail(vm, err.code == ENOENT ? "ended with its agent, which had just begun to start it" : why);
 	return true;

@@ -11,6 +11,7 @@
 #include "vm/vm_state.h"
 
 struct vm;
+struct template;
 
 /* What all VMs of one image and one cluster share on a node. Borrowed by every vm: lives longer than they. */
 struct vm_profile {
@@ -22,6 +23,7 @@ struct vm_profile {
 	uint64_t memory, scratch; /* bytes */
 	char *scratch_dir;        /* where scratch disks are made */
 	bool nic, outbound, trusted;
+	const struct template *template; /* VMs start from it (vm/template.h) while it is not NULL */
 	bool keep; /* notes for vm_adopt() of the next process; VMs outlive this one if their hypervisor can do that */
 	uint64_t boot_timeout_ms; /* from start to ready */
 	uint64_t stop_timeout_ms; /* a guest that was asked to end is killed after this */

@@ -25,6 +25,7 @@
  *           hostname  domain?  rank  size  cluster  time_ns (wall clock, nanoseconds since 1970)
  *           seed=<64 random bytes>      -> RNDADDENTROPY and RNDRESEEDCRNG, before anything of the user's
  *           machine_id=<32 hex>
+ *           clone=1                     it started from a template (vm/template.h): it gets a boot id of its own
  *           mac  ipv4=<a.b.c.d/bits>  ipv6=<a/64>  mtu    of eth0; absent: no network
  *           nat=1                       eth1 is there: 10.0.2.15/24, gateway 10.0.2.2, DNS 10.0.2.3
  *           hosts=<text appended to /etc/hosts>  hostfile=<text of /etc/vse/hostfile>
@@ -63,6 +64,11 @@
 
 #define GUESTPROTO_VERSION 1
 #define GUESTPROTO_STDIN_WINDOW (256u << 10)
+/* Of the NIC with NAT: in every VM the same, its network is its own. */
+#define GUESTPROTO_NAT_MAC                                                                         \
+	{                                                                                          \
+		0x52, 0x54, 0x00, 0x12, 0x34, 0x56                                                 \
+	}
 #define GUESTPROTO_PORT "org.vse.agent.0" /* name of the virtio-serial port */
 
 #endif

@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "cluster/cloning.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/path.h"
+#include "stage/cache.h"
+
+#define WORTH 2 /* VMs: for one alone nothing is gained */
+#define INITRD_MAX (256u << 20)
+
+const char *cloning_lacks(const struct cluster_spec *s, const struct vm_profile *p)
+{
+	const char *why = hypervisor_lacks(p->hypervisor, &p->probe, HV_CAP_SNAPSHOT);
+	if (!why)
+		why = hypervisor_lacks(p->hypervisor, &p->probe, HV_CAP_CLONE);
+	if (why)
+		return why;
+	if (s->systemd)
+		return "systemd (init: systemd) remembers who it is before it can be told";
+	if (s->scratch)
+		return "each has a scratch disk of its own, mounted while it boots";
+	return NULL;
+}
+
+static void add(struct sha *h, const char *text)
+{
+	sha_add(h, text ? text : "", text ? strlen(text) + 1 : 1);
+}
+
+static void add_number(struct sha *h, uint64_t n)
+{
+	char text[24];
+	snprintf(text, sizeof(text), "%" PRIu64, n);
+	add(h, text);
+}
+
+/* Who boots: kernel, root and modules are of the image, whose id is a hash; the initramfs is made by this vse. On what: the
+ * hypervisor's own signature has the rest, and is compared when a VM starts. */
+static int make_key(const struct cluster_spec *s, const struct vm_profile *p, char out[SHA_HEX],
+		    struct err *err)
+{
+	_cleanup_free_ char *initrd = NULL;
+	size_t n = 0;
+	uint8_t hash[SHA_SIZE];
+	if (s->initrd[0] && path_read(s->initrd, INITRD_MAX, &initrd, &n, err) < 0)
+		return -1;
+	struct sha *h = sha_new();
+	const char *const texts[] = {"vse template 1", p->hypervisor->name, p->probe.accel,
+				     p->probe.version, s->machine,          s->image,
+				     s->kernel,        s->vmlinux,          s->root,
+				     p->cmdline};
+	for (size_t i = 0; i < ARRAY_SIZE(texts); i++)
+		add(h, texts[i]);
+	for (size_t i = 0; i < s->extra_args.n; i++)
+		add(h, s->extra_args.v[i]);
+	const uint64_t numbers[] = {s->extra_args.n, s->cpus,    s->memory, p->nic,
+				    p->outbound,     p->trusted, n};
+	for (size_t i = 0; i < ARRAY_SIZE(numbers); i++)
+		add_number(h, numbers[i]);
+	sha_add(h, initrd ? initrd : "", n);
+	sha_end(h, hash);
+	sha_free(h);
+	sha_hex(hash, out);
+	return 0;
+}
+
+/* Where the node keeps files of images too; NULL where there is no such folder of ours alone. */
+static char *cache_for_templates(void)
+{
+	const char *asked = getenv("VSE_CACHE");
+	_cleanup_free_ char *folder = asked && asked[0] == '/' ? xstrdup(asked)
+							       : xasprintf("/var/tmp/vse-cache-%u",
+									   (unsigned)geteuid());
+	struct cache *c;
+	if (cache_open(folder, UINT64_MAX, &c, NULL) < 0)
+		return NULL;
+	char *path = path_join(cache_folder(c), "templates");
+	cache_close(c);
+	if (mkdir(path, 0700) == 0 || errno == EEXIST)
+		return path;
+	free(path);
+	return NULL;
+}
+
+struct template *cloning_begin(struct loop *l, const struct cluster_spec *s,
+			       const struct vm_profile *p, const char *dir, uint32_t vms,
+			       void (*done)(void *arg, const struct err *err), void *arg,
+			       struct err *err)
+{
+	char key[SHA_HEX];
+	if (make_key(s, p, key, err) < 0)
+		return NULL;
+	_cleanup_free_ char *own = path_join(dir, "template"), *cache = cache_for_templates();
+	struct template_spec spec = {
+		.profile = p, .dir = own, .cache = cache, .key = key, .make = vms >= WORTH};
+	return template_create(l, &spec, done, arg, err);
+}

@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Whether VMs of a cluster can start from a template on this node, and which template that is. */
+#ifndef VSE_CLUSTER_CLONING_H
+#define VSE_CLUSTER_CLONING_H
+
+#include "cluster/cluster_spec.h"
+#include "vm/template.h"
+
+/* Why not; NULL: they can. p: with the probe's answer. */
+const char *cloning_lacks(const struct cluster_spec *s, const struct vm_profile *p);
+/* Begins to look for the template, or to make it (vms: how many would start from it here). p: borrowed for the template's
+ * life. dir: of the cluster. done() once, from the loop: NULL = there it is; ENOENT = it is not worth making. */
+struct template *cloning_begin(struct loop *l, const struct cluster_spec *s,
+			       const struct vm_profile *p, const char *dir, uint32_t vms,
+			       void (*done)(void *arg, const struct err *err), void *arg,
+			       struct err *err);
+
+#endif

@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A template: a VM that has booted until its guest agent said hello, kept as its memory and the state of its devices. It
+ * was told nothing, so it holds no cluster's names, keys or secrets. VMs that start from it copy its memory on write and
+ * are told who they are, as after a boot (wire/guestproto.h). */
+#ifndef VSE_VM_TEMPLATE_H
+#define VSE_VM_TEMPLATE_H
+
+#include "vm/vm.h"
+
+struct template;
+
+struct template_spec {
+	const struct vm_profile *profile; /* borrowed for the template's life */
+	const char *dir;                  /* of the VM that it is made of; made, and removed */
+	const char *cache; /* folder of this user's alone where templates are kept; NULL: none is */
+	const char *key; /* at most 64 characters of a file's name: the same for what boots the same */
+	bool make;       /* boot a VM for it when there is none in the cache */
+};
+
+/* Looks for it, or makes it. done() once, from the loop: NULL when it can be used; ENOENT when there is none and none was
+ * to be made. All borrowed for the call but what says otherwise. */
+struct template *template_create(struct loop *l, const struct template_spec *s,
+				 void (*done)(void *arg, const struct err *err), void *arg,
+				 struct err *err);
+/* VMs that have started from it go on; NULL is fine. */
+void template_destroy(struct template *t);
+/* It came from the cache: nothing was booted. */
+bool template_was_kept(const struct template *t);
+/* Of one that is ready: lets the VM start from it. ret_fd is to be closed after the start. */
+int template_use(const struct template *t, struct hv_spec *spec, int *ret_fd, struct err *err);
+
+#endif
