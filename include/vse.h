@@ -133,6 +133,11 @@ int vse_nodes_add(struct vse_cluster *c, const struct vse_options *o, struct vse
 /* Takes nodes ("n3,n[5-6]") out of the cluster; nothing of it is left on them. vms: what becomes of VMs there: "refuse"
  * (then no node is removed), "stop" or "recover" (they begin anew on the others). */
 int vse_nodes_remove(struct vse_cluster *c, const char *nodes, const char *vms, struct vse_error *err);
+/* Moves VMs to another node of the cluster, one after the other, as they run; how long each stood still is in *ret_json
+ * (docs/json.md; may be NULL). timeout_ms: for one VM, 0: 10 minutes; after that it stays where it was. Every VM runs on one
+ * of the two nodes, whatever happens. */
+int vse_migrate(struct vse_cluster *c, const char *ranks, const char *node, unsigned timeout_ms,
+		char **ret_json, struct vse_error *err);
 /* Holds all VMs, writes them (memory, devices, scratch disks) into the folder dir, which must not exist and must be seen
  * by every node under the same path, and lets them go on. All VMs must run; those that were paused stay so. The folder is
  * there when all of it is on disk, and not before. It holds what the VMs' memory holds: keys, too. */

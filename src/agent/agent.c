@@ -255,6 +255,8 @@ static int prepare(struct agent *a, const struct agent_options *o, struct err *e
 
 void agent_release(struct agent *a)
 {
+	service_send_finish(a);
+	service_arrive_finish(a);
 	node_adoption_finish(a);
 	fabric_destroy(TAKE_PTR(a->fabric));
 	cluster_destroy(TAKE_PTR(a->cluster));

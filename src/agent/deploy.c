@@ -58,6 +58,7 @@ static void deploy_json(struct call *call, json_t *j, bool last)
 			if (bad)
 				events_add(cluster_events(c), EVENT_NO_RANK, "node", "%s", err.text);
 			deploy_move_next(d);
+			deploy_migrations_told(d);
 		} else if (d->step == ENDING) {
 			d->step = ENDED;
 			evtimer_start(d->bound, 0, 0);
@@ -505,6 +506,11 @@ static void on_bulk(void *arg, uint32_t node, struct stream *s)
 		stream_destroy(s);
 }
 
+static void on_state(void *arg _unused_, uint32_t node _unused_, struct stream *s)
+{
+	stream_destroy(s); /* no VM runs here */
+}
+
 const struct mesh_ops deploy_mesh_ops = {
 	.on_node_up = on_node_up,
 	.on_node_lost = on_node_lost,
@@ -514,6 +520,7 @@ const struct mesh_ops deploy_mesh_ops = {
 	.on_end = on_end,
 	.on_net = on_net,
 	.on_bulk = on_bulk,
+	.on_state = on_state,
 };
 
 /* ---- the job's end ---- */
@@ -595,6 +602,7 @@ void deploy_down(struct deploy *d, bool graceful)
 		call_drop(TAKE_PTR(d->call));
 	deploy_growths_stop(d);
 	deploy_shrinks_stop(d);
+	deploy_migrations_stop(d);
 	d->step = ENDING;
 	uint64_t bound = graceful ? cluster_get_spec(a->cluster)->stop_timeout_ms + GRACEFUL_MS
 				  : DOWN_MS;
@@ -631,6 +639,7 @@ void deploy_destroy(struct deploy *d)
 	deploy_growths_stop(d);
 	deploy_growths_destroy(d);
 	deploy_shrinks_stop(d);
+	deploy_migrations_stop(d);
 	waves_destroy(d->waves);
 	allocation_destroy(d->allocation);
 	json_decref(d->files);

@@ -35,11 +35,11 @@ void deploy_on_journal(void *arg)
 	}
 	_cleanup_free_ char *line = bootstrap_write(&d->bootstrap, &err),
 			    *path = path_join(a->dir, JOURNAL);
-	_cleanup_json_ json_t *j =
-		json_pack("{s:o, s:s, s:o, s:o, s:s, s:s}", "req", req, "bootstrap",
-			  line ? line : "", "mesh", mesh_journal(a->mesh), "nodes", nodes,
-			  "launcher", d->launcher ? d->launcher->name : "", "job",
-			  d->allocation && d->allocation->job ? d->allocation->job : "");
+	_cleanup_json_ json_t *j = json_pack(
+		"{s:o, s:s, s:o, s:o, s:o, s:s, s:s}", "req", req, "bootstrap", line ? line : "",
+		"mesh", mesh_journal(a->mesh), "nodes", nodes, "migrations",
+		deploy_migrations_journal(d), "launcher", d->launcher ? d->launcher->name : "",
+		"job", d->allocation && d->allocation->job ? d->allocation->job : "");
 	_cleanup_free_ char *text = j ? json_dumps(j, JSON_COMPACT) : NULL;
 	if (!text || path_replace(path, text, strlen(text), 0600, &err) < 0)
 		log_warn("the journal cannot be written: %s", err.text);
@@ -119,6 +119,7 @@ int deploy_resume(struct agent *a, struct err *err)
 		   "the root agent was started again");
 	mesh_start(a->mesh);
 	d->grown = true; /* perhaps */
+	deploy_migrations_resume(d, json_object_get(j, "migrations"));
 	for (uint32_t i = 1; i <= d->n; i++)
 		if (d->members[i].removed) {
 			free(d->bootstrap.nodes.v[i - 1]);

@@ -19,9 +19,47 @@ void deploy_tell_places(struct deploy *d)
 	deploy_move_next(d);
 }
 
+/* A VM that was to begin on a node that is lost by now begins on one only. */
+static void drop_moves(struct deploy *d, const struct rankset *ranks)
+{
+	const char *key;
+	json_t *v;
+	void *next;
+	json_object_foreach_safe (d->moves, next, key, v) {
+		_cleanup_rankset_ struct rankset left = RANKSET_INIT;
+		_cleanup_buf_ struct buf text = BUF_INIT;
+		if (rankset_parse(&left, json_string_value(v), RANK_MAX, NULL) < 0)
+			continue;
+		for (uint32_t r = rankset_next(ranks, 0); r != UINT32_MAX;
+		     r = rankset_next(ranks, r + 1))
+			rankset_del(&left, r);
+		rankset_format(&left, &text);
+		if (rankset_count(&left))
+			json_object_set_new(d->moves, key, json_string(buf_cstr(&text)));
+		else
+			json_object_del(d->moves, key);
+	}
+}
+
+/* Where they are is being decided: who was told the old place now would end the VM that has just arrived. They are told of when
+ * that is over (deploy_migrate.c). */
+static void drop_migrating(struct deploy *d)
+{
+	uint32_t size = cluster_get_spec(d->agent->cluster)->size;
+	_cleanup_rankset_ struct rankset ranks = RANKSET_INIT;
+	for (uint32_t r = 0; d->migrations && r < size; r++)
+		if (deploy_is_migrating(d, r))
+			rankset_add(&ranks, r);
+	if (rankset_count(&ranks))
+		drop_moves(d, &ranks);
+}
+
 void deploy_move_next(struct deploy *d)
 {
-	if (d->step != UP || d->call || !json_object_size(d->moves))
+	if (d->step != UP || d->call)
+		return;
+	drop_migrating(d);
+	if (!json_object_size(d->moves))
 		return;
 	json_t *req = json_pack("{s:s, s:o, s:b}", "verb", "move", "place", d->moves, "start",
 				d->start_moved ||
@@ -58,29 +96,7 @@ static uint32_t roomiest(struct deploy *d, const struct plan_options *o, const u
 	return best;
 }
 
-/* A VM that was to begin on a node that is lost by now begins on one only. */
-static void drop_moves(struct deploy *d, const struct rankset *ranks)
-{
-	const char *key;
-	json_t *v;
-	void *next;
-	json_object_foreach_safe (d->moves, next, key, v) {
-		_cleanup_rankset_ struct rankset left = RANKSET_INIT;
-		_cleanup_buf_ struct buf text = BUF_INIT;
-		if (rankset_parse(&left, json_string_value(v), RANK_MAX, NULL) < 0)
-			continue;
-		for (uint32_t r = rankset_next(ranks, 0); r != UINT32_MAX;
-		     r = rankset_next(ranks, r + 1))
-			rankset_del(&left, r);
-		rankset_format(&left, &text);
-		if (rankset_count(&left))
-			json_object_set_new(d->moves, key, json_string(buf_cstr(&text)));
-		else
-			json_object_del(d->moves, key);
-	}
-}
-
-static void add_move(struct deploy *d, uint32_t node, const struct rankset *ranks)
+void deploy_add_move(struct deploy *d, uint32_t node, const struct rankset *ranks)
 {
 	_cleanup_buf_ struct buf text = BUF_INIT;
 	char key[16];
@@ -108,7 +124,7 @@ static void recover_vm(struct deploy *d, uint32_t rank, uint32_t from, uint32_t 
 	cluster_move(c, rank, to, false, NULL);
 	deploy_note_change(d);
 	d->start_moved = d->start_moved || d->members[from].recover;
-	add_move(d, to, &one);
+	deploy_add_move(d, to, &one);
 }
 
 /* No VM of this node can run any more. */
@@ -125,7 +141,7 @@ void deploy_recover(struct deploy *d, uint32_t node)
 	for (uint32_t r = 0; r < s->size; r++)
 		used[s->node_of[r]]++;
 	for (uint32_t r = 0; r < s->size; r++) {
-		if (s->node_of[r] != node)
+		if (s->node_of[r] != node || deploy_is_migrating(d, r))
 			continue;
 		uint32_t to = roomiest(d, &o, used);
 		used[to]++;

@@ -56,6 +56,8 @@ struct deploy {
 	json_t *files; /* of the image, as they are offered; NULL: none, or not offered by this root */
 	struct growth *growths, *growing; /* deploy_grow.c; growing: under way */
 	struct shrink *shrinks;           /* deploy_shrink.c: under way */
+	struct migration *migrations;     /* deploy_migrate.c: not settled */
+	struct moving *movings;           /* the requests for them */
 	struct fabric_offer *offer;
 	struct call *call; /* the request that goes down the tree: create, then moves, then down */
 	json_t *moves;     /* that wait until the one before is over */
@@ -107,7 +109,14 @@ void deploy_launch_ended(struct deploy *d); /* some launcher's last process is g
 void deploy_recover(struct deploy *d, uint32_t node); /* no VM of this node can run any more */
 void deploy_tell_places(struct deploy *d);
 void deploy_move_next(struct deploy *d);
+void deploy_add_move(struct deploy *d, uint32_t node, const struct rankset *ranks);
 int deploy_check_room(struct deploy *d, struct err *err); /* for the VMs of the nodes that leave; ENOSPC */
+/* deploy_migrate.c */
+bool deploy_is_migrating(const struct deploy *d, uint32_t rank); /* where it is, is being decided */
+void deploy_migrations_told(struct deploy *d); /* all agents know where the VMs are */
+void deploy_migrations_stop(struct deploy *d);
+json_t *deploy_migrations_journal(const struct deploy *d); /* new reference */
+void deploy_migrations_resume(struct deploy *d, const json_t *list);
 /* deploy_grow.c */
 bool deploy_growth_up(struct deploy *d, uint32_t node); /* false: it is none that is being added */
 bool deploy_growths_run(const struct deploy *d);        /* a launcher's process of theirs does */

@@ -50,6 +50,15 @@ static json_t *node_list(struct deploy *d)
 	return list;
 }
 
+/* One that moves stands still on two nodes for a moment. */
+static bool is_home(const struct deploy *d, uint32_t rank, const json_t *vm)
+{
+	const struct cluster_spec *s = cluster_get_spec(d->agent->cluster);
+	uint32_t node = s->node_of ? s->node_of[rank] : 0;
+	const char *name = json_string_value(json_object_get(vm, "node"));
+	return name && node >= 1 && node <= d->n && strcmp(name, d->members[node].name) == 0;
+}
+
 void deploy_status(struct deploy *d, json_t *status)
 {
 	uint32_t size = cluster_get_spec(d->agent->cluster)->size;
@@ -57,7 +66,7 @@ void deploy_status(struct deploy *d, json_t *status)
 	size_t i;
 	json_array_foreach (json_object_get(status, "vms"), i, vm) {
 		json_int_t r = json_integer_value(json_object_get(vm, "rank"));
-		if (r >= 0 && r < size)
+		if (r >= 0 && r < size && (!by_rank[r] || is_home(d, (uint32_t)r, vm)))
 			by_rank[r] = vm;
 	}
 	for (uint32_t r = 0; r < size; r++) {

@@ -2,7 +2,7 @@
 /* This agent among the others: the links of the tree (overlay/ decides, io/ carries) and those that others of its rooms
  * ask for (stage, tunnel). An agent that runs alone has no mesh.
  *
- * Every link begins with one frame from who dialed: {"link": "control" | "bulk" | "net", "version", "cluster", "from",
+ * Every link begins with one frame from who dialed: {"link": "control" | "bulk" | "net" | "state", "version", "cluster", "from",
  * "to"}. On a control link, frames with id 0 are the overlay's, both ways; the others are requests of the parent
  * and their answers. */
 #ifndef VSE_AGENT_MESH_H
@@ -49,6 +49,7 @@ struct mesh_ops {
 	/* A link that another agent made; taken. */
 	void (*on_net)(void *arg, uint32_t node, struct stream *s);
 	void (*on_bulk)(void *arg, uint32_t node, struct stream *s);
+	void (*on_state)(void *arg, uint32_t node, struct stream *s); /* a VM that moves */
 };
 
 struct mesh *mesh_create(struct agent *a, const struct mesh_config *c, const struct mesh_ops *ops,
@@ -78,7 +79,7 @@ void mesh_report(struct mesh *m, const json_t *bundle);
 json_t *mesh_addresses(const struct mesh *m); /* new reference */
 void mesh_set_addresses(struct mesh *m, const json_t *addresses);
 /* Opens a link to a node. done runs once, from the loop: s taken, or NULL with the reason. */
-enum mesh_link { MESH_CONTROL, MESH_BULK, MESH_NET };
+enum mesh_link { MESH_CONTROL, MESH_BULK, MESH_NET, MESH_STATE };
 void mesh_open(struct mesh *m, uint32_t node, enum mesh_link kind,
 	       void (*done)(void *arg, uint32_t node, struct stream *s, const struct err *err),
 	       void *arg);

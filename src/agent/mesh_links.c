@@ -5,7 +5,8 @@
 
 #include "agent/mesh_state.h"
 
-static const char *const kinds[] = {[MESH_CONTROL] = "control", [MESH_BULK] = "bulk", [MESH_NET] = "net"};
+static const char *const kinds[] = {
+	[MESH_CONTROL] = "control", [MESH_BULK] = "bulk", [MESH_NET] = "net", [MESH_STATE] = "state"};
 
 /* ---- links of any kind ---- */
 
@@ -139,6 +140,8 @@ static void on_first_data(void *arg, struct buf *in)
 		accept_control(m, from, s);
 	else if (kind == MESH_NET)
 		m->ops->on_net(m->arg, from, s);
+	else if (kind == MESH_STATE)
+		m->ops->on_state(m->arg, from, s);
 	else
 		m->ops->on_bulk(m->arg, from, s);
 }

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "agent/keeper.h"
+#include "agent/moving.h"
 #include "agent/resources.h"
 #include "agent/services.h"
 #include "agent/state.h"
@@ -96,6 +97,11 @@ static void on_bulk(void *arg, uint32_t node, struct stream *s)
 		stream_destroy(s);
 }
 
+static void on_state(void *arg, uint32_t node, struct stream *s)
+{
+	moving_link(arg, node, s);
+}
+
 static const struct mesh_ops ops = {
 	.on_node_up = on_node_up,
 	.on_node_lost = on_node_lost,
@@ -105,6 +111,7 @@ static const struct mesh_ops ops = {
 	.on_end = on_end,
 	.on_net = on_net,
 	.on_bulk = on_bulk,
+	.on_state = on_state,
 };
 
 static int find_self(const struct bootstrap *b, uint32_t index, uint32_t *ret, struct err *err)

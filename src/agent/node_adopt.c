@@ -111,6 +111,19 @@ static int read_file(struct agent *a, json_t **ret, struct err *err)
 	return *ret ? 0 : err_set(err, EPROTO, "%s: line %d: %s", path, where.line, where.text);
 }
 
+/* VMs that were on their way here, or had begun here before it was noted: none of this node's. */
+static void end_strangers(struct agent *a)
+{
+	const struct cluster_spec *s = cluster_get_spec(a->cluster);
+	for (uint32_t r = 0; s->node_of && r < s->size; r++) {
+		_cleanup_free_ char *dir = xasprintf("%s/vm%u", a->dir, r);
+		if (s->node_of[r] == a->self || !path_exists(dir))
+			continue;
+		log_warn("vm%u: was not of this node yet: ended", r);
+		rundir_end_vm(dir);
+	}
+}
+
 static int resume(struct agent *a, struct err *err)
 {
 	_cleanup_json_ json_t *j = NULL;
@@ -123,6 +136,7 @@ static int resume(struct agent *a, struct err *err)
 	a->cluster = cluster_create(a->loop, &spec, a->self, a->dir, &agent_cluster_ops, a, err);
 	if (!a->cluster)
 		return -1;
+	end_strangers(a);
 	cluster_events(a->cluster)->on_event = agent_on_event;
 	cluster_events(a->cluster)->arg = a;
 	node_created(a, req);

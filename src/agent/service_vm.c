@@ -169,16 +169,18 @@ int service_resume(struct call *call, const json_t *req, struct err *err)
 	return change(call, req, VM_READY, PAUSE_MS, vm_resume, err);
 }
 
-/* VMs of a node that is lost begin anew on others; every agent hears of it, for the network's sake. */
-int service_move(struct call *call, const json_t *req, struct err *err)
+static int place(struct agent *a, uint32_t rank, uint32_t node, bool start, struct err *err)
 {
-	struct agent *a = call->agent;
-	bool start = json_is_true(json_object_get(req, "start"));
+	if (a->fabric)
+		fabric_move(a->fabric, rank, node);
+	return cluster_move(a->cluster, rank, node, start, err);
+}
+
+static int place_all(struct agent *a, const json_t *all, bool start, struct err *err)
+{
 	const char *key;
 	json_t *v;
-	if (service_know_nodes(a, req, err) < 0)
-		return -1;
-	json_object_foreach (json_object_get(req, "place"), key, v) {
+	json_object_foreach ((json_t *)all, key, v) {
 		_cleanup_rankset_ struct rankset ranks = RANKSET_INIT;
 		int64_t node;
 		if (int_parse(key, 1, INT32_MAX, &node, err) < 0 || !json_is_string(v) ||
@@ -186,15 +188,26 @@ int service_move(struct call *call, const json_t *req, struct err *err)
 				  err) < 0)
 			return err_set(err, EPROTO, "message: 'place' is wrong");
 		for (uint32_t r = rankset_next(&ranks, 0); r != UINT32_MAX;
-		     r = rankset_next(&ranks, r + 1)) {
-			if (a->fabric)
-				fabric_move(a->fabric, r, (uint32_t)node);
-			if (cluster_move(a->cluster, r, (uint32_t)node, start, err) < 0)
+		     r = rankset_next(&ranks, r + 1))
+			if (place(a, r, (uint32_t)node, start, err) < 0)
 				return -1;
-		}
 	}
+	return 0;
+}
+
+/* VMs of a node that is lost begin anew on others, or one has moved as it runs; every agent hears of it, for the network's
+ * sake. They are noted before any is started: an agent that dies in between is followed by one that knows of them. */
+int service_move(struct call *call, const json_t *req, struct err *err)
+{
+	struct agent *a = call->agent;
+	bool start = json_is_true(json_object_get(req, "start"));
+	const json_t *all = json_object_get(req, "place");
+	if (service_know_nodes(a, req, err) < 0 || place_all(a, all, false, err) < 0)
+		return -1;
 	if (a->kept)
 		node_save(a);
+	if (start && place_all(a, all, true, err) < 0)
+		return -1;
 	call_ok(call);
 	return 0;
 }

@@ -31,6 +31,10 @@ static service_fn *const table[VERB_COUNT] = {
 	[VERB_remove_nodes] = service_remove_nodes,
 	[VERB_save] = service_save,
 	[VERB_hold] = service_hold,
+	[VERB_migrate] = service_migrate,
+	[VERB_send] = service_send,
+	[VERB_unsend] = service_unsend,
+	[VERB_arrive] = service_arrive,
 	[VERB_definition] = service_definition,
 };
 

@@ -31,6 +31,13 @@ int service_save(struct call *call, const json_t *req, struct err *err);
 int service_definition(struct call *call, const json_t *req, struct err *err);
 /* service_hold.c */
 int service_hold(struct call *call, const json_t *req, struct err *err);
+/* service_send.c, service_arrive.c, deploy_migrate.c */
+int service_send(struct call *call, const json_t *req, struct err *err);
+int service_unsend(struct call *call, const json_t *req, struct err *err);
+void service_send_finish(struct agent *a); /* before the cluster is destroyed */
+int service_arrive(struct call *call, const json_t *req, struct err *err);
+void service_arrive_finish(struct agent *a);
+int service_migrate(struct call *call, const json_t *req, struct err *err);
 /* service_guest.c */
 int service_exec(struct call *call, const json_t *req, struct err *err);
 int service_put(struct call *call, const json_t *req, struct err *err);

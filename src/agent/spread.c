@@ -236,8 +236,8 @@ int spread_begin(struct call *call, enum verb v, const json_t *req, struct err *
 	struct agent *a = call->agent;
 	struct child *only = NULL;
 	_cleanup_rankset_ struct rankset ranks = RANKSET_INIT;
-	bool all = spread_takes_all(v),
-	     one = v == VERB_launch || (all && json_object_get(req, "to"));
+	bool all = spread_takes_all(v), one = v == VERB_launch || v == VERB_send || v == VERB_unsend ||
+					      v == VERB_arrive || (all && json_object_get(req, "to"));
 	if (one ? one_agent(a, req, &only, err) < 0 : !all && asked(a, req, &ranks, err) < 0)
 		return -1;
 	struct spread *s = create(call, v, req);

@@ -14,7 +14,8 @@ bool spread_answers_by_vm(enum verb v)
 bool spread_takes_all(enum verb v)
 {
 	return v == VERB_status || v == VERB_create || v == VERB_down || v == VERB_move ||
-	       v == VERB_launch || v == VERB_join;
+	       v == VERB_launch || v == VERB_join || v == VERB_send || v == VERB_unsend ||
+	       v == VERB_arrive;
 }
 
 static void add_all(struct rankset *to, const struct rankset *from)

@@ -45,9 +45,11 @@ struct agent {
 	struct fabric *fabric;
 	struct watch *input;
 	uint64_t answer_bytes; /* that came from agents below, of requests that every VM answers */
-	bool admitted, signalled;  /* signalled: SIGTERM or the like told it to end */
-	struct adoption *adoption; /* a node's (node_adopt.c) */
-	struct evtimer *leave;     /* a node's: looks whether the last answer is out */
+	bool admitted, signalled;     /* signalled: SIGTERM or the like told it to end */
+	struct adoption *adoption;    /* a node's (node_adopt.c) */
+	struct sending *sendings;     /* VMs that leave (service_send.c) */
+	struct receiving *receivings; /* VMs that come (service_arrive.c) */
+	struct evtimer *leave;        /* a node's: looks whether the last answer is out */
 	uint64_t leave_until;
 };
 

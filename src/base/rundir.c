@@ -215,6 +215,16 @@ static void kill_vmms(const char *dir)
 	}
 }
 
+void rundir_end_vm(const char *vm_dir)
+{
+	struct vmm v;
+	uint64_t until = time_mono_ms() + KILL_WAIT_MS;
+	if (kill_vmm(vm_dir, &v))
+		while (proc_alive(v.pid, v.start) && time_mono_ms() < until)
+			nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
+	path_remove(vm_dir, NULL);
+}
+
 void rundir_end_vms(const char *dir)
 {
 	DIR *d = opendir(dir);

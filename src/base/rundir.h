@@ -53,6 +53,7 @@ bool rundir_owns(const char *dir, int lock);
 void rundir_sweep(const char *base, const char *name);
 /* By an agent that follows one that has died in the same folder: kills all VMs there, and removes what they had. */
 void rundir_end_vms(const char *dir);
+void rundir_end_vm(const char *vm_dir); /* one of them, by its folder; none there is fine */
 /* What the agent itself does last: removes its own folder (its lock still held; another's of the same name stays), and
  * BASE if it is empty. */
 void rundir_leave(const char *base, const char *name, int lock);

@@ -204,6 +204,26 @@ int vse_down(struct vse_cluster *c, int graceful, struct vse_error *err)
 			   graceful ? GRACEFUL_MS : ASK_MS, NULL, err);
 }
 
+int vse_migrate(struct vse_cluster *c, const char *ranks, const char *node, unsigned timeout_ms,
+		char **ret_json, struct vse_error *err)
+{
+	ERROR_OR_OWN(err);
+	json_t *reply,
+		*req = json_pack("{s:s, s:s, s:s}", "verb", "migrate", "ranks", ranks, "node", node);
+	if (!req)
+		return error_set(err, EINVAL, "ranks or node: not UTF-8 text");
+	if (timeout_ms)
+		json_object_set_new(req, "timeout_ms",
+				    json_integer(MIN(timeout_ms, (unsigned)INT32_MAX)));
+	int rc = cluster_ask(c, req, 0, &reply, err); /* the root bounds the wait */
+	if (rc)
+		return rc;
+	if (ret_json)
+		*ret_json = json_dumps(json_object_get(reply, "moved"), JSON_COMPACT);
+	json_decref(reply);
+	return 0;
+}
+
 /* ---- nodes ---- */
 
 int vse_nodes_add(struct vse_cluster *c, const struct vse_options *o, struct vse_error *err)

@@ -29,7 +29,8 @@ struct cluster {
 	struct setup_texts texts;
 	struct netswitch *net;
 	uint32_t self;
-	struct vm **vms;  /* by rank; NULL: it is on another node */
+	struct vm **vms; /* by rank; NULL: it is on another node */
+	struct vm **coming; /* by rank, or NULL: they come from other nodes, and are not of this one yet */
 	uint32_t n_local; /* VMs of this node */
 	uint32_t next;    /* the first rank that was not started yet */
 	bool elsewhere;   /* the VMs run on other nodes, and not all of that is over */
@@ -164,9 +165,17 @@ static void look_adopted(struct cluster *c)
 	c->ops->on_adopted(c->arg, adopted, &lost);
 }
 
+static void drop_failed_coming(struct cluster *c)
+{
+	for (uint32_t r = 0; c->coming && r < c->spec.size; r++)
+		if (c->coming[r] && vm_state_is_over(vm_get_state(c->coming[r])))
+			cluster_drop_coming(c, r);
+}
+
 static void on_soon(void *arg)
 {
 	struct cluster *c = arg;
+	drop_failed_coming(c);
 	if (c->adopting)
 		look_adopted(c);
 	if (c->phase == CLUSTER_STARTING && !c->elsewhere)
@@ -189,6 +198,10 @@ static void on_state(void *arg, struct vm *vm, enum vm_state was _unused_, const
 {
 	struct cluster *c = arg;
 	enum vm_state now = vm_get_state(vm);
+	if (c->vms[vm_rank(vm)] != vm) { /* it has not arrived: nobody's business */
+		soon(c);
+		return;
+	}
 	events_add(&c->events, vm_rank(vm), "state", "%s%s%s", vm_state_name(now),
 		   reason[0] ? ": " : "", reason);
 	if (c->net && vm_state_is_over(now))
@@ -311,8 +324,55 @@ static void drop_vm(struct cluster *c, uint32_t rank)
 	c->n_local--;
 }
 
+struct vm *cluster_receive(struct cluster *c, uint32_t rank, struct err *err)
+{
+	if (!c->spec.node_of || rank >= c->spec.size || c->phase != CLUSTER_UP) {
+		err_set(err, EBUSY, "vm%u: this node takes no VMs now", rank);
+		return NULL;
+	}
+	drop_failed_coming(c);
+	if (!c->coming)
+		c->coming = xcalloc(c->spec.size, sizeof(*c->coming));
+	if (c->vms[rank] || c->coming[rank]) {
+		err_set(err, EEXIST, "vm%u: it is on this node, or on its way already", rank);
+		return NULL;
+	}
+	_cleanup_free_ char *dir = xasprintf("%s/vm%u", c->dir, rank);
+	c->coming[rank] = vm_create(c->loop, rank, dir, &c->profile, &vm_ops, c, err);
+	return c->coming[rank];
+}
+
+int cluster_take(struct cluster *c, uint32_t rank, struct err *err)
+{
+	struct vm *vm = c->coming ? c->coming[rank] : NULL;
+	if (!vm || c->phase != CLUSTER_UP)
+		return err_set(err, ENOENT, "vm%u: is not on its way to this node", rank);
+	if (vm_take(vm, err) < 0)
+		return -1;
+	c->coming[rank] = NULL;
+	c->vms[rank] = vm;
+	c->n_local++;
+	c->spec.node_of[rank] = c->self;
+	return 0;
+}
+
+void cluster_drop_coming(struct cluster *c, uint32_t rank)
+{
+	struct vm *vm = c->coming ? TAKE_PTR(c->coming[rank]) : NULL;
+	if (vm && c->net)
+		netswitch_detach(c->net, rank);
+	vm_destroy(vm);
+}
+
+static void drop_all_coming(struct cluster *c)
+{
+	for (uint32_t r = 0; c->coming && r < c->spec.size; r++)
+		cluster_drop_coming(c, r);
+}
+
 void cluster_fence(struct cluster *c)
 {
+	drop_all_coming(c);
 	if (c->phase == CLUSTER_STARTING) {
 		struct err err = ERR_INIT;
 		err_set(&err, ESHUTDOWN, "the node was declared lost while the cluster started");
@@ -331,8 +391,12 @@ int cluster_move(struct cluster *c, uint32_t rank, uint32_t node, bool start, st
 	c->spec.node_of[rank] = node;
 	if (c->vms[rank] && node != c->self)
 		drop_vm(c, rank);
-	if (c->vms[rank] || node != c->self)
+	if (node != c->self)
 		return 0;
+	if (c->vms[rank])
+		return start && vm_get_state(c->vms[rank]) == VM_PLANNED ? vm_start(c->vms[rank], err)
+									 : 0;
+	cluster_drop_coming(c, rank); /* it begins anew */
 	if (c->phase >= CLUSTER_ENDING)
 		return err_set(err, ESHUTDOWN, "the cluster is being ended");
 	if (make_vm(c, rank, err) < 0)
@@ -383,10 +447,12 @@ void cluster_destroy(struct cluster *c)
 		return;
 	if (c->probe)
 		*c->probe = NULL;
+	drop_all_coming(c);
 	for (uint32_t r = 0; c->vms && r < c->spec.size; r++)
 		vm_destroy(c->vms[r]);
 	free(c->vms);
 	template_destroy(c->template);
+	free(c->coming);
 	netswitch_destroy(c->net);
 	evtimer_destroy(c->soon);
 	setup_texts_finish(&c->texts);
@@ -469,6 +535,14 @@ static bool begin_template(struct cluster *c)
 	return c->template != NULL;
 }
 
+/* Of a process that followed another: it was to start them when it ended. */
+static void start_planned(struct cluster *c)
+{
+	for (uint32_t r = 0; r < c->spec.size; r++)
+		if (c->vms[r] && vm_get_state(c->vms[r]) == VM_PLANNED)
+			vm_start(c->vms[r], NULL);
+}
+
 static void on_probe(void *arg, const struct hv_probe *p)
 {
 	/* A probe cannot be called off: the cluster may be gone before it answers. */
@@ -477,8 +551,10 @@ static void on_probe(void *arg, const struct hv_probe *p)
 	if (!c)
 		return;
 	c->probe = NULL;
-	if (c->phase == CLUSTER_UP && p->usable)
+	if (c->phase == CLUSTER_UP && p->usable) {
 		c->profile.probe = *p; /* for VMs that are started anew */
+		start_planned(c);
+	}
 	if (c->phase != CLUSTER_STARTING)
 		return;
 	c->profile.probe = *p;
@@ -566,6 +642,7 @@ void cluster_down(struct cluster *c, bool graceful)
 	if (c->phase != CLUSTER_ENDING)
 		events_add(&c->events, EVENT_NO_RANK, "cluster", "ending");
 	c->phase = CLUSTER_ENDING;
+	drop_all_coming(c);
 	for (uint32_t r = 0; r < c->spec.size; r++)
 		if (c->vms[r])
 			vm_stop(c->vms[r], graceful ? HV_STOP_GRACEFUL : HV_STOP_HARD, NULL);

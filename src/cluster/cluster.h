@@ -51,6 +51,11 @@ void cluster_set_place(struct cluster *c, const struct strvec *nodes, const uint
 /* From now on the VM belongs to that node. If that is this one, and it is not here yet, it is made (and started) here;
  * if it was here, it is killed. What its memory and its scratch disk held is lost. */
 int cluster_move(struct cluster *c, uint32_t rank, uint32_t node, bool start, struct err *err);
+/* A VM that comes from another node as it runs (vm_receive()): made here, but none of the cluster's until cluster_take(),
+ * after which it belongs to this node. EEXIST: it is here already. */
+struct vm *cluster_receive(struct cluster *c, uint32_t rank, struct err *err);
+int cluster_take(struct cluster *c, uint32_t rank, struct err *err);
+void cluster_drop_coming(struct cluster *c, uint32_t rank); /* of cluster_receive(); none is fine */
 /* Kills every VM of this node at once: they may run elsewhere by now. The cluster goes on without them. */
 void cluster_fence(struct cluster *c);
 void cluster_elsewhere_progress(struct cluster *c, uint32_t ready, uint32_t failed);

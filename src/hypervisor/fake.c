@@ -22,6 +22,7 @@ enum act {
 	ACT_RESET,
 	ACT_SAVE,
 	ACT_SNAPSHOT,
+	ACT_MIGRATE,
 	ACT_CANCEL,
 	ACT_CRASH,
 	ACT_KILL,
@@ -48,10 +49,10 @@ struct hv_vm {
 	struct fake_script script;
 	struct fake_guest guest;
 	struct fake_out out;
+	enum hv_cap out_op; /* what `out` is for */
 	struct fake_in in;
 	unsigned cpus;
 	enum hv_from from;
-	enum hv_cap out_op; /* what `out` is for */
 	bool template;
 	struct stream *console;
 	uint64_t console_left;       /* bytes still to be printed */
@@ -267,6 +268,8 @@ static void save_over(void *arg, const struct err *err)
 	char signature[HV_SIGNATURE_MAX];
 	const char *op = hv_cap_name(vm->out_op);
 	if (!err) {
+		if (!set_paused(vm, true)) /* one that was migrated ran until now */
+			return;
 		signature_write(vm, signature);
 		hv_tell(&vm->to, &(struct hv_event){.type = HV_EVENT_DONE,
 						    .state = vm->to.state,
@@ -286,20 +289,23 @@ static void save_over(void *arg, const struct err *err)
 static void save_now(struct hv_vm *vm, enum hv_cap op)
 {
 	struct err e = ERR_INIT;
+	char signature[HV_SIGNATURE_MAX];
 	int fd;
 	vm->out_op = op;
+	signature_write(vm, signature);
 	vm->out = (struct fake_out){.was_running = vm->to.state == HV_RUNNING,
 				    .on_end = save_over,
 				    .arg = vm};
-	if (vm->to.state == HV_RUNNING && !set_paused(vm, true))
+	if (op == HV_CAP_SAVE && vm->to.state == HV_RUNNING && !set_paused(vm, true))
 		return;
-	if (fake_out_begin(&vm->out, vm->loop, loop_now(vm->loop) - vm->guest.booted,
-			   vm->guest.boot, &fd, &e) < 0)
+	if (fake_out_begin(&vm->out, vm->loop, vm->script.state_bytes,
+			   loop_now(vm->loop) - vm->guest.booted, vm->guest.boot, &fd, &e) < 0)
 		save_over(vm, &e);
 	else
 		hv_tell(&vm->to, &(struct hv_event){.type = HV_EVENT_STREAM,
 						    .state = vm->to.state,
 						    .fd = fd,
+						    .signature = signature,
 						    .op = hv_cap_name(op)});
 }
 
@@ -349,6 +355,7 @@ static void perform(struct hv_vm *vm, enum act a)
 		break;
 	case ACT_SAVE: save_now(vm, HV_CAP_SAVE); break;
 	case ACT_SNAPSHOT: save_now(vm, HV_CAP_SNAPSHOT); break;
+	case ACT_MIGRATE: save_now(vm, HV_CAP_MIGRATE_OUT); break;
 	case ACT_CANCEL: cancel_now(vm); break;
 	case ACT_CRASH: gone(vm, HV_CRASHED, "fake VMM crashed, as its script says"); break;
 	case ACT_KILL: gone(vm, HV_SHUTDOWN, "stopped"); break;
@@ -462,7 +469,7 @@ static int start_from(struct hv_vm *vm, const struct hv_spec *spec, struct err *
 {
 	char here[HV_SIGNATURE_MAX];
 	signature_write(vm, here);
-	vm->in = (struct fake_in){.on_end = restored, .arg = vm};
+	vm->in = (struct fake_in){.fill = vm->script.state_bytes, .on_end = restored, .arg = vm};
 	int rc = 0;
 	if (spec->signature && strcmp(spec->signature, here) != 0)
 		rc = err_set(err, EINVAL, "the state was taken under %.200s, this VM would run under %s",
@@ -553,6 +560,11 @@ static int snapshot(struct hv_vm *vm, struct err *err)
 	return later(vm, ACT_SNAPSHOT, err);
 }
 
+static int migrate_out(struct hv_vm *vm, struct err *err)
+{
+	return later(vm, ACT_MIGRATE, err);
+}
+
 static int cancel(struct hv_vm *vm, struct err *err)
 {
 	return later(vm, ACT_CANCEL, err);
@@ -571,8 +583,6 @@ const struct hypervisor hypervisor_fake = {
 		   "of VMs",
 	.lacks = {[HV_CAP_KERNEL] = "its guest is scripted",
 		  [HV_CAP_STOP_GRACEFUL] = "no power button; ask the guest agent",
-		  [HV_CAP_MIGRATE_OUT] = "its VMs have no memory to move",
-		  [HV_CAP_MIGRATE_IN] = "its VMs have no memory to move",
 		  [HV_CAP_NET] = "no network behind it",
 		  [HV_CAP_PIN] = "its VMs have no CPUs",
 		  [HV_CAP_NUMA] = "its VMs have no memory",
@@ -586,6 +596,7 @@ const struct hypervisor hypervisor_fake = {
 	.reset = reset_vm,
 	.save = save,
 	.snapshot = snapshot,
+	.migrate_out = migrate_out,
 	.cancel = cancel,
 	.stats = stats,
 	.release = release,

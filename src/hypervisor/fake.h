@@ -16,6 +16,7 @@
  *   ignore-shutdown       "shutdown" does nothing
  *   garbage               speaks nonsense in place of "hello"
  *   console=TEXT          what the console says at boot ("off": no console); default a banner
+ *   state=SIZE            so many bytes stand for its memory when it is saved or moved; default 512K
  *   console-bytes=SIZE    so much more on the console
  * Programs: true, false, echo WORDS, cat, hostname, modulo N (prints the number in its host name modulo N), sleep
  * SECONDS, exit CODE, yes BYTES (on stdout), spew BYTES (on stderr), kill SIGNAL (dies of it); any other exits 127. */
@@ -29,7 +30,7 @@
 
 struct fake_script {
 	uint64_t boot_ms, ready_ms, crash_ms, poweroff_ms, exec_ms; /* crash, poweroff: 0 = never */
-	uint64_t console_bytes;
+	uint64_t console_bytes, state_bytes;
 	bool refuse_start, fail_start, never_hello, never_ready, fail_setup, ignore_shutdown, garbage;
 	char *console; /* owned; NULL = the default banner */
 };
@@ -74,13 +75,14 @@ struct fake_out {
 };
 
 /* ret_fd: taken by the caller, the end to read from. */
-int fake_out_begin(struct fake_out *o, struct loop *l, uint64_t age_ms, const char *boot,
-		   int *ret_fd, struct err *err);
+int fake_out_begin(struct fake_out *o, struct loop *l, uint64_t fill, uint64_t age_ms,
+		   const char *boot, int *ret_fd, struct err *err);
 void fake_out_finish(struct fake_out *o);
 
 struct fake_in {
 	struct stream *stream;
 	struct buf text;
+	uint64_t fill;
 	void (*on_end)(void *arg, bool whole, uint64_t age_ms, const char *boot);
 	void *arg;
 };

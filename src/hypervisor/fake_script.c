@@ -7,6 +7,9 @@
 #include "base/size.h"
 #include "hypervisor/fake.h"
 
+#define STATE_DEFAULT (512u << 10)
+#define STATE_MAX (1u << 30)
+
 enum word_kind { FLAG, DURATION, SIZE, TEXT };
 
 static const struct {
@@ -32,6 +35,7 @@ static const struct {
 	WORD("garbage", FLAG, garbage),
 	WORD("console", TEXT, console),
 	WORD("console-bytes", SIZE, console_bytes),
+	WORD("state", SIZE, state_bytes),
 #undef WORD
 };
 
@@ -71,10 +75,11 @@ static int parse_word(struct fake_script *s, const char *word, struct err *err)
 
 int fake_script_parse(struct fake_script *s, const struct strvec *list, struct err *err)
 {
+	s->state_bytes = STATE_DEFAULT;
 	for (size_t i = 0; list && i < list->n; i++)
 		if (parse_word(s, list->v[i], err) < 0)
 			return -1;
-	return 0;
+	return s->state_bytes <= STATE_MAX ? 0 : err_set(err, EINVAL, "script word state: too large");
 }
 
 void fake_script_finish(struct fake_script *s)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What a saved VM of the back end `fake` is: a line with its guest's age and boot id, then FILL bytes that stand for its
+/* What a saved VM of the back end `fake` is: a line with its guest's age and boot id, then bytes that stand for its
  * memory, so that the stream does not fit into a socket and can be cut anywhere, then a last line. */
 #include <errno.h>
 #include <fcntl.h>
@@ -10,16 +10,15 @@
 #include "base/alloc.h"
 #include "hypervisor/fake.h"
 
-#define FILL (512u << 10)
 #define HEAD "fake state 1 "
 #define TAIL "end of state\n"
 
-static void write_fill(struct buf *out)
+static void write_fill(struct buf *out, uint64_t n)
 {
-	buf_reserve(out, FILL);
-	for (unsigned i = 0; i < FILL; i++)
+	buf_reserve(out, n);
+	for (uint64_t i = 0; i < n; i++)
 		out->data[out->end + i] = (char)('a' + i % 23);
-	out->end += FILL;
+	out->end += n;
 }
 
 /* ---- out ---- */
@@ -47,8 +46,8 @@ static void on_out_drain(void *arg)
 	finish_out(arg, NULL);
 }
 
-int fake_out_begin(struct fake_out *o, struct loop *l, uint64_t age_ms, const char *boot,
-		   int *ret_fd, struct err *err)
+int fake_out_begin(struct fake_out *o, struct loop *l, uint64_t fill, uint64_t age_ms,
+		   const char *boot, int *ret_fd, struct err *err)
 {
 	static const struct stream_ops ops = {.on_data = on_out_data,
 					      .on_close = on_out_close,
@@ -63,7 +62,7 @@ int fake_out_begin(struct fake_out *o, struct loop *l, uint64_t age_ms, const ch
 	}
 	struct buf *out = stream_out(o->stream);
 	buf_addf(out, HEAD "%" PRIu64 " %s\n", age_ms, boot);
-	write_fill(out);
+	write_fill(out, fill);
 	buf_adds(out, TAIL);
 	o->bytes = buf_len(out);
 	stream_flush(o->stream);
@@ -78,16 +77,16 @@ void fake_out_finish(struct fake_out *o)
 
 /* ---- in ---- */
 
-static int read_all(const char *text, size_t len, uint64_t *ret_age, char boot[20])
+static int read_all(const char *text, size_t len, uint64_t n, uint64_t *ret_age, char boot[20])
 {
 	_cleanup_buf_ struct buf fill = BUF_INIT;
 	const char *nl = memchr(text, '\n', len);
 	if (!nl || sscanf(text, HEAD "%" SCNu64 " %19[0-9a-f]", ret_age, boot) != 2)
 		return -1;
 	size_t head = (size_t)(nl + 1 - text), tail = strlen(TAIL);
-	write_fill(&fill);
-	return len == head + FILL + tail && memcmp(nl + 1, buf_head(&fill), FILL) == 0 &&
-			       memcmp(text + head + FILL, TAIL, tail) == 0
+	write_fill(&fill, n);
+	return len == head + n + tail && memcmp(nl + 1, buf_head(&fill), n) == 0 &&
+			       memcmp(text + head + n, TAIL, tail) == 0
 		       ? 0
 		       : -1;
 }
@@ -95,7 +94,7 @@ static int read_all(const char *text, size_t len, uint64_t *ret_age, char boot[2
 static void on_in_data(void *arg, struct buf *in)
 {
 	struct fake_in *i = arg;
-	if (buf_len(&i->text) + buf_len(in) <= 2 * FILL)
+	if (buf_len(&i->text) + buf_len(in) <= 2 * i->fill + 256)
 		buf_add(&i->text, buf_head(in), buf_len(in));
 	buf_clear(in);
 }
@@ -106,7 +105,7 @@ static void on_in_close(void *arg, const struct err *err _unused_)
 	uint64_t age = 0;
 	char boot[20] = "";
 	stream_destroy(TAKE_PTR(i->stream));
-	bool whole = read_all(buf_cstr(&i->text), buf_len(&i->text), &age, boot) == 0;
+	bool whole = read_all(buf_cstr(&i->text), buf_len(&i->text), i->fill, &age, boot) == 0;
 	buf_finish(&i->text);
 	i->on_end(i->arg, whole, age, boot);
 }

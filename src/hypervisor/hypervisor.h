@@ -122,7 +122,7 @@ struct hv_event {
 	const char *op;     /* hv_cap_name() of what it is about: "save" */
 	const char *reason; /* one line, borrowed: "guest powered off", "qemu killed by SIGKILL" */
 	const struct err *err;
-	const char *signature; /* of save, snapshot: what a start from it needs; borrowed */
+	const char *signature; /* of save, snapshot (with DONE), migrate out (with STREAM): what a start from it needs; borrowed */
 	uint64_t bytes, total;
 };
 

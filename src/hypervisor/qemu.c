@@ -607,6 +607,7 @@ static void on_out_stream(void *arg, int fd)
 	hv_tell(&vm->to, &(struct hv_event){.type = HV_EVENT_STREAM,
 					    .state = vm->to.state,
 					    .op = hv_cap_name(vm->out_op),
+					    .signature = vm->signature,
 					    .fd = fd});
 }
 

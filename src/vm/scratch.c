@@ -125,6 +125,19 @@ struct scratch *scratch_restore(struct loop *l, const char *dir, uint64_t size, 
 	return NULL;
 }
 
+struct scratch *scratch_empty(const char *dir, uint64_t size, struct err *err)
+{
+	struct scratch *s = xcalloc(1, sizeof(*s));
+	*s = (struct scratch){.fd = -1};
+	if (enough_room(dir, size, err) == 0 && nameless(dir, &s->fd, err) == 0) {
+		if (ftruncate(s->fd, (off_t)size) == 0)
+			return s;
+		err_errno(err, errno, "scratch disk in %s", dir);
+	}
+	scratch_destroy(s);
+	return NULL;
+}
+
 int scratch_fd(const struct scratch *s)
 {
 	return s ? s->fd : -1;

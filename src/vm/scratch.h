@@ -20,6 +20,8 @@ struct scratch *scratch_restore(struct loop *l, const char *dir, uint64_t size, 
 				const char *pack_id,
 				void (*done)(void *arg, int fd, const struct err *err), void *arg,
 				struct err *err);
+/* One that its owner fills, of zeros until then; at once. */
+struct scratch *scratch_empty(const char *dir, uint64_t size, struct err *err);
 int scratch_fd(const struct scratch *s); /* of one that was made; borrowed; -1 for NULL */
 void scratch_destroy(struct scratch *s); /* NULL is fine */
 

@@ -13,94 +13,8 @@
 #include "base/time.h"
 #include "net/address.h"
 #include "vm/pid_note.h"
-#include "vm/restoring.h"
-#include "vm/scratch.h"
 #include "vm/template.h"
-
-struct vm {
-	struct loop *loop;
-	uint32_t rank;
-	char name[16];
-	char *dir;
-	const struct vm_profile *profile;
-	const struct vm_ops *ops;
-	void *arg;
-
-	enum vm_state state;
-	char reason[ERR_TEXT_MAX];
-	char channel_why[200]; /* why the channel ended; "" */
-	char *boot;            /* boot id of the guest that said hello */
-	uint64_t started, running, ready_after;
-	bool restarting;
-	bool set_up;            /* the guest with that boot id was ready once */
-	bool adopting, adopted; /* adopting: not yet as it was */
-	bool cloned, unclonable; /* started from the template; one that did not come up boots from then on */
-	bool attach;             /* the next channel is one to a guest that runs already */
-
-	struct hv *hv;
-	struct channel *channel;
-	struct console *console;
-	struct scratch *scratch;
-	struct evtimer *timer;
-
-	struct saving *saving;
-	void (*on_saved)(void *arg, struct vm *vm, const struct err *err);
-	void *saved_arg;
-	bool writing, going_on; /* the hypervisor writes the state; resumed as soon as that can be */
-	struct restoring *restoring;
-	bool unpacked, arrived; /* restoring: all was read and good; the hypervisor has taken it */
-};
-
-static void set_reason(struct vm *vm, const char *text)
-{
-	snprintf(vm->reason, sizeof(vm->reason), "%s", text ? text : "");
-}
-
-/* ---- the note: what another process needs in order to go on (vm_adopt) ---- */
-
-#define NOTE "vm" /* "STATE SINCE READY_AFTER BOOT", then a line with the reason */
-
-static void write_note(const struct vm *vm)
-{
-	_cleanup_free_ char *path = path_join(vm->dir, NOTE);
-	_cleanup_free_ char *text = xasprintf("%s %" PRIu64 " %" PRIu64 " %s\n%s\n",
-					      vm_state_name(vm->state), vm->running, vm->ready_after,
-					      vm->boot && vm->boot[0] ? vm->boot : "-", vm->reason);
-	_cleanup_close_ int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
-	if (fd < 0 || fd_write_all(fd, text, strlen(text)) < 0)
-		log_warn("%s: it could not be adopted: %s: %s", vm->name, path, strerror(errno));
-}
-
-static bool is_noted(enum vm_state s)
-{
-	return s == VM_STARTING || s == VM_READY || vm_state_is_over(s);
-}
-
-static enum vm_state state_named(const char *name)
-{
-	static const enum vm_state noted[] = {VM_STARTING, VM_READY, VM_STOPPED, VM_FAILED};
-	for (size_t i = 0; i < ARRAY_SIZE(noted); i++)
-		if (strcmp(vm_state_name(noted[i]), name) == 0)
-			return noted[i];
-	return VM_PLANNED;
-}
-
-/* PLANNED: there is no note, so it never ran. */
-static enum vm_state read_note(struct vm *vm)
-{
-	char state[16], boot[80];
-	_cleanup_free_ char *path = path_join(vm->dir, NOTE), *text = NULL;
-	if (path_read(path, 4096, &text, NULL, NULL) < 0 ||
-	    sscanf(text, "%15s %" SCNu64 " %" SCNu64 " %79s", state, &vm->running, &vm->ready_after,
-		   boot) != 4)
-		return VM_PLANNED;
-	char *reason = strchr(text, '\n');
-	if (reason && strchr(reason + 1, '\n'))
-		*strchr(reason + 1, '\n') = '\0';
-	set_reason(vm, reason ? reason + 1 : "");
-	vm->boot = strcmp(boot, "-") == 0 ? NULL : xstrdup(boot);
-	return state_named(state);
-}
+#include "vm/vm_inside.h"
 
 /* ---- states ---- */
 
@@ -110,7 +24,7 @@ static bool untold(struct vm *vm)
 	if (vm->adopting && (vm->state == VM_STARTING || vm->state == VM_BOOTING))
 		return true;
 	if (vm->adopting && !vm->reason[0])
-		set_reason(vm, "adopted");
+		vm_set_reason(vm, "adopted");
 	vm->adopting = false;
 	return false;
 }
@@ -123,7 +37,7 @@ static bool input(struct vm *vm, enum vm_input in, const char *reason)
 		return false;
 	}
 	vm->state = next;
-	set_reason(vm, reason);
+	vm_set_reason(vm, reason);
 	if (vm_state_is_over(next) || next == VM_READY)
 		evtimer_stop(vm->timer);
 	if (next == VM_READY && !vm->ready_after)
@@ -131,8 +45,8 @@ static bool input(struct vm *vm, enum vm_input in, const char *reason)
 	vm->set_up |= next == VM_READY;
 	if (was == next || untold(vm))
 		return true;
-	if (vm->profile->keep && is_noted(next))
-		write_note(vm);
+	if (vm->profile->keep && vm_note_wanted(next))
+		vm_note_write(vm, next);
 	vm->ops->on_state(vm->arg, vm, was, vm->reason);
 	return true;
 }
@@ -151,6 +65,7 @@ static void let_go(struct vm *vm)
 	struct err ended = ERR_INIT;
 	err_set(&ended, ESHUTDOWN, "%s: ended while it was saved", vm->name);
 	end_save(vm, &ended);
+	vm_move_lost(vm);
 	restoring_destroy(TAKE_PTR(vm->restoring));
 	struct channel *channel = TAKE_PTR(vm->channel);
 	channel_destroy(channel); /* ends its requests: their owners may look at us, so the pointer is cleared before */
@@ -158,12 +73,13 @@ static void let_go(struct vm *vm)
 	scratch_destroy(TAKE_PTR(vm->scratch));
 	vm->running = 0;
 	vm->adopted = vm->attach = vm->set_up = vm->cloned = vm->writing = vm->going_on = false;
+	vm->came[0] = '\0';
 	free(TAKE_PTR(vm->boot));
 	_cleanup_free_ char *pid = path_join(vm->dir, "pid");
 	unlink(pid);
 }
 
-static void fail(struct vm *vm, const char *reason)
+void vm_fail(struct vm *vm, const char *reason)
 {
 	char text[ERR_TEXT_MAX]; /* reason may live in what let_go() frees */
 	snprintf(text, sizeof(text), "%s", reason);
@@ -203,7 +119,7 @@ static void on_guest_failed(void *arg, const char *text)
 {
 	struct vm *vm = arg;
 	_cleanup_free_ char *why = xasprintf("guest set-up: %s", text);
-	fail(vm, why);
+	vm_fail(vm, why);
 }
 
 static void on_bye(void *arg, const char *how)
@@ -235,7 +151,7 @@ static void on_channel_close(void *arg, const struct err *err)
 	if (err->code != EPROTO)
 		return;
 	if (vm->state == VM_STARTING || vm->state == VM_BOOTING)
-		fail(vm, vm->channel_why);
+		vm_fail(vm, vm->channel_why);
 	else
 		vm->ops->on_note(vm->arg, vm, vm->channel_why);
 }
@@ -304,7 +220,7 @@ static void on_saving_done(void *arg, const struct err *err)
 
 static void look_go_on(struct vm *vm)
 {
-	if (!vm->going_on || vm->state != VM_PAUSED || vm->writing || !vm->hv)
+	if (!vm->going_on || vm->send_ops || vm->state != VM_PAUSED || vm->writing || !vm->hv)
 		return;
 	vm->going_on = false;
 	if (hv_resume(vm->hv, NULL) < 0)
@@ -338,7 +254,7 @@ static void go_on(struct vm *vm)
 		return;
 	restoring_destroy(TAKE_PTR(vm->restoring));
 	if (hv_resume(vm->hv, &err) < 0)
-		fail(vm, err.text);
+		vm_fail(vm, err.text);
 }
 
 static void on_unpacked(void *arg, const struct err *err)
@@ -346,13 +262,15 @@ static void on_unpacked(void *arg, const struct err *err)
 	struct vm *vm = arg;
 	vm->unpacked = !err;
 	if (err)
-		fail(vm, err->text);
+		vm_fail(vm, err->text);
 	else
 		go_on(vm);
 }
 
 static void on_hv_state(struct vm *vm, const struct hv_event *e)
 {
+	if (e->state == HV_PAUSED && vm_move_arrived(vm))
+		return;
 	if (vm->restoring && e->state == HV_PAUSED) {
 		vm->arrived = true;
 		go_on(vm);
@@ -362,13 +280,13 @@ static void on_hv_state(struct vm *vm, const struct hv_event *e)
 		if (!vm->running)
 			vm->running = loop_now(vm->loop);
 		bool resumed = vm->state == VM_PAUSED;
-		input(vm, resumed ? VM_IN_RESUMED : VM_IN_RUNNING, "");
+		input(vm, resumed ? VM_IN_RESUMED : VM_IN_RUNNING, vm->came);
 		if (resumed)
 			send_time(vm);
 	} else if (e->state == HV_PAUSED) {
 		if (vm->adopting && vm->set_up)
 			vm->state = VM_READY; /* only such a VM is ever paused */
-		input(vm, VM_IN_PAUSED, "");
+		input(vm, VM_IN_PAUSED, vm->send_ops ? "it is being moved" : "");
 		look_go_on(vm);
 	}
 }
@@ -377,6 +295,8 @@ static void on_hv_event(void *arg, const struct hv_event *e)
 {
 	struct vm *vm = arg;
 	struct err err = ERR_INIT;
+	if (vm_move_event(vm, e))
+		return;
 	switch (e->type) {
 	case HV_EVENT_STATE: on_hv_state(vm, e); break;
 	case HV_EVENT_CHANNEL:
@@ -385,7 +305,7 @@ static void on_hv_event(void *arg, const struct hv_event *e)
 									     &channel_ops, vm, &err);
 		vm->attach = false;
 		if (!vm->channel)
-			fail(vm, err.text);
+			vm_fail(vm, err.text);
 		break;
 	case HV_EVENT_CONSOLE:
 		if (console_connect(vm->console, e->fd, &err) < 0)
@@ -417,11 +337,11 @@ static void on_timeout(void *arg)
 			hv_stop(vm->hv, HV_STOP_HARD, NULL);
 		return;
 	}
-	if (vm->adopting &&
+	if ((vm->adopting || vm->came[0]) &&
 	    vm->set_up) { /* it runs, as before; what became of its guest agent is another matter */
 		channel_destroy(TAKE_PTR(vm->channel));
-		snprintf(vm->channel_why, sizeof(vm->channel_why),
-			 "it did not answer after the agent's restart");
+		snprintf(vm->channel_why, sizeof(vm->channel_why), "it did not answer after %s",
+			 vm->adopting ? "the agent's restart" : "the move");
 		input(vm, VM_IN_READY, vm->channel_why);
 		return;
 	}
@@ -432,13 +352,14 @@ static void on_timeout(void *arg)
 		vm->boot ? "the guest agent came up but its set-up did not end"
 			 : "no sign of the guest agent",
 		line[0] ? "; the console's last line: \"" : "", line, line[0] ? "\"" : "");
-	fail(vm, why);
+	vm_fail(vm, why);
 }
 
 /* Where the state comes from; ret_fd is to be closed after the start. */
 static int add_saved(struct vm *vm, struct hv_spec *spec, int *ret_fd, struct err *err)
 {
-	vm->cloned = !vm->restoring && vm->profile->template && !vm->unclonable;
+	vm_move_add(vm, spec);
+	vm->cloned = !vm->restoring && !vm->on_arrived && vm->profile->template && !vm->unclonable;
 	vm->attach |= vm->cloned;
 	if (!vm->restoring)
 		return vm->cloned ? template_use(vm->profile->template, spec, ret_fd, err) : 0;
@@ -478,7 +399,7 @@ static struct hv_spec make_spec(const struct vm *vm, const char *scratch)
 	return spec;
 }
 
-static int start_hv(struct vm *vm, int scratch_fd, struct err *err)
+int vm_start_hv(struct vm *vm, int scratch_fd, struct err *err)
 {
 	const struct vm_profile *p = vm->profile;
 	_cleanup_close_ int state_fd = -1;
@@ -493,7 +414,7 @@ static int start_hv(struct vm *vm, int scratch_fd, struct err *err)
 			return -1;
 		boots_instead(vm, err->text);
 		vm->attach = false;
-		return start_hv(vm, scratch_fd, err);
+		return vm_start_hv(vm, scratch_fd, err);
 	}
 	if (hv_stats(vm->hv, &st, NULL) == 0 && st.pid > 0)
 		pid_note_write(vm->dir, st.pid);
@@ -509,8 +430,8 @@ static void on_scratch(void *arg, int fd, const struct err *scratch_err)
 		input(vm, VM_IN_GONE, "");
 		return;
 	}
-	if (fd < 0 || start_hv(vm, fd, &err) < 0)
-		fail(vm, err.text);
+	if (fd < 0 || vm_start_hv(vm, fd, &err) < 0)
+		vm_fail(vm, err.text);
 }
 
 /* ---- */
@@ -542,7 +463,7 @@ void vm_destroy(struct vm *vm)
 	free(vm);
 }
 
-static int begin(struct vm *vm, struct err *err)
+int vm_begin(struct vm *vm, struct err *err)
 {
 	if (vm_state_is_live(vm->state))
 		return err_set(err, EBUSY, "%s: is %s", vm->name, vm_state_name(vm->state));
@@ -556,31 +477,31 @@ static int begin(struct vm *vm, struct err *err)
 int vm_start(struct vm *vm, struct err *err)
 {
 	struct err why = ERR_INIT;
-	if (begin(vm, err) < 0)
+	if (vm_begin(vm, err) < 0)
 		return -1;
 	if (vm->profile->scratch) {
 		vm->scratch = scratch_create(vm->loop, vm->profile->scratch_dir,
 					     vm->profile->scratch, on_scratch, vm, &why);
 		if (vm->scratch)
 			return 0;
-	} else if (start_hv(vm, -1, &why) == 0) {
+	} else if (vm_start_hv(vm, -1, &why) == 0) {
 		return 0;
 	}
-	fail(vm, why.text);
+	vm_fail(vm, why.text);
 	return err_copy(err, &why);
 }
 
 bool vm_adopt(struct vm *vm)
 {
 	struct err err = ERR_INIT;
-	enum vm_state was = read_note(vm);
+	enum vm_state was = vm_note_read(vm);
 	if (was == VM_PLANNED || vm_state_is_over(was)) {
 		vm->state = was;
 		vm->running = 0;
 		free(TAKE_PTR(vm->boot));
 		return false;
 	}
-	set_reason(vm, "");
+	vm_set_reason(vm, "");
 	vm->state = VM_STARTING;
 	vm->started = loop_now(vm->loop);
 	vm->adopting = vm->adopted = vm->attach = true;
@@ -591,7 +512,7 @@ bool vm_adopt(struct vm *vm)
 		return true;
 	pid_note_kill(vm->dir); /* a VMM that was started, and not noted so that it can be adopted */
 	_cleanup_free_ char *why = xasprintf("ended with its agent: %s", err.text);
-	fail(vm, err.code == ENOENT ? "ended with its agent, which had just begun to start it" : why);
+	vm_fail(vm, err.code == ENOENT ? "ended with its agent, which had just begun to start it" : why);
 	return true;
 }
 
@@ -622,7 +543,7 @@ static int restore(struct vm *vm, const char *dir, struct err *err)
 		return err_set(err, EINVAL, "%s: saved with another size of scratch disk", vm->name);
 	vm->attach = true;
 	if (!size)
-		return start_hv(vm, -1, err);
+		return vm_start_hv(vm, -1, err);
 	_cleanup_free_ char *disk = restoring_disk(vm->restoring),
 			    *id = restoring_pack_id(vm->restoring);
 	vm->scratch = scratch_restore(vm->loop, vm->profile->scratch_dir, size, disk, id,
@@ -633,17 +554,19 @@ static int restore(struct vm *vm, const char *dir, struct err *err)
 int vm_restore(struct vm *vm, const char *dir, struct err *err)
 {
 	struct err why = ERR_INIT;
-	if (begin(vm, err) < 0)
+	if (vm_begin(vm, err) < 0)
 		return -1;
 	if (restore(vm, dir, &why) == 0)
 		return 0;
-	fail(vm, why.text);
+	vm_fail(vm, why.text);
 	return err_copy(err, &why);
 }
 
 int vm_save(struct vm *vm, const char *dir, const char *id,
 	    void (*done)(void *arg, struct vm *vm, const struct err *err), void *arg, struct err *err)
 {
+	if (vm_move_holds(vm, "save", err))
+		return -1;
 	if (vm->state != VM_PAUSED || vm->saving)
 		return err_set(err, EBUSY, "%s: cannot save: it is %s", vm->name,
 			       vm->saving ? "being saved" : vm_state_name(vm->state));
@@ -716,12 +639,16 @@ static int need(struct vm *vm, enum vm_state state, const char *verb, struct err
 
 int vm_pause(struct vm *vm, struct err *err)
 {
+	if (vm_move_holds(vm, "pause", err))
+		return -1;
 	vm->going_on = false;
 	return need(vm, VM_READY, "pause", err) < 0 ? -1 : hv_pause(vm->hv, err);
 }
 
 int vm_resume(struct vm *vm, struct err *err)
 {
+	if (vm_move_holds(vm, "resume", err))
+		return -1;
 	return need(vm, VM_PAUSED, "resume", err) < 0 ? -1 : hv_resume(vm->hv, err);
 }
 

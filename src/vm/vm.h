@@ -71,6 +71,43 @@ int vm_save(struct vm *vm, const char *dir, const char *id,
 void vm_save_forget(struct vm *vm);
 /* Resumes one that is paused or about to be, as soon as it can be: not before the hypervisor has let go of a save. */
 void vm_go_on(struct vm *vm);
+
+/* ---- vm_move.c: to another node. A VM that was sent stands still until vm_unsend() or its end: whoever sends it has seen
+ * to it that only one of the two ever goes on. ---- */
+
+struct vm_send_ops {
+	/* Where the hypervisor's state comes out, to be read to its end; fd: taken. */
+	void (*on_stream)(void *arg, int fd, const char *signature);
+	/* It stands still; the stream is whole (its end may still come), and the disk changes no more. */
+	void (*on_sent)(void *arg, uint64_t bytes);
+	/* Once, last: it goes on here as it was, or has ended. */
+	void (*on_failed)(void *arg, const struct err *err);
+};
+
+/* Of a VM that is ready. It runs on while its memory is sent. */
+int vm_send(struct vm *vm, const struct vm_send_ops *ops, void *arg, struct err *err);
+/* Calls it off, without a word to the ops: it goes on here. Nothing where it was not sent. */
+void vm_unsend(struct vm *vm);
+uint64_t vm_stands_ms(const struct vm *vm); /* for so long it stands still, to be sent */
+int vm_disk(const struct vm *vm);           /* its scratch disk; borrowed; -1: none */
+const char *vm_boot(const struct vm *vm);   /* boot id of its guest; "" */
+
+struct vm_arrival {
+	int fd;                     /* what on_stream() gave there comes out here; borrowed */
+	const char *signature;      /* of on_stream() */
+	const char *boot, *from;    /* vm_boot(); the node's name */
+	uint64_t ready_ms, scratch; /* vm_ready_ms(); size of its disk */
+};
+
+/* Instead of vm_start(): the VM comes up and stands still, with an empty disk of that size, which the caller fills. arrived()
+ * once, from the loop: NULL: it has arrived; else it has ended. */
+int vm_receive(struct vm *vm, const struct vm_arrival *a,
+	       void (*arrived)(void *arg, struct vm *vm, const struct err *err), void *arg,
+	       struct err *err);
+/* It belongs here from now on: an agent that follows this one adopts it. Then vm_run_taken(). */
+int vm_take(struct vm *vm, struct err *err);
+int vm_run_taken(struct vm *vm, struct err *err); /* it goes on; on_state follows */
+
 /* Ends it hard, if it runs, and starts it anew. */
 int vm_restart(struct vm *vm, struct err *err);
 

@@ -1,0 +1,385 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A VM leaves this node as it runs, by a link of its own to the agent that takes it (docs/migration.md):
+ *   to it    {"rank", "id", "from", "signature", "boot", "ready_ms", "scratch"}, then data of stream 1: the hypervisor's
+ *            state, and of stream 2: pieces of the disk, each after the 8 bytes (big endian) of where it goes; {"end": true};
+ *            {"forget": true}: it goes on here
+ *   from it  {"ok": false, ...}, or {"prepared": true}: it has all, and stands still there.
+ * Until it has told the root so, this agent may think better of it by itself; after that only the root decides: "unsend", or
+ * "move", which ends the VM here. */
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "agent/moving.h"
+#include "agent/services.h"
+#include "agent/state.h"
+#include "base/alloc.h"
+#include "wire/message.h"
+
+#define ANSWER_MS 60000 /* for "prepared", from the end; a node that swaps is slow */
+#define PIECES 32       /* of the disk at once: others want the loop, too */
+
+struct sending {
+	struct sending *next;
+	struct agent *agent;
+	struct call *call; /* NULL: answered, or nobody waits */
+	uint32_t rank, node;
+	char id[MOVING_ID_MAX + 1];
+	struct vm *vm; /* NULL: it has ended, or goes on here */
+	struct stream *link, *state;
+	bool opening;  /* the link: this must outlive it */
+	bool over;     /* only the opening keeps it */
+	bool sent;     /* by the hypervisor */
+	bool ended;    /* all is written to the link */
+	bool prepared; /* and the root knows: only it decides */
+	uint64_t bytes, disk_bytes;
+	off_t disk_at;
+	bool reading;
+	struct evtimer *patience, *soon; /* soon: reads on */
+};
+
+static void forget(struct sending *s)
+{
+	struct sending **at = &s->agent->sendings;
+	stream_destroy(TAKE_PTR(s->link));
+	stream_destroy(TAKE_PTR(s->state));
+	evtimer_stop(s->patience);
+	evtimer_stop(s->soon);
+	s->over = true;
+	if (s->opening)
+		return;
+	while (*at != s)
+		at = &(*at)->next;
+	*at = s->next;
+	evtimer_destroy(s->patience);
+	evtimer_destroy(s->soon);
+	free(s);
+}
+
+/* refused: it was not even begun. */
+static void answer(struct sending *s, bool sent, bool refused, const struct err *err)
+{
+	struct call *call = TAKE_PTR(s->call);
+	if (!call)
+		return;
+	call->state = NULL;
+	call_reply(call, json_pack("{s:b, s:b, s:b, s:i, s:s, s:I, s:I, s:I}", "ok", 1, "sent",
+				   sent, "refused", refused, "code", err ? err->code : 0, "error",
+				   err ? err->text : "", "bytes", (json_int_t)s->bytes, "disk",
+				   (json_int_t)s->disk_bytes, "stood_ms",
+				   s->vm ? (json_int_t)vm_stands_ms(s->vm) : (json_int_t)0));
+}
+
+/* It goes on here. */
+static void give_up(struct sending *s, const struct err *err)
+{
+	struct vm *vm = TAKE_PTR(s->vm);
+	if (vm)
+		vm_unsend(vm);
+	if (s->link && s->ended) { /* perhaps it waits there for the root's word */
+		_cleanup_json_ json_t *j = json_pack("{s:b}", "forget", 1);
+		message_write(stream_out(s->link), 0, s->rank, j, NULL);
+		stream_flush(s->link);
+	}
+	answer(s, false, false, err);
+	forget(s);
+}
+
+/* ---- the disk ---- */
+
+static int read_piece(struct sending *s, int fd, off_t *at, char *piece, size_t *ret_n)
+{
+	off_t data = lseek(fd, *at, SEEK_DATA);
+	if (data < 0)
+		return errno == ENXIO ? 0 : -1; /* holes up to the end */
+	off_t hole = lseek(fd, data, SEEK_HOLE);
+	size_t want = (size_t)MIN((off_t)MOVING_PIECE, hole - data);
+	ssize_t n = hole < 0 ? -1 : pread(fd, piece + MOVING_OFFSET, want, data);
+	if (n <= 0)
+		return n < 0 ? -1 : 0;
+	moving_put_offset(piece, (uint64_t)data);
+	*at = data + n;
+	*ret_n = (size_t)n;
+	s->disk_bytes += (uint64_t)n;
+	return 1;
+}
+
+static void send_disk(struct sending *s)
+{
+	int fd = vm_disk(s->vm), more = fd >= 0;
+	_cleanup_free_ char *piece = xmalloc(MOVING_OFFSET + MOVING_PIECE);
+	struct err err = ERR_INIT;
+	s->reading = true; /* the link may drain at once, within */
+	for (unsigned i = 0; more > 0 && i < PIECES && stream_queued(s->link) < MOVING_QUEUE; i++) {
+		size_t n = 0;
+		more = read_piece(s, fd, &s->disk_at, piece, &n);
+		if (more > 0) {
+			frame_write_data(stream_out(s->link), 0, s->rank, 2, piece,
+					 MOVING_OFFSET + n, false);
+			stream_flush(s->link);
+		}
+	}
+	s->reading = false;
+	if (more > 0 && !stream_queued(s->link))
+		evtimer_start(s->soon, 0, 0);
+	if (more < 0) {
+		err_errno(&err, errno, "vm%u: read its scratch disk", s->rank);
+		give_up(s, &err);
+	}
+	if (more || s->ended)
+		return; /* on_link_drain() goes on */
+	_cleanup_json_ json_t *j = json_pack("{s:b}", "end", 1);
+	s->ended = true;
+	message_write(stream_out(s->link), 0, s->rank, j, NULL);
+	evtimer_start(s->patience, ANSWER_MS, 0);
+	stream_flush(s->link);
+}
+
+static void look(struct sending *s)
+{
+	if (s->sent && !s->state && s->link && !s->ended)
+		send_disk(s);
+}
+
+/* ---- the hypervisor's state ---- */
+
+static void on_state_data(void *arg, struct buf *in)
+{
+	struct sending *s = arg;
+	while (buf_len(in)) {
+		size_t n = MIN(buf_len(in), (size_t)MOVING_PIECE);
+		frame_write_data(stream_out(s->link), 0, s->rank, 1, buf_head(in), n, false);
+		buf_consume(in, n);
+		s->bytes += n;
+	}
+	stream_flush(s->link);
+	if (stream_queued(s->link) > MOVING_QUEUE)
+		stream_pause(s->state, true);
+}
+
+static void on_state_close(void *arg, const struct err *err _unused_)
+{
+	struct sending *s = arg;
+	stream_destroy(TAKE_PTR(s->state)); /* whether it was whole, the hypervisor says */
+	look(s);
+}
+
+static void begin_link(struct sending *s, const char *signature)
+{
+	struct agent *a = s->agent;
+	_cleanup_json_ json_t *j = json_pack("{s:I, s:s, s:s, s:s, s:s, s:I, s:I}", "rank",
+					     (json_int_t)s->rank, "id", s->id, "from",
+					     mesh_node_name(a->mesh, a->self), "signature",
+					     signature ? signature : "", "boot", vm_boot(s->vm),
+					     "ready_ms", (json_int_t)vm_ready_ms(s->vm), "scratch",
+					     (json_int_t)cluster_get_spec(a->cluster)->scratch);
+	message_write(stream_out(s->link), 0, s->rank, j, NULL);
+	stream_flush(s->link);
+}
+
+static void on_stream(void *arg, int fd, const char *signature)
+{
+	static const struct stream_ops ops = {.on_data = on_state_data, .on_close = on_state_close};
+	struct sending *s = arg;
+	struct err err = ERR_INIT;
+	begin_link(s, signature);
+	s->state = stream_create(s->agent->loop, fd, &ops, s, &err);
+	if (!s->state)
+		give_up(s, &err);
+}
+
+static void on_sent(void *arg, uint64_t bytes _unused_)
+{
+	struct sending *s = arg;
+	s->sent = true;
+	look(s);
+}
+
+static void on_send_failed(void *arg, const struct err *err)
+{
+	struct sending *s = arg;
+	s->vm = NULL;
+	answer(s, false, false, err);
+	forget(s);
+}
+
+static const struct vm_send_ops send_ops = {.on_stream = on_stream,
+					    .on_sent = on_sent,
+					    .on_failed = on_send_failed};
+
+/* ---- the link ---- */
+
+static void on_link_data(void *arg, struct buf *in)
+{
+	struct sending *s = arg;
+	struct frame f;
+	struct err err = ERR_INIT;
+	int got = frame_read(in, FRAME_MAX_GUEST, &f, &err);
+	if (got == 0)
+		return;
+	_cleanup_json_ json_t *j = got == 1 ? message_read(&f, &err) : NULL;
+	if (!j || message_is_error(j, &err) || !s->ended) {
+		if (!err.code)
+			err_set(&err, EPROTO, "the agent that takes it said what was not asked for");
+		give_up(s, &err);
+		return;
+	}
+	frame_drop(in, &f);
+	evtimer_stop(s->patience);
+	s->prepared = true;
+	answer(s, true, false, NULL);
+}
+
+static void on_link_close(void *arg, const struct err *err)
+{
+	struct sending *s = arg;
+	struct err why = ERR_INIT;
+	stream_destroy(TAKE_PTR(s->link));
+	if (s->prepared)
+		return; /* it may run there: not ours to decide */
+	err_set(&why, ECONNRESET, "the link to %s was cut: %s",
+		mesh_node_name(s->agent->mesh, s->node), err->code ? err->text : "closed by its agent");
+	give_up(s, &why);
+}
+
+static void on_link_drain(void *arg)
+{
+	struct sending *s = arg;
+	if (s->state)
+		stream_pause(s->state, false);
+	else if (!s->reading)
+		look(s);
+}
+
+static void on_soon(void *arg)
+{
+	look(arg);
+}
+
+static void on_opened(void *arg, uint32_t node _unused_, struct stream *link, const struct err *err)
+{
+	static const struct stream_ops ops = {.on_data = on_link_data,
+					      .on_close = on_link_close,
+					      .on_drain = on_link_drain};
+	struct sending *s = arg;
+	struct err why = ERR_INIT;
+	s->opening = false;
+	if (s->over || !link) {
+		stream_destroy(link);
+		if (s->over)
+			forget(s);
+		else
+			give_up(s, err);
+		return;
+	}
+	s->link = link;
+	stream_set_ops(link, &ops, s);
+	struct vm *vm = service_vm(s->agent, s->rank, &why);
+	if (!vm || vm_send(vm, &send_ops, s, &why) < 0) {
+		answer(s, false, true, &why);
+		forget(s);
+		return;
+	}
+	s->vm = vm;
+}
+
+static void on_patience(void *arg)
+{
+	struct err err = ERR_INIT;
+	err_set(&err, ETIMEDOUT, "the agent that takes it did not answer for %d s", ANSWER_MS / 1000);
+	give_up(arg, &err);
+}
+
+/* ---- requests of the root ---- */
+
+static void on_call_end(struct call *call)
+{
+	struct sending *s = call->state;
+	struct err err = ERR_INIT;
+	if (!s)
+		return;
+	s->call = NULL;
+	err_set(&err, ECANCELED, "cancelled");
+	if (!s->prepared)
+		give_up(s, &err);
+}
+
+static const struct call_ops ops = {.on_end = on_call_end};
+
+static struct sending *find(struct agent *a, uint32_t rank)
+{
+	struct sending *s = a->sendings;
+	while (s && (s->rank != rank || s->over))
+		s = s->next;
+	return s;
+}
+
+int service_send(struct call *call, const json_t *req, struct err *err)
+{
+	struct agent *a = call->agent;
+	json_int_t node;
+	uint32_t rank;
+	const char *id;
+	if (moving_read(a, req, &rank, &id, err) < 0 ||
+	    message_int(req, "node", 1, mesh_nodes(a->mesh), &node, err) < 0)
+		return -1;
+	struct sending *s = xcalloc(1, sizeof(*s));
+	*s = (struct sending){.agent = a, .call = call, .rank = rank, .node = (uint32_t)node};
+	snprintf(s->id, sizeof(s->id), "%s", id);
+	s->patience = evtimer_create(a->loop, on_patience, s);
+	s->soon = evtimer_create(a->loop, on_soon, s);
+	struct vm *vm = service_vm(a, rank, err);
+	bool good = vm && !find(a, rank) && vm_get_state(vm) == VM_READY;
+	if (vm && !good)
+		err_set(err, EBUSY, "%s: cannot be moved: it is %s", vm_name(vm),
+			find(a, rank) ? "being moved" : vm_state_name(vm_get_state(vm)));
+	s->next = a->sendings;
+	a->sendings = s;
+	call->ops = &ops;
+	call->state = s;
+	if (!good) {
+		answer(s, false, true, err);
+		forget(s);
+		return 0;
+	}
+	s->opening = true;
+	mesh_open(a->mesh, (uint32_t)node, MESH_STATE, on_opened, s);
+	return 0;
+}
+
+/* The target has not got it, and never will. */
+int service_unsend(struct call *call, const json_t *req, struct err *err)
+{
+	struct agent *a = call->agent;
+	uint32_t rank;
+	const char *id;
+	if (moving_read(a, req, &rank, &id, err) < 0)
+		return -1;
+	struct sending *s = find(a, rank);
+	struct vm *vm = cluster_vm(a->cluster, rank);
+	if (s && strcmp(s->id, id) == 0) {
+		err_set(err, ECANCELED, "cancelled");
+		give_up(s, err);
+	} else if (vm && vm_get_state(vm) == VM_PAUSED) {
+		vm_resume(vm, NULL); /* the agent before this one had sent it */
+	} else if (vm && vm_is_adopting(vm)) {
+		return err_set(err, EAGAIN, "%s: is being adopted", vm_name(vm));
+	}
+	call_reply(call, json_pack("{s:b, s:b}", "ok", 1, "here", vm != NULL));
+	return 0;
+}
+
+void service_send_finish(struct agent *a)
+{
+	while (a->sendings) {
+		struct sending *s = a->sendings;
+		if (s->call)
+			s->call->state = NULL;
+		s->call = NULL;
+		s->opening = false;
+		if (s->vm)
+			vm_unsend(TAKE_PTR(s->vm));
+		forget(s);
+	}
+}

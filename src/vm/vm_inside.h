@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Inside vm/vm*.c. */
+#ifndef VSE_VM_VM_INSIDE_H
+#define VSE_VM_VM_INSIDE_H
+
+#include <stdio.h>
+
+#include "vm/restoring.h"
+#include "vm/scratch.h"
+#include "vm/vm.h"
+
+struct vm {
+	struct loop *loop;
+	uint32_t rank;
+	char name[16];
+	char *dir;
+	const struct vm_profile *profile;
+	const struct vm_ops *ops;
+	void *arg;
+
+	enum vm_state state;
+	char reason[ERR_TEXT_MAX];
+	char channel_why[200]; /* why the channel ended; "" */
+	char *boot;            /* boot id of the guest that said hello */
+	uint64_t started, running, ready_after;
+	bool restarting;
+	bool set_up;            /* the guest with that boot id was ready once */
+	bool adopting, adopted; /* adopting: not yet as it was */
+	bool cloned, unclonable; /* started from the template; one that did not come up boots from then on */
+	bool attach;             /* the next channel is one to a guest that runs already */
+
+	struct hv *hv;
+	struct channel *channel;
+	struct console *console;
+	struct scratch *scratch;
+	struct evtimer *timer;
+
+	struct saving *saving;
+	void (*on_saved)(void *arg, struct vm *vm, const struct err *err);
+	void *saved_arg;
+	bool writing, going_on; /* the hypervisor writes the state; resumed as soon as that can be */
+	struct restoring *restoring;
+	bool unpacked, arrived; /* restoring: all was read and good; the hypervisor has taken it */
+
+	/* vm_move.c */
+	const struct vm_send_ops *send_ops; /* it is being sent, or was and waits; NULL: neither */
+	void *send_arg;
+	bool sent, unsent; /* unsent: what comes of a sending that was called off is not wanted any more */
+	uint64_t stands; /* since when; loop time */
+	void (*on_arrived)(void *arg, struct vm *vm, const struct err *err); /* NULL: it does not arrive */
+	void *arrived_arg;
+	int state_fd;          /* borrowed, during the start of one that arrives; else -1 */
+	const char *signature; /* the same */
+	bool held;             /* it has arrived, and was not taken yet */
+	char came[80];         /* "came from n3"; "" */
+};
+
+static inline void vm_set_reason(struct vm *vm, const char *text)
+{
+	snprintf(vm->reason, sizeof(vm->reason), "%s", text ? text : "");
+}
+
+/* vm.c */
+void vm_fail(struct vm *vm, const char *reason);
+int vm_begin(struct vm *vm, struct err *err); /* STARTING, with the time that it may take */
+int vm_start_hv(struct vm *vm, int scratch_fd, struct err *err);
+
+/* vm_note.c */
+bool vm_note_wanted(enum vm_state s);
+void vm_note_write(const struct vm *vm, enum vm_state state);
+enum vm_state vm_note_read(struct vm *vm); /* PLANNED: there is no note, so it never ran */
+
+/* vm_move.c */
+bool vm_move_event(struct vm *vm, const struct hv_event *e); /* true: it was about a move */
+bool vm_move_arrived(struct vm *vm);                         /* true: it is one that arrives */
+void vm_move_lost(struct vm *vm);                            /* it ends */
+void vm_move_add(const struct vm *vm, struct hv_spec *spec);
+bool vm_move_holds(const struct vm *vm, const char *verb, struct err *err); /* EBUSY */
+
+#endif
