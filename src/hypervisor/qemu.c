@@ -49,6 +49,9 @@ struct hv_vm {
 	enum hv_from from;
 	char signature[HV_SIGNATURE_MAX];
 	struct evtimer *timer;
+	unsigned vcpus;
+	pid_t *tids;           /* of the vCPUs; 0: not known yet */
+	int *on;               /* the CPU that each is pinned to, -1: none */
 	int fds[SOCKS];        /* our ends, until they are handed out */
 	int net_vmm;           /* QEMU before 7.2: its end of eth0, until it was started */
 	bool listening[SOCKS]; /* the socket's file is ours to remove */
@@ -222,9 +225,34 @@ static void on_in_begun(void *arg, json_t *ret _unused_, const struct err *err)
 		give_up(vm, err->text);
 }
 
+static void make_vcpus(struct hv_vm *vm, unsigned n, const unsigned *pins)
+{
+	vm->vcpus = n;
+	vm->tids = xcalloc(n, sizeof(*vm->tids));
+	vm->on = xcalloc(n, sizeof(*vm->on));
+	for (unsigned i = 0; i < n; i++)
+		vm->on[i] = pins ? (int)pins[i] : -1;
+}
+
+static void on_vcpus(void *arg, json_t *ret, const struct err *err)
+{
+	struct hv_vm *vm = arg;
+	struct err why = ERR_INIT;
+	bool known = !err && qemu_pin_threads(ret, vm->vcpus, vm->tids, &why) == 0;
+	for (unsigned i = 0; i < vm->vcpus; i++) {
+		if (vm->on[i] < 0)
+			continue;
+		if (!known || qemu_pin_apply(vm->tids, vm->on, vm->vcpus, i, &why) < 0) {
+			give_up(vm, why.code ? why.text : err->text);
+			return;
+		}
+	}
+}
+
 static void on_qmp_ready(void *arg)
 {
 	struct hv_vm *vm = arg;
+	qmp_command(vm->qmp, "query-cpus-fast", NULL, COMMAND_MS, on_vcpus, vm);
 	if (vm->from == HV_FROM_BOOT)
 		qmp_command(vm->qmp, "query-status", NULL, COMMAND_MS, on_status, vm);
 	else
@@ -423,6 +451,8 @@ static void release(struct hv_vm *vm)
 		if (vm->fds[i] >= 0)
 			close(vm->fds[i]);
 	buf_finish(&vm->tail);
+	free(vm->tids);
+	free(vm->on);
 	free(vm->dir);
 	free(vm);
 }
@@ -436,6 +466,9 @@ static int start(struct loop *l, const struct hv_spec *spec, const struct hv_pro
 	_cleanup_strvec_ struct strvec argv = STRVEC_INIT;
 	if (!host.binary)
 		return err_set(err, EINVAL, "not probed yet");
+	for (unsigned i = 0; spec->pins && i < spec->cpus; i++)
+		if (qemu_pin_check((int)spec->pins[i], err) < 0)
+			return -1;
 	char signature[HV_SIGNATURE_MAX];
 	if (check_files(spec, err) < 0 || qemu_args(spec, &host, &argv, err) < 0 ||
 	    qemu_signature(spec, &host, signature, err) < 0)
@@ -451,6 +484,7 @@ static int start(struct loop *l, const struct hv_spec *spec, const struct hv_pro
 			     .template = spec->template,
 			     .fds = {-1, -1, -1, -1}};
 	memcpy(vm->signature, signature, sizeof(signature));
+	make_vcpus(vm, spec->cpus, spec->pins);
 	vm->dir = xstrdup(spec->dir);
 	vm->timer = evtimer_create(l, on_timer, vm);
 	int vmm[QEMU_FDS] = {-1, -1, -1, -1, -1, -1, -1, -1, -1};
@@ -508,6 +542,7 @@ static int adopt(struct loop *l, const struct hv_spec *spec, hv_event_fn *fn, vo
 			     .status = -1,
 			     .fds = {-1, -1, -1, -1},
 			     .listening = {true, true, true, true}};
+	make_vcpus(vm, spec->cpus, NULL); /* where they are now stays */
 	vm->dir = xstrdup(spec->dir);
 	vm->timer = evtimer_create(l, on_timer, vm);
 	snprintf(vm->signature, sizeof(vm->signature), "%.*s",
@@ -684,6 +719,22 @@ static int cancel(struct hv_vm *vm, struct err *err)
 	return 0;
 }
 
+static int pin(struct hv_vm *vm, unsigned vcpu, int cpu, struct err *err)
+{
+	if (vcpu >= vm->vcpus)
+		return err_set(err, EINVAL, "vCPU %u: it has %u", vcpu, vm->vcpus);
+	if (qemu_pin_check(cpu, err) < 0)
+		return -1;
+	if (!vm->tids[vcpu])
+		return err_set(err, EBUSY, "the VM is still starting");
+	int was = vm->on[vcpu];
+	vm->on[vcpu] = cpu;
+	if (qemu_pin_apply(vm->tids, vm->on, vm->vcpus, vcpu, err) == 0)
+		return 0;
+	vm->on[vcpu] = was;
+	return -1;
+}
+
 static int stats(struct hv_vm *vm, struct hv_stats *ret, struct err *err)
 {
 	struct hv_stats s = {.pid = vm->child ? child_pid(vm->child) : 0};
@@ -696,7 +747,7 @@ static int stats(struct hv_vm *vm, struct hv_stats *ret, struct err *err)
 const struct hypervisor hypervisor_qemu = {
 	.name = "qemu",
 	.summary = "QEMU, with KVM where it works and by emulation elsewhere; no root needed",
-	.lacks = {[HV_CAP_PIN] = "not built yet", [HV_CAP_NUMA] = "not built yet", [HV_CAP_HUGEPAGES] = "not built yet"},
+	.lacks = {[HV_CAP_NUMA] = "not built yet", [HV_CAP_HUGEPAGES] = "not built yet"},
 	.probe = qemu_probe,
 	.warm = qemu_warm,
 	.start = start,
@@ -709,6 +760,7 @@ const struct hypervisor hypervisor_qemu = {
 	.migrate_out = migrate_out,
 	.snapshot = snapshot,
 	.cancel = cancel,
+	.pin = pin,
 	.stats = stats,
 	.release = release,
 };

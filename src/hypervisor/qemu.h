@@ -3,6 +3,8 @@
 #ifndef VSE_HYPERVISOR_QEMU_H
 #define VSE_HYPERVISOR_QEMU_H
 
+#include <jansson.h>
+
 #include "hypervisor/hypervisor.h"
 
 /* ---- qemu_binary.c: the program and what it can do ---- */
@@ -39,6 +41,15 @@ int qemu_binary_parse(const char *text, struct qemu_binary *b, struct err *err);
  * comes while it is looked for shares it. */
 int qemu_kvm_probe(struct loop *l, const char *device,
 		   void (*done)(void *arg, bool works, const char *text), void *arg, struct err *err);
+
+/* ---- qemu_pin.c: vCPUs on CPUs of the node ---- */
+
+/* EINVAL: we may not use that CPU ourselves. -1, any, is fine. */
+int qemu_pin_check(int cpu, struct err *err);
+/* The threads of vCPUs 0..n-1 from the answer of query-cpus-fast. */
+int qemu_pin_threads(const json_t *list, unsigned n, pid_t *tids, struct err *err);
+/* Puts the thread of that vCPU where on[] says; on[i] -1: any of ours. */
+int qemu_pin_apply(const pid_t *tids, const int *on, unsigned n, unsigned vcpu, struct err *err);
 
 /* ---- qemu_probe.c ---- */
 

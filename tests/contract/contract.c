@@ -28,7 +28,6 @@
 #include "tests/tap.h"
 
 #define VMS_MAX 4096
-
 static struct env env;
 static unsigned n_vms = 8;
 static const char *label, *results, *docs, *only;
@@ -707,6 +706,7 @@ static void test_adopt(void)
 WITH_ENV(save_and_restore)
 WITH_ENV(save_fails)
 WITH_ENV(migrate)
+WITH_ENV(pin)
 WITH_ENV(clone)
 
 static void run_all(void)
@@ -722,6 +722,8 @@ static void run_all(void)
 	covers(save_fails, HV_CAP_SAVE, HV_CAP_RESTORE);
 	covers(migrate, HV_CAP_MIGRATE_OUT, HV_CAP_MIGRATE_IN);
 	covers(clone, HV_CAP_SNAPSHOT, HV_CAP_CLONE);
+	if (strcmp(env.h->name, "qemu") == 0) /* elsewhere a vCPU is no thread that can be looked at */
+		covers(pin, HV_CAP_PIN);
 	covers(test_guest_shutdown, HV_CAP_START);
 	covers(test_guest_panics, HV_CAP_KERNEL);
 	covers(test_vmm_killed, HV_CAP_START);

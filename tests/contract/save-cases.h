@@ -9,4 +9,6 @@ void test_save_and_restore(struct env *env);
 void test_save_fails(struct env *env);
 void test_migrate(struct env *env);
 
+void test_pin(struct env *env); /* pin-cases.c */
+
 #endif
