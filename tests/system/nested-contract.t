@@ -1,0 +1,80 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+test_description='the contract of a hypervisor back end, on QEMU with real KVM (in a machine of our own)'
+# The very suite of contract-qemu.t, with --accel kvm: nothing falls back to emulation. For nightly runs: a guest in an
+# emulated machine takes minutes where the host is busy. VSE_CONTRACT_ONLY: only tests whose name has this in it.
+. "$(dirname "$0")/lib.sh"
+MACHINE_SH=$TOP/tests/system/machine.sh
+MACHINE_CACHE=${MACHINE_CACHE:-$VSE_TEST_HOME/.cache/vse-test}
+export MACHINE_SH MACHINE_CACHE
+. "$MACHINE_SH"
+
+if [ "$(uname -m)" != x86_64 ]; then
+	skip_all='the test machine is x86_64'
+	test_done
+fi
+if [ -z "${VSE_NIGHTLY-}" ]; then
+	skip_all='for nightly runs: VSE_NIGHTLY is not set'
+	test_done
+fi
+if ! "$TOP/tests/contract/tiny-image.sh" "$VSE_BUILD/vse-guest" payload/image 2>why; then
+	skip_all="no image: $(head -n 1 why)"
+	test_done
+fi
+cp "$VSE_BUILD/tests/contract/contract" payload/
+machines='microvm q35' only=${VSE_CONTRACT_ONLY-} seconds=3000
+
+# A probe that is too slow on a busy host is that host's fault: it is asked again, before anything counts.
+cat >payload/suite <<'GUEST'
+tries=0
+mkdir /tmp/c
+for machine in $1; do # $2: only this test; $3: seconds for one machine type
+	while :; do
+		TMPDIR=/tmp/c timeout "$3" ./contract qemu --kernel /payload/image/kernel --vmlinux /payload/image/vmlinux \
+			--initrd /payload/image/initrd \
+			--root /payload/image/root --cmdline "$(cat /payload/image/cmdline)" --accel kvm --machine "$machine" \
+			--vms 2 ${2:+--only "$2"} --bound 600 --label "qemu-kvm-$machine" --results "/out/results.$machine" >"/out/$machine.tap" 2>&1
+		code=$?
+		tries=$((tries + 1))
+		grep -q 'qemu is usable here: ' "/out/$machine.tap" && [ "$tries" -lt 10 ] || break
+		rm -f "/out/results.$machine"
+	done
+	echo "$code" >"/out/$machine.rc"
+done
+cat /out/results.* >/out/results
+./contract --matrix /out/results >/out/matrix
+find /tmp/c -mindepth 1 >/out/left
+GUEST
+
+passed() { # MACHINE
+	cat "out/$1.tap" &&
+	grep "^# probe: .* accel 'kvm'" "out/$1.tap" &&
+	echo 0 >want && test_cmp want "out/$1.rc" &&
+	! grep "^not ok" "out/$1.tap" &&
+	grep -c "^ok" "out/$1.tap"
+}
+
+test_expect_success 'the test machine is built' '
+	machine_build
+'
+
+test_expect_success 'the suite runs in it to its end' '
+	MACHINE_TIME=$((seconds + 100)) machine_run out payload "sh ./suite \"$machines\" \"$only\" $seconds" && cat out/matrix
+'
+
+for machine in $machines; do
+	test_expect_success "the contract on $machine, under KVM" "passed $machine"
+done
+
+test_expect_success 'what it cannot do has its reason, and nothing failed' '
+	grep "^qemu-kvm-microvm	start	pass" out/results &&
+	! grep "	FAIL	" out/results &&
+	! grep "	ENOTSUP	\$" out/results
+'
+
+test_expect_success 'it leaves no file' '
+	test_must_be_empty out/left
+'
+
+[ ! -e out/matrix ] || sed 's/^#* */# /' out/matrix
+test_done
