@@ -85,6 +85,20 @@ int tcp_address_check(const char *address, struct err *err)
 	return parse(address, 0, &a, err);
 }
 
+/* Links of many nodes share one line, and staging counts on equal shares. BBR's are not: 64 MiB to 16 hosts at 100 Mbit/s
+ * took 1.32 times the time of one link with it, 1.12 with Reno. To be done before the connection is made: what it leaves
+ * behind, pacing, slows the next one down. An unprivileged program may choose what net.ipv4.tcp_allowed_congestion_control
+ * names; Reno always is. */
+static void share_equally(int fd)
+{
+	char now[16] = "";
+	socklen_t len = sizeof(now) - 1;
+	if (getsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, now, &len) < 0 || strncmp(now, "bbr", 3) != 0)
+		return;
+	if (setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, "cubic", 5) < 0)
+		setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, "reno", 4);
+}
+
 /* ---- listening ---- */
 
 static int bind_to(const union address *a, const char *text, uint16_t port, int *ret_fd, struct err *err)
@@ -97,6 +111,7 @@ static int bind_to(const union address *a, const char *text, uint16_t port, int 
 	if (a->any.sa_family == AF_INET6)
 		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY,
 			   IN6_IS_ADDR_UNSPECIFIED(&a->v6.sin6_addr) ? &both : &one, sizeof(one));
+	share_equally(fd); /* what it accepts inherits that */
 	if (bind(fd, &a->any, length(a)) < 0 || listen(fd, BACKLOG) < 0)
 		return err_errno(err, errno, "listen on %s port %u", text, port);
 	*ret_fd = TAKE_FD(fd);
@@ -143,6 +158,7 @@ int tcp_connect(const char *address, uint16_t port, int *ret_fd, struct err *err
 	if (fd < 0)
 		return err_errno(err, errno, "connect");
 	tcp_tune(fd);
+	share_equally(fd);
 	if (connect(fd, &a.any, length(&a)) < 0 && errno != EINPROGRESS && errno != EINTR)
 		return err_errno(err, errno, "connect");
 	*ret_fd = TAKE_FD(fd);

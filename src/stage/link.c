@@ -420,19 +420,6 @@ static void on_close(void *arg, const struct err *err)
 	close_link(arg, &copy);
 }
 
-/* The tree counts on connections that share a line equally. BBR's do not, and it cannot be told by whom the line is narrow:
- * 64 MiB to 16 hosts at 100 Mbit/s took 1.32 times the time of one link with it, 1.12 with Reno. An unprivileged program may
- * choose what net.ipv4.tcp_allowed_congestion_control names: Reno is always among them. */
-static void share_equally(int fd)
-{
-	char now[16] = "";
-	socklen_t len = sizeof(now) - 1;
-	if (getsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, now, &len) < 0 || strncmp(now, "bbr", 3) != 0)
-		return;
-	if (setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, "cubic", 5) < 0)
-		setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, "reno", 4);
-}
-
 static const struct stream_ops ops = {.on_data = on_data, .on_close = on_close, .on_drain = on_drain};
 
 /* ---- links ---- */
@@ -450,7 +437,6 @@ void link_create(struct stage *s, uint32_t node, struct stream *stream)
 	s->stats.links++;
 	/* Fails where it is no TCP socket: then the socket's buffer is what waits. */
 	setsockopt(stream_fd(stream), IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent, sizeof(unsent));
-	share_equally(stream_fd(stream));
 	stage_proto_write(stream_out(stream), &(struct stage_msg){.type = STAGE_HELLO});
 	stream_set_ops(stream, &ops, l);
 	stream_flush(stream);
