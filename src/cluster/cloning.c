@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cluster/cloning.h"
 
+#include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
@@ -70,6 +73,23 @@ static int make_key(const struct cluster_spec *s, const struct vm_profile *p, ch
 	return 0;
 }
 
+#define UNFINISHED_S 3600 /* a file under way, of an agent that was killed */
+#define TEMPLATE_S                                                                                 \
+	(14 * 24 * 3600) /* then it is made anew: what it was made of may be gone for good, and nobody tells */
+
+static void sweep_templates(const char *path)
+{
+	DIR *d = opendir(path);
+	struct dirent *e;
+	struct stat st;
+	while (d && (e = readdir(d)))
+		if (fstatat(dirfd(d), e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode) &&
+		    time(NULL) - st.st_mtime > (e->d_name[0] == '.' ? UNFINISHED_S : TEMPLATE_S))
+			unlinkat(dirfd(d), e->d_name, 0);
+	if (d)
+		closedir(d);
+}
+
 /* Where the node keeps files of images too; NULL where there is no such folder of ours alone. */
 static char *cache_for_templates(void)
 {
@@ -82,8 +102,10 @@ static char *cache_for_templates(void)
 		return NULL;
 	char *path = path_join(cache_folder(c), "templates");
 	cache_close(c);
-	if (mkdir(path, 0700) == 0 || errno == EEXIST)
+	if (mkdir(path, 0700) == 0 || errno == EEXIST) {
+		sweep_templates(path);
 		return path;
+	}
 	free(path);
 	return NULL;
 }
