@@ -70,17 +70,20 @@ static void on_timeout(void *arg)
 	give_up(h, rank, &err);
 }
 
-/* Only what a save writes, only of our VMs; the folder goes with the last of all nodes. */
+/* Only what a save writes, only of our VMs; the folder goes with the last of all nodes. A folder with the cluster's note is
+ * whole, and has another name by now: where the file system of several nodes is slow to tell so (NFS), the old one still
+ * leads there. */
 static void remove_rest(struct hold *h)
 {
 	static const char *const parts[] = {"state", "disk", "json"};
+	_cleanup_free_ char *note = path_join(h->dir, "cluster.json");
+	if (path_exists(note))
+		return;
 	for (uint32_t r = rankset_next(&h->all, 0); r != UINT32_MAX; r = rankset_next(&h->all, r + 1))
 		for (size_t i = 0; i < ARRAY_SIZE(parts); i++) {
 			_cleanup_free_ char *path = saved_path(h->dir, r, parts[i]);
 			unlink(path);
 		}
-	_cleanup_free_ char *note = path_join(h->dir, "cluster.json");
-	unlink(note);
 	rmdir(h->dir);
 }
 
