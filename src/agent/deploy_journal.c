@@ -14,14 +14,12 @@
 /* One file, replaced as a whole: what a root that is started again needs to know. It holds the secret: it lies in the
  * run directory (0700) and has mode 0600. Until the cluster is up there is none: who dies before then takes the
  * start with him. */
-void deploy_on_journal(void *arg)
+int deploy_write_journal(struct deploy *d, struct err *err)
 {
-	struct deploy *d = arg;
 	struct agent *a = d->agent;
-	struct err err = ERR_INIT;
 	const struct cluster_spec *s = cluster_get_spec(a->cluster);
 	if (d->step != UP)
-		return;
+		return 0;
 	json_t *req = json_copy(d->req), *nodes = json_array();
 	cluster_spec_write_place(&s->nodes, s->node_of, s->size, req);
 	for (uint32_t i = 1; i <= d->n; i++) {
@@ -33,7 +31,7 @@ void deploy_on_journal(void *arg)
 						"memory", (json_int_t)m->memory, "why", m->why,
 						"hypervisor", m->hypervisor, "unfit", m->unfit));
 	}
-	_cleanup_free_ char *line = bootstrap_write(&d->bootstrap, &err),
+	_cleanup_free_ char *line = bootstrap_write(&d->bootstrap, err),
 			    *path = path_join(a->dir, JOURNAL);
 	_cleanup_json_ json_t *j = json_pack(
 		"{s:o, s:s, s:o, s:o, s:o, s:s, s:s}", "req", req, "bootstrap", line ? line : "",
@@ -41,7 +39,15 @@ void deploy_on_journal(void *arg)
 		deploy_migrations_journal(d), "launcher", d->launcher ? d->launcher->name : "",
 		"job", d->allocation && d->allocation->job ? d->allocation->job : "");
 	_cleanup_free_ char *text = j ? json_dumps(j, JSON_COMPACT) : NULL;
-	if (!text || path_replace(path, text, strlen(text), 0600, &err) < 0)
+	if (!text)
+		return err_set(err, EILSEQ, "not UTF-8 text");
+	return path_replace(path, text, strlen(text), 0600, err);
+}
+
+void deploy_on_journal(void *arg)
+{
+	struct err err = ERR_INIT;
+	if (deploy_write_journal(arg, &err) < 0)
 		log_warn("the journal cannot be written: %s", err.text);
 }
 

@@ -2,7 +2,7 @@
 /* VMs move as they run, one after the other; the root decides where each is (docs/migration.md).
  * The source sends it and holds it ("send"). Only when it stands still in both places is it decided, and written to the
  * journal, that the target shall have it ("arrive"); the source is asked to let go of it ("move", which all hear) when the target
- * has said that it runs there. A target that says it has not got it, or whose VMs can run no more, leaves it to the source
+ * has said that it runs there, and asked until it has heard: its link may be cut just then. A target that says it has not got it, or whose VMs can run no more, leaves it to the source
  * ("unsend"). Questions that are not answered are asked again; a root that follows goes on with them. */
 #include <errno.h>
 #include <inttypes.h>
@@ -16,7 +16,7 @@
 #define AGAIN_MS 300
 #define TIMEOUT_MS 600000 /* unless the request says */
 
-enum migration_step { SENDING, TAKING, KEEPING, TELLING, SETTLING };
+enum migration_step { SENDING, TAKING, KEEPING, TELLING, LEAVING, SETTLING };
 
 struct migration {
 	struct migration *next;
@@ -151,7 +151,7 @@ void deploy_migrations_told(struct deploy *d)
 		return;
 	for (struct migration *m = d->migrations; m; m = m->next)
 		if (m->step == TELLING) {
-			m->step = SETTLING;
+			m->step = LEAVING;
 			evtimer_start(m->again, 0, 0);
 		}
 }
@@ -184,7 +184,12 @@ static void on_sent(struct migration *m, const json_t *j, struct err *err)
 	m->sent_at = time_mono_ms();
 	m->step = TAKING;
 	evtimer_stop(m->bound);
-	deploy_on_journal(m->deploy); /* from here on it may run there */
+	if (deploy_write_journal(m->deploy, err) <
+	    0) { /* from here on it may run there, and the next root must know */
+		err_prefix(err, "the journal cannot be written: ");
+		keep(m, err);
+		return;
+	}
 	on_again(m);
 }
 
@@ -208,7 +213,13 @@ static void on_taken(struct migration *m, const json_t *j)
 static bool is_dead(const struct migration *m, uint32_t node)
 {
 	const struct member *of = &m->deploy->members[node];
-	return of->removed || (!of->up && of->safe);
+	return of->safe && (of->removed || !of->up);
+}
+
+static void settle(struct migration *m)
+{
+	m->step = SETTLING;
+	evtimer_start(m->again, 0, 0);
 }
 
 static void answered(struct migration *m, const json_t *j, struct err *err)
@@ -221,6 +232,8 @@ static void answered(struct migration *m, const json_t *j, struct err *err)
 		evtimer_start(m->again, AGAIN_MS, 0);
 	else if (m->step == TAKING)
 		on_taken(m, j);
+	else if (m->step == LEAVING)
+		settle(m);
 	else
 		end(m);
 }
@@ -246,6 +259,20 @@ static const struct call_out out = {
 
 /* ---- what is asked ---- */
 
+/* What deploy_move_next() told all agents, to the source alone. */
+static json_t *leave_request(const struct migration *m)
+{
+	const struct strvec *names = &cluster_get_spec(m->deploy->agent->cluster)->nodes;
+	json_t *all = json_array();
+	char node[16], rank[16];
+	for (size_t i = 0; m->deploy->grown && i < names->n; i++)
+		json_array_append_new(all, json_string(names->v[i]));
+	snprintf(node, sizeof(node), "%u", m->to);
+	snprintf(rank, sizeof(rank), "%u", m->rank);
+	return json_pack("{s:s, s:I, s:{s:s}, s:b, s:o}", "verb", verb_name(VERB_move), "to",
+			 (json_int_t)m->from, "place", node, rank, "start", 0, "nodes", all);
+}
+
 static void ask(struct migration *m)
 {
 	static const struct {
@@ -254,13 +281,16 @@ static void ask(struct migration *m)
 	} asks[] = {[SENDING] = {VERB_send, false},
 		    [TAKING] = {VERB_arrive, true},
 		    [KEEPING] = {VERB_unsend, false},
+		    [LEAVING] = {VERB_move, false},
 		    [SETTLING] = {VERB_arrive, true}};
 	struct err err = ERR_INIT;
 	uint32_t whom = asks[m->step].target ? m->to : m->from;
 	enum verb v = asks[m->step].verb;
-	json_t *req = json_pack("{s:s, s:I, s:I, s:s, s:I, s:b}", "verb", verb_name(v), "to",
-				(json_int_t)whom, "rank", (json_int_t)m->rank, "id", m->id, "node",
-				(json_int_t)m->to, "ready", m->step == SETTLING);
+	json_t *req = v == VERB_move ? leave_request(m)
+				     : json_pack("{s:s, s:I, s:I, s:s, s:I, s:b}", "verb",
+						 verb_name(v), "to", (json_int_t)whom, "rank",
+						 (json_int_t)m->rank, "id", m->id, "node",
+						 (json_int_t)m->to, "ready", m->step == SETTLING);
 	m->call = call_create(m->deploy->agent, &out, m);
 	if (spread_begin(m->call, v, req, &err) < 0)
 		call_fail(m->call, &err); /* m may be gone after */
@@ -277,6 +307,8 @@ static void on_again(void *arg)
 		keep(m, &err);
 	} else if (m->step == KEEPING && is_dead(m, m->from)) {
 		end(m);
+	} else if (m->step == LEAVING && is_dead(m, m->from)) {
+		settle(m);
 	} else if (m->step == TAKING && m->deploy->call) { /* it may tell the old place */
 		evtimer_start(m->again, 1, 0);
 	} else if (!m->call && m->step != TELLING) {
@@ -365,7 +397,12 @@ static int check_target(const struct moving *r, struct err *err)
 		return -1;
 	for (uint32_t i = 0; i < s->size; i++)
 		here += s->node_of[i] == r->to;
-	struct plan_node node = {.name = m->name, .cpus = m->cpus, .memory = m->memory};
+	for (const struct migration *w = d->migrations; w; w = w->next)
+		here += w->to == r->to && w->step < TELLING; /* on its way */
+	struct plan_node node = {.name = m->name,
+				 .cpus = m->cpus,
+				 .memory = m->memory,
+				 .unfit = deploy_unfit(m) ? m->unfit : NULL};
 	return here < plan_room(&o, &node)
 		       ? 0
 		       : err_set(err, ENOSPC, "%s has no room for one more VM", m->name);
@@ -392,7 +429,10 @@ static int start(struct moving *r, uint32_t rank, struct err *err)
 	snprintf(m->id, sizeof(m->id), "%016" PRIx64 "%016" PRIx64, random[0], random[1]);
 	m->asker = r;
 	r->now = m;
-	deploy_on_journal(d);
+	if (deploy_write_journal(d, err) < 0) {
+		unlink_migration(m);
+		return err_prefix(err, "the journal cannot be written: ");
+	}
 	evtimer_start(m->bound, r->bound_ms, 0);
 	ask(m);
 	return 1;
@@ -480,12 +520,12 @@ json_t *deploy_migrations_journal(const struct deploy *d)
 {
 	json_t *list = json_array();
 	for (const struct migration *m = d->migrations; m; m = m->next)
-		if (m->step < TELLING)
+		if (m->step < SETTLING)
 			json_array_append_new(list,
 					      json_pack("{s:I, s:I, s:I, s:s, s:b}", "rank",
-							(json_int_t)m->rank, "from",
-							(json_int_t)m->from, "to", (json_int_t)m->to,
-							"id", m->id, "taking", m->step == TAKING));
+							(json_int_t)m->rank, "from", (json_int_t)m->from,
+							"to", (json_int_t)m->to, "id", m->id, "taking",
+							m->step != SENDING && m->step != KEEPING));
 	return list;
 }
 

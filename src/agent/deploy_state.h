@@ -97,7 +97,8 @@ void deploy_no_credit(struct call *call, uint32_t rank, int fd, uint32_t bytes);
 size_t deploy_no_backlog(const struct call *call);
 /* deploy_journal.c */
 void deploy_on_journal(void *arg);
-void deploy_note_change(struct deploy *d); /* it is written soon */
+int deploy_write_journal(struct deploy *d, struct err *err); /* at once; nothing while the cluster is not up */
+void deploy_note_change(struct deploy *d);                   /* it is written soon */
 /* deploy_launch.c */
 int deploy_allocate(struct deploy *d, struct err *err);
 int deploy_make_mesh(struct deploy *d, const json_t *journal,

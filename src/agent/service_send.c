@@ -49,9 +49,10 @@ static void forget(struct sending *s)
 	s->over = true;
 	if (s->opening)
 		return;
-	while (*at != s)
+	while (*at && *at != s)
 		at = &(*at)->next;
-	*at = s->next;
+	if (*at) /* not where the agent was ended meanwhile */
+		*at = s->next;
 	evtimer_destroy(s->patience);
 	evtimer_destroy(s->soon);
 	free(s);
@@ -361,8 +362,8 @@ int service_unsend(struct call *call, const json_t *req, struct err *err)
 	if (s && strcmp(s->id, id) == 0) {
 		err_set(err, ECANCELED, "cancelled");
 		give_up(s, err);
-	} else if (vm && vm_get_state(vm) == VM_PAUSED) {
-		vm_resume(vm, NULL); /* the agent before this one had sent it */
+	} else if (vm && vm_was_adopted(vm) && vm_get_state(vm) == VM_PAUSED) {
+		vm_resume(vm, NULL); /* the agent before this one had sent it; else it gave up by itself */
 	} else if (vm && vm_is_adopting(vm)) {
 		return err_set(err, EAGAIN, "%s: is being adopted", vm_name(vm));
 	}
@@ -377,9 +378,10 @@ void service_send_finish(struct agent *a)
 		if (s->call)
 			s->call->state = NULL;
 		s->call = NULL;
-		s->opening = false;
-		if (s->vm)
-			vm_unsend(TAKE_PTR(s->vm));
-		forget(s);
+		if (s->vm && !s->prepared) /* else it may run there */
+			vm_unsend(s->vm);
+		s->vm = NULL;
+		a->sendings = s->next;
+		forget(s); /* now, or when the opening of its link is over */
 	}
 }

@@ -102,6 +102,8 @@ static void make_anew(struct change *ch, uint32_t rank)
 		failed(ch, rank, &err);
 }
 
+static int begin_restart(struct vm *vm, struct err *err);
+
 static int change(struct call *call, const json_t *req, enum vm_state goal, uint64_t bound_ms,
 		  int (*begin)(struct vm *vm, struct err *err), struct err *err)
 {
@@ -125,9 +127,9 @@ static int change(struct call *call, const json_t *req, enum vm_state goal, uint
 	     r = rankset_next(&ch->left, r + 1)) {
 		struct err why = ERR_INIT;
 		struct vm *vm = service_vm(a, r, &why);
-		if (vm && vm_get_state(vm) == goal && begin != vm_restart)
+		if (vm && vm_get_state(vm) == goal && begin != begin_restart)
 			rankset_del(&ch->left, r);
-		else if (!vm && begin == vm_restart)
+		else if (!vm && begin == begin_restart)
 			make_anew(ch, r);
 		else if (!vm || begin(vm, &why) < 0)
 			failed(ch, r, &why);
@@ -142,14 +144,20 @@ static int change(struct call *call, const json_t *req, enum vm_state goal, uint
 	return 0;
 }
 
+/* Nothing that ends a VM here while the root decides where it runs: it may run there by now. */
 static int begin_stop(struct vm *vm, struct err *err)
 {
-	return vm_stop(vm, HV_STOP_GRACEFUL, err);
+	return vm_move_holds(vm, "stop", err) ? -1 : vm_stop(vm, HV_STOP_GRACEFUL, err);
 }
 
 static int begin_kill(struct vm *vm, struct err *err)
 {
-	return vm_stop(vm, HV_STOP_HARD, err);
+	return vm_move_holds(vm, "kill", err) ? -1 : vm_stop(vm, HV_STOP_HARD, err);
+}
+
+static int begin_restart(struct vm *vm, struct err *err)
+{
+	return vm_move_holds(vm, "restart", err) ? -1 : vm_restart(vm, err);
 }
 
 int service_stop(struct call *call, const json_t *req, struct err *err)
@@ -217,5 +225,5 @@ int service_restart(struct call *call, const json_t *req, struct err *err)
 	uint64_t bound = cluster_get_spec(call->agent->cluster)->boot_timeout_ms + SLACK_MS;
 	if (cluster_get_phase(call->agent->cluster) >= CLUSTER_ENDING)
 		return err_set(err, ESHUTDOWN, "the cluster is being ended");
-	return change(call, req, VM_READY, bound, vm_restart, err);
+	return change(call, req, VM_READY, bound, begin_restart, err);
 }

@@ -337,7 +337,7 @@ static void on_timeout(void *arg)
 			hv_stop(vm->hv, HV_STOP_HARD, NULL);
 		return;
 	}
-	if ((vm->adopting || vm->came[0]) &&
+	if ((vm->adopting || (vm->came[0] && vm->running)) &&
 	    vm->set_up) { /* it runs, as before; what became of its guest agent is another matter */
 		channel_destroy(TAKE_PTR(vm->channel));
 		snprintf(vm->channel_why, sizeof(vm->channel_why), "it did not answer after %s",

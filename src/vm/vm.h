@@ -88,6 +88,7 @@ struct vm_send_ops {
 int vm_send(struct vm *vm, const struct vm_send_ops *ops, void *arg, struct err *err);
 /* Calls it off, without a word to the ops: it goes on here. Nothing where it was not sent. */
 void vm_unsend(struct vm *vm);
+bool vm_move_holds(const struct vm *vm, const char *verb, struct err *err); /* true: EBUSY, it is being sent */
 uint64_t vm_stands_ms(const struct vm *vm); /* for so long it stands still, to be sent */
 int vm_disk(const struct vm *vm);           /* its scratch disk; borrowed; -1: none */
 const char *vm_boot(const struct vm *vm);   /* boot id of its guest; "" */

@@ -75,6 +75,5 @@ bool vm_move_event(struct vm *vm, const struct hv_event *e); /* true: it was abo
 bool vm_move_arrived(struct vm *vm);                         /* true: it is one that arrives */
 void vm_move_lost(struct vm *vm);                            /* it ends */
 void vm_move_add(const struct vm *vm, struct hv_spec *spec);
-bool vm_move_holds(const struct vm *vm, const char *verb, struct err *err); /* EBUSY */
 
 #endif
