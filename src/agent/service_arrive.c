@@ -293,7 +293,9 @@ static void settle(struct arriving *w)
 	if (s == VM_PAUSED && !w->ready)
 		vm_resume(vm, NULL); /* an agent before this one took it, and got no further */
 	else if (s == VM_READY || (s == VM_BOOTING && !w->ready) || vm_state_is_over(s) || s == VM_PAUSED)
-		reply(w->call, vm != NULL, &err, vm ? vm_uptime_ms(vm) : 0); /* frees w */
+		/* One that ended before it ran once is still whole where it came from. */
+		reply(w->call, vm && (!vm_state_is_over(s) || vm_has_run(vm)), &err,
+		      vm ? vm_uptime_ms(vm) : 0); /* frees w */
 }
 
 static void on_vm(struct waiter *waiter, struct vm *vm)

@@ -279,6 +279,7 @@ static void on_hv_state(struct vm *vm, const struct hv_event *e)
 	if (e->state == HV_RUNNING) {
 		if (!vm->running)
 			vm->running = loop_now(vm->loop);
+		vm->ran = true;
 		bool resumed = vm->state == VM_PAUSED;
 		input(vm, resumed ? VM_IN_RESUMED : VM_IN_RUNNING, vm->came);
 		if (resumed)
@@ -469,6 +470,7 @@ int vm_begin(struct vm *vm, struct err *err)
 		return err_set(err, EBUSY, "%s: is %s", vm->name, vm_state_name(vm->state));
 	vm->started = loop_now(vm->loop);
 	vm->ready_after = 0;
+	vm->ran = false;
 	input(vm, VM_IN_START, "");
 	evtimer_start(vm->timer, vm->profile->boot_timeout_ms, 0);
 	return 0;
@@ -519,6 +521,11 @@ bool vm_adopt(struct vm *vm)
 bool vm_is_adopting(const struct vm *vm)
 {
 	return vm->adopting;
+}
+
+bool vm_has_run(const struct vm *vm)
+{
+	return vm->ran;
 }
 
 bool vm_was_adopted(const struct vm *vm)

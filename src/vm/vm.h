@@ -52,6 +52,7 @@ void vm_destroy(struct vm *vm);
  * did not run is so again at once, untold: false. */
 bool vm_adopt(struct vm *vm);
 bool vm_is_adopting(const struct vm *vm);
+bool vm_has_run(const struct vm *vm); /* since its start, or since it came here; true of one that has ended since */
 bool vm_was_adopted(const struct vm *vm); /* it was taken over, and has run since */
 /* Within make_setup: this guest has had its set-up before, since it booted. What is random stays as it is. */
 bool vm_is_set_up(const struct vm *vm);

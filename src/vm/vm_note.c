@@ -46,6 +46,7 @@ enum vm_state vm_note_read(struct vm *vm)
 	    sscanf(text, "%15s %" SCNu64 " %" SCNu64 " %79s", state, &vm->running, &vm->ready_after,
 		   boot) != 4)
 		return VM_PLANNED;
+	vm->ran = true; /* or not: who asks must not count on its copy elsewhere */
 	char *reason = strchr(text, '\n');
 	if (reason && strchr(reason + 1, '\n'))
 		*strchr(reason + 1, '\n') = '\0';
