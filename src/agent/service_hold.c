@@ -1,14 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* hold: VMs stand still for as long as whoever asked is there, for the time of a save. When it is gone, however that came,
- * those go on that ran before, and what it had written so far is removed: a save that is whole has another name by then. */
+ * those go on that ran before, and what it had written so far is removed: a save that is whole has another name by then. Should
+ * this agent die, the one that follows it does so (vm_hold). */
 #include <errno.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "agent/services.h"
 #include "agent/state.h"
 #include "base/alloc.h"
-#include "base/path.h"
 #include "vm/saved.h"
 #include "wire/message.h"
 
@@ -70,21 +69,13 @@ static void on_timeout(void *arg)
 	give_up(h, rank, &err);
 }
 
-/* Only what a save writes, only of our VMs; the folder goes with the last of all nodes. A folder with the cluster's note is
- * whole, and has another name by now: where the file system of several nodes is slow to tell so (NFS), the old one still
- * leads there. */
-static void remove_rest(struct hold *h)
+static void let_go(struct hold *h, struct vm *vm)
 {
-	static const char *const parts[] = {"state", "disk", "json"};
-	_cleanup_free_ char *note = path_join(h->dir, "cluster.json");
-	if (path_exists(note))
-		return;
-	for (uint32_t r = rankset_next(&h->all, 0); r != UINT32_MAX; r = rankset_next(&h->all, r + 1))
-		for (size_t i = 0; i < ARRAY_SIZE(parts); i++) {
-			_cleanup_free_ char *path = saved_path(h->dir, r, parts[i]);
-			unlink(path);
-		}
-	rmdir(h->dir);
+	uint32_t rank = vm_rank(vm);
+	if (!rankset_has(&h->ours, rank))
+		vm_hold_forget(vm);
+	else if (rankset_has(&h->left, rank) || vm_get_state(vm) == VM_PAUSED)
+		vm_go_on(vm);
 }
 
 static void on_end(struct call *call)
@@ -92,13 +83,12 @@ static void on_end(struct call *call)
 	struct hold *h = call->state;
 	struct agent *a = call->agent;
 	agent_remove_waiter(a, &h->waiter);
-	for (uint32_t r = rankset_next(&h->ours, 0); a->cluster && r != UINT32_MAX;
-	     r = rankset_next(&h->ours, r + 1)) {
-		struct vm *vm = cluster_vm(a->cluster, r);
-		if (vm && (rankset_has(&h->left, r) || vm_get_state(vm) == VM_PAUSED))
-			vm_go_on(vm);
+	for (uint32_t r = rankset_next(&h->all, 0); r != UINT32_MAX; r = rankset_next(&h->all, r + 1)) {
+		struct vm *vm = a->cluster ? cluster_vm(a->cluster, r) : NULL;
+		if (vm)
+			let_go(h, vm);
+		saved_remove(h->dir, r);
 	}
-	remove_rest(h);
 	evtimer_destroy(h->timer);
 	rankset_finish(&h->all);
 	rankset_finish(&h->ours);
@@ -115,9 +105,9 @@ static int hold_vm(struct hold *h, uint32_t rank, struct err *err)
 	if (!vm)
 		return -1;
 	if (vm_get_state(vm) == VM_PAUSED)
-		return 0;
+		return vm_hold(vm, h->dir, err);
 	rankset_add(&h->left, rank);
-	if (vm_pause(vm, err) < 0) {
+	if (vm_hold(vm, h->dir, err) < 0) {
 		rankset_del(&h->left, rank);
 		return -1;
 	}

@@ -218,6 +218,16 @@ static int publish(const char *part, const char *dir, struct vse_error *e)
 	return 0;
 }
 
+/* An agent that follows one that has died removes what it finds under the name of before: of a save that is whole by then, or
+ * of one that has lost something and is none. */
+static int check_whole(struct vse_cluster *c, const char *dir, struct vse_error *e)
+{
+	if (check_written(c, dir, e) == 0)
+		return 0;
+	path_remove(dir, NULL);
+	return error_set(e, ECANCELED, "%s: an agent died while its VMs were saved", dir);
+}
+
 /* The folder that it is written to first; malloc'ed. The parent must be there. */
 static char *make_part(const char *dir, char **ret_full, struct vse_error *e)
 {
@@ -273,12 +283,14 @@ int vse_save(struct vse_cluster *c, const char *dir, struct vse_error *err)
 		return rc;
 	}
 	rc = save_into(c, part, err);
-	if (!rc && held.over) /* some may have gone on before others were written */
+	if (held.over) /* some may have gone on before others were written */
 		rc = error_set(err, ECANCELED, "the VMs did not stand still: %s", held.err.text);
 	if (!rc)
 		rc = publish(part, full, err);
 	if (rc)
 		path_remove(part, NULL);
+	else
+		rc = check_whole(c, full, err);
 	int back = held.over ? 0 : ask_ranks(c, "resume", &running, &resume);
 	let_go(c, &held);
 	if (!rc && back)

@@ -207,6 +207,8 @@ static void on_status(void *arg, json_t *ret, const struct err *err)
 		give_up(vm, err ? err->text : "query-status: no status");
 		return;
 	}
+	if (vm->adopted && vm->to.state == HV_STARTING && strcmp(status, "finish-migrate") == 0)
+		return; /* it can be neither paused nor resumed; an event tells that it is over */
 	/* One that is found may stand still for other reasons too: it was saved ("postmigrate"), its disk is full. */
 	bool stands = vm->adopted ? strcmp(status, "running") != 0 : strcmp(status, "paused") == 0;
 	if (vm->to.state == HV_STARTING && !hv_tell_state(&vm->to, stands ? HV_PAUSED : HV_RUNNING,
@@ -253,6 +255,9 @@ static void on_qmp_ready(void *arg)
 {
 	struct hv_vm *vm = arg;
 	qmp_command(vm->qmp, "query-cpus-fast", NULL, COMMAND_MS, on_vcpus, vm);
+	/* What the process before was writing has no reader any more. */
+	if (vm->adopted)
+		qmp_command(vm->qmp, "migrate_cancel", NULL, COMMAND_MS, NULL, NULL);
 	if (vm->from == HV_FROM_BOOT)
 		qmp_command(vm->qmp, "query-status", NULL, COMMAND_MS, on_status, vm);
 	else
@@ -263,7 +268,7 @@ static void on_migration_event(struct hv_vm *vm, json_t *data)
 {
 	if (vm->to.state != HV_STARTING)
 		qemu_out_event(&vm->out, data);
-	else if (qemu_in_complete(data))
+	else if (vm->adopted ? qemu_out_is_over(data) : qemu_in_complete(data))
 		qmp_command(vm->qmp, "query-status", NULL, COMMAND_MS, on_status, vm);
 }
 

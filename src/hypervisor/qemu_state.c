@@ -127,6 +127,16 @@ void qemu_in_begin(struct qmp *qmp, int fd, bool template, qmp_done_fn *done, vo
 	qmp_command(qmp, "migrate-incoming", json_pack("{s:s}", "uri", uri), COMMAND_MS, done, arg);
 }
 
+bool qemu_out_is_over(json_t *data)
+{
+	static const char *const ends[] = {"completed", "failed", "cancelled"};
+	const char *status = json_string_value(json_object_get(data, "status"));
+	for (size_t i = 0; status && i < ARRAY_SIZE(ends); i++)
+		if (strcmp(status, ends[i]) == 0)
+			return true;
+	return false;
+}
+
 bool qemu_in_complete(json_t *data)
 {
 	const char *status = json_string_value(json_object_get(data, "status"));

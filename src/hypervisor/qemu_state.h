@@ -33,6 +33,8 @@ void qemu_out_cancel(struct qemu_out *o);
 /* QMP's MIGRATION event of a VM that sends. */
 void qemu_out_event(struct qemu_out *o, json_t *data);
 void qemu_out_finish(struct qemu_out *o);
+/* The same event, of what another process has begun: true when that is over, one way or the other. */
+bool qemu_out_is_over(json_t *data);
 
 /* Has QEMU, started with -incoming defer, read its state from that descriptor of its own. done() tells only that it
  * cannot begin; the end comes as the MIGRATION event "completed", or with QEMU's own end. */

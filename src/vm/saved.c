@@ -33,6 +33,19 @@ char *saved_pack_id(const char *id, uint32_t rank)
 	return xasprintf("%.40s vm%u", id, rank);
 }
 
+void saved_remove(const char *dir, uint32_t rank)
+{
+	static const char *const parts[] = {"json", "state", "disk"};
+	_cleanup_free_ char *note = path_join(dir, "cluster.json");
+	if (path_exists(note))
+		return;
+	for (size_t i = 0; i < ARRAY_SIZE(parts); i++) {
+		_cleanup_free_ char *path = saved_path(dir, rank, parts[i]);
+		unlink(path);
+	}
+	rmdir(dir);
+}
+
 /* ---- the note ---- */
 
 static int bad(struct err *err, const char *path, const char *why)

@@ -24,6 +24,11 @@ void saved_finish(struct saved *s);
 char *saved_pack_id(const char *id, uint32_t rank);
 char *saved_path(const char *dir, uint32_t rank, const char *what); /* "disk": DIR/vm3.disk; malloc'ed */
 
+/* Removes what was written of this VM by a save that came to nothing, and the folder when that was the last. A folder with the
+ * cluster's note is whole, and has another name by now: where the file system of several nodes is slow to tell so (NFS), the old
+ * name still leads there. Nothing of it is removed. */
+void saved_remove(const char *dir, uint32_t rank);
+
 /* To read; a descriptor, or -1. Regular files only: a FIFO would hold up whoever opens it. */
 int saved_open(const char *path, struct err *err);
 

@@ -66,6 +66,7 @@ static void let_go(struct vm *vm)
 	err_set(&ended, ESHUTDOWN, "%s: ended while it was saved", vm->name);
 	end_save(vm, &ended);
 	vm_move_lost(vm);
+	vm_hold_over(vm);
 	restoring_destroy(TAKE_PTR(vm->restoring));
 	struct channel *channel = TAKE_PTR(vm->channel);
 	channel_destroy(channel); /* ends its requests: their owners may look at us, so the pointer is cleared before */
@@ -280,6 +281,7 @@ static void on_hv_state(struct vm *vm, const struct hv_event *e)
 		if (!vm->running)
 			vm->running = loop_now(vm->loop);
 		vm->ran = true;
+		vm_hold_over(vm);
 		bool resumed = vm->state == VM_PAUSED;
 		input(vm, resumed ? VM_IN_RESUMED : VM_IN_RUNNING, vm->came);
 		if (resumed)
@@ -508,6 +510,7 @@ bool vm_adopt(struct vm *vm)
 	vm->started = loop_now(vm->loop);
 	vm->adopting = vm->adopted = vm->attach = true;
 	vm->set_up = was == VM_READY;
+	vm_hold_adopt(vm);
 	evtimer_start(vm->timer, vm->profile->boot_timeout_ms, 0);
 	struct hv_spec spec = make_spec(vm, NULL);
 	if (hv_adopt(vm->profile->hypervisor, vm->loop, &spec, on_hv_event, vm, &vm->hv, &err) == 0)

@@ -54,7 +54,7 @@ bool vm_adopt(struct vm *vm);
 bool vm_is_adopting(const struct vm *vm);
 bool vm_has_run(const struct vm *vm); /* since its start, or since it came here; true of one that has ended since */
 bool vm_was_adopted(const struct vm *vm); /* it was taken over, and has run since */
-/* Within make_setup: this guest has had its set-up before, since it booted. What is random stays as it is. */
+/* Within make_setup: this guest has had its set-up before, since it booted: it stays the machine that it is. */
 bool vm_is_set_up(const struct vm *vm);
 
 /* Each begins; the outcome comes by on_state. EBUSY or EINVAL with the reason when the state does not allow it. */
@@ -62,6 +62,11 @@ int vm_start(struct vm *vm, struct err *err);
 int vm_stop(struct vm *vm, enum hv_stop how, struct err *err);
 int vm_pause(struct vm *vm, struct err *err);
 int vm_resume(struct vm *vm, struct err *err);
+/* vm_pause() for a save into dir, which ends with vm_go_on(), vm_resume() or the VM; of one that is paused already it ends
+ * with vm_hold_forget(), and that stays so. Should this process end before, the one that adopts the VM removes what was written
+ * of it, and lets it go on if it did before. */
+int vm_hold(struct vm *vm, const char *dir, struct err *err);
+void vm_hold_forget(struct vm *vm);
 /* Instead of vm_start(): as it was saved in dir (vm/saved.h). It goes on by itself, from there. */
 int vm_restore(struct vm *vm, const char *dir, struct err *err);
 /* Writes a paused VM, with its scratch disk, into dir (vm/saved.h). It stays paused. done() once, unless the VM is destroyed

@@ -39,6 +39,7 @@ struct vm {
 	struct saving *saving;
 	void (*on_saved)(void *arg, struct vm *vm, const struct err *err);
 	void *saved_arg;
+	bool on_hold, stays;    /* it has the note of vm_hold(); it was paused before */
 	bool writing, going_on; /* the hypervisor writes the state; resumed as soon as that can be */
 	struct restoring *restoring;
 	bool unpacked, arrived; /* restoring: all was read and good; the hypervisor has taken it */
@@ -70,6 +71,10 @@ int vm_start_hv(struct vm *vm, int scratch_fd, struct err *err);
 bool vm_note_wanted(enum vm_state s);
 void vm_note_write(const struct vm *vm, enum vm_state state);
 enum vm_state vm_note_read(struct vm *vm); /* PLANNED: there is no note, so it never ran */
+
+/* vm_hold.c */
+void vm_hold_over(struct vm *vm);
+void vm_hold_adopt(struct vm *vm);
 
 /* vm_move.c */
 bool vm_move_event(struct vm *vm, const struct hv_event *e); /* true: it was about a move */

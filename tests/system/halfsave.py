@@ -90,3 +90,36 @@ def interrupted(tap, w, program, folder, files, signo, vms):
     tap.ok(caught and save.returncode != 0, name + " while VMs are paused", save.returncode)
     tap.ok(within(20, lambda: states(w) == ["ready"] * vms), name + ": the VMs go on", states(w))
     tap.ok(within(10, lambda: sorted(os.listdir(files)) == before), name + ": nothing of it stays", os.listdir(files))
+
+
+def caught_save(w, program, folder, files):
+    """A save whose front end is stopped while its VMs stand still, and its pid; None: it was always too fast."""
+    for _ in range(TRIES):
+        save = w.start(program, "save", "-q", "--to", folder)
+        pid = child_of(w, save)
+        if catch(w, save, pid, os.path.join(files, os.path.basename(folder) + ".part-*")):
+            return save, pid
+        save.wait(60)
+        w.call("rm", "-r", folder)
+    return None, 0
+
+
+def beheaded(tap, lab, folder, files, node, want):
+    """The agent of a node is killed in the middle of a save: once the front end lives, once it dies with it. `want`: the states of
+    the VMs before and after."""
+    before = sorted(os.listdir(files))
+    for signo in (signal.SIGCONT, signal.SIGKILL):
+        name = "an agent is killed in the middle of a save%s" % (", and the front end" if signo == signal.SIGKILL else "")
+        save, pid = caught_save(lab, "vse", folder, files)
+        if not tap.ok(save and within(20, lambda: set(states(lab)) == {"paused"}), name + ": all VMs stand still", states(lab)):
+            continue
+        killed = lab.kill(node)
+        os.kill(pid, signo)
+        go_on(save, pid)
+        save.wait(60)
+        tap.ok(len(killed) == 1 and save.returncode != 0 and not os.path.exists(os.path.join(files, os.path.basename(folder))),
+               name + ": it came to nothing", killed, save.returncode)
+        tap.ok(within(30, lambda: states(lab) == want), name + ": the VMs go on, those of that agent too", states(lab))
+        tap.ok(within(10, lambda: sorted(os.listdir(files)) == before), name + ": nothing of it stays", os.listdir(files))
+        r = lab.vse("exec", "-r", ",".join(str(i) for i, s in enumerate(want) if s == "ready"), "true", timeout=60)
+        tap.ok(r.code == 0, name + ": they answer", r)
