@@ -1,17 +1,24 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "vm/scratch.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/statvfs.h>
 
 #include "base/alloc.h"
+#include "base/log.h"
+#include "base/path.h"
 #include "base/size.h"
 #include "base/strvec.h"
 #include "io/child.h"
 #include "vm/packer.h"
 #include "vm/saved.h"
+
+#define NOTE "scratch" /* "DEVICE INODE" of the file */
 
 struct scratch {
 	int fd;
@@ -137,6 +144,79 @@ struct scratch *scratch_empty(const char *dir, uint64_t size, struct err *err)
 	scratch_destroy(s);
 	return NULL;
 }
+
+/* ---- from one process to the next ---- */
+
+void scratch_note(const struct scratch *s, const char *dir)
+{
+	struct stat st;
+	char text[48];
+	struct err err = ERR_INIT;
+	_cleanup_free_ char *path = path_join(dir, NOTE);
+	if (fstat(s->fd, &st) < 0)
+		return;
+	int n = snprintf(text, sizeof(text), "%" PRIu64 " %" PRIu64 "\n", (uint64_t)st.st_dev,
+			 (uint64_t)st.st_ino);
+	if (path_replace(path, text, (size_t)n, 0600, &err) < 0)
+		log_warn("a scratch disk could not be adopted: %s", err.text);
+}
+
+static int read_note(const char *dir, struct stat *ret, struct err *err)
+{
+	_cleanup_free_ char *path = path_join(dir, NOTE), *text = NULL;
+	uint64_t dev, ino;
+	if (path_read(path, 48, &text, NULL, err) < 0)
+		return -1;
+	if (sscanf(text, "%" SCNu64 " %" SCNu64, &dev, &ino) != 2)
+		return err_set(err, EPROTO, "%s: damaged", path);
+	ret->st_dev = (dev_t)dev;
+	ret->st_ino = (ino_t)ino;
+	return 0;
+}
+
+static bool is_it(const struct stat *st, const struct stat *want)
+{
+	return S_ISREG(st->st_mode) && st->st_dev == want->st_dev && st->st_ino == want->st_ino;
+}
+
+/* It has no name: what the kernel shows of another process's descriptors leads to it. -1: that is none of it. */
+static int reopen(int fds, const char *name, const struct stat *want)
+{
+	struct stat st;
+	if (fstatat(fds, name, &st, 0) < 0 || !is_it(&st, want))
+		return -1;
+	_cleanup_close_ int fd = openat(fds, name, O_RDWR | O_CLOEXEC);
+	/* The descriptor may have become another file meanwhile. */
+	return fd >= 0 && fstat(fd, &st) == 0 && is_it(&st, want) ? TAKE_FD(fd) : -1;
+}
+
+struct scratch *scratch_adopt(const char *dir, pid_t vmm, struct err *err)
+{
+	struct stat want = {0};
+	char path[40];
+	int fd = -1;
+	snprintf(path, sizeof(path), "/proc/%d/fd", (int)vmm);
+	if (read_note(dir, &want, err) < 0)
+		return NULL;
+	DIR *d = opendir(path);
+	if (!d) {
+		err_errno(err, errno, "%s", path);
+		return NULL;
+	}
+	for (struct dirent *e; fd < 0 && (e = readdir(d));)
+		if (e->d_name[0] != '.')
+			fd = reopen(dirfd(d), e->d_name, &want);
+	closedir(d);
+	if (fd < 0) {
+		err_set(err, ENOENT, "process %d does not have its scratch disk open", (int)vmm);
+		return NULL;
+	}
+	struct scratch *s = xcalloc(1, sizeof(*s));
+	*s = (struct scratch){.fd = fd};
+	return s;
+}
+
+/* ---- */
 
 int scratch_fd(const struct scratch *s)
 {

@@ -421,6 +421,8 @@ int vm_start_hv(struct vm *vm, int scratch_fd, struct err *err)
 	}
 	if (hv_stats(vm->hv, &st, NULL) == 0 && st.pid > 0)
 		pid_note_write(vm->dir, st.pid);
+	if (p->keep && vm->scratch)
+		scratch_note(vm->scratch, vm->dir);
 	return 0;
 }
 
@@ -495,6 +497,18 @@ int vm_start(struct vm *vm, struct err *err)
 	return err_copy(err, &why);
 }
 
+/* Without it the VM runs on, but can be neither saved nor moved. */
+static void adopt_scratch(struct vm *vm)
+{
+	struct hv_stats st;
+	struct err err = ERR_INIT;
+	if (!vm->profile->scratch || hv_stats(vm->hv, &st, &err) < 0)
+		return;
+	vm->scratch = scratch_adopt(vm->dir, st.pid, &err);
+	if (!vm->scratch)
+		log_warn("%s: it can be neither saved nor moved: %s", vm->name, err.text);
+}
+
 bool vm_adopt(struct vm *vm)
 {
 	struct err err = ERR_INIT;
@@ -513,8 +527,10 @@ bool vm_adopt(struct vm *vm)
 	vm_hold_adopt(vm);
 	evtimer_start(vm->timer, vm->profile->boot_timeout_ms, 0);
 	struct hv_spec spec = make_spec(vm, NULL);
-	if (hv_adopt(vm->profile->hypervisor, vm->loop, &spec, on_hv_event, vm, &vm->hv, &err) == 0)
+	if (hv_adopt(vm->profile->hypervisor, vm->loop, &spec, on_hv_event, vm, &vm->hv, &err) == 0) {
+		adopt_scratch(vm);
 		return true;
+	}
 	pid_note_kill(vm->dir); /* a VMM that was started, and not noted so that it can be adopted */
 	_cleanup_free_ char *why = xasprintf("ended with its agent: %s", err.text);
 	vm_fail(vm, err.code == ENOENT ? "ended with its agent, which had just begun to start it" : why);

@@ -142,6 +142,18 @@ def reach(lab):
     return r.code == 0
 
 
+def exchanged(tap, lab, who):
+    """VMs with a scratch disk that second agents have adopted are moved: each to the other's node."""
+    n = counter(lab)
+    for vm, node in (("0", "n2"), ("1", "n1")):
+        r = lab.vse("migrate", "-q", vm, "--to", node, timeout=300)
+        tap.ok(r.code == 0 and [v["node"] for v in status(lab)["vms"] if v["rank"] == int(vm)] == [node],
+               "an adopted VM with a scratch disk is moved", r)
+    counts_on(tap, lab, n)
+    r = lab.vse("exec", "-r", "0", "--", "sh", "-c", "sync; echo 3 >/proc/sys/vm/drop_caches; cat /tmp/kept", timeout=60)
+    tap.ok(r.code == 0 and r.text == "kept\n" and identity(lab) == who, "with what was on its disk", r)
+
+
 def real(tap, lab):
     """The VMs of QEMU: one counts, and each reaches the other."""
     r = lab.vse("up", "-q", "-n", "2", "--accel", "tcg", "--oversubscribe", "--scratch", "32M", "--lost-after", "10s", "--hosts", "n[1-2]",
@@ -169,11 +181,12 @@ def real(tap, lab):
            "said before" in lab.vse("logs", "vm0").text, "the console's log goes on", lab.vse("logs", "vm0"))
     r = lab.vse("exec", "-r", "0", "--", "sh", "-c", "cat /tmp/kept && df /tmp", timeout=60)
     tap.ok(r.code == 0 and r.text.startswith("kept"), "the scratch disk is the same", r)
+    exchanged(tap, lab, who)
     vmm = lab.processes("n1", "vmm")
     lab.kill("n1", "keeper")
     tap.ok(wait_for(BOUND_S, lambda: not lab.processes("n1")) and vmm, "a killed keeper leaves nothing on its node",
            lab.processes("n1"))
-    tap.ok(answers(lab, "-r", "1"), "the other VM answers")
+    tap.ok(answers(lab, "-r", "0"), "the other VM answers")
     r = lab.vse("down")
     tap.ok(r.code == 0, "down", r)
     left = lab.clean_within(10, ignore=[CACHE, *labworld.KEPT])
