@@ -107,6 +107,9 @@ int main(int argc, char **argv)
 		} else if (strcmp(word, "--index") == 0 &&
 			   int_parse(value, 1, INT32_MAX, &number, &err) == 0) {
 			o.index = (uint32_t)number;
+		} else if (strcmp(word, "--hold") == 0 && o.n_held < AGENT_HELD_MAX &&
+			   int_parse(value, 3, INT32_MAX, &fd, &err) == 0) {
+			o.held[o.n_held++] = (int)fd;
 		} else if (strcmp(word, "--bootstrap") == 0) {
 			bootstrap = value;
 		} else {

@@ -338,6 +338,16 @@ char *agent_probe(const char *accel)
 	return text ? text : xstrdup("[]");
 }
 
+/* What the root before has left lives on for as long as this one, and with its reaper. */
+static void take_held(struct agent *a, const struct agent_options *o)
+{
+	for (int i = 0; i < o->n_held; i++) {
+		if (a->reaper && reaper_hold(a->reaper, o->held[i]) < 0)
+			log_warn("what the root before this one held is lost: %s", strerror(errno));
+		close(o->held[i]);
+	}
+}
+
 int agent_run(const struct agent_options *o)
 {
 	struct agent a = {.loop = loop_create(),
@@ -357,10 +367,10 @@ int agent_run(const struct agent_options *o)
 		evtimer_start(a.lonely, LONELY_MS, 0);
 	a.home = evtimer_create(a.loop, on_home, &a);
 	evtimer_start(a.home, HOME_MS, HOME_MS);
-	struct reaper *reaper = NULL;
 	bool good = prepare(&a, o, &err) == 0;
 	if (good && !o->node) /* a node's belongs to its keeper */
-		good = (reaper = reaper_create(a.loop, a.base, a.name, &err)) != NULL;
+		good = (a.reaper = reaper_create(a.loop, a.base, a.name, &err)) != NULL;
+	take_held(&a, o);
 	if (good) {
 		report(&ready_fd, NULL);
 		if (!o->node)
@@ -373,7 +383,7 @@ int agent_run(const struct agent_options *o)
 		code = 1;
 	}
 	finish(&a);
-	reaper_destroy(reaper);
+	reaper_destroy(a.reaper);
 	for (size_t i = 0; i < ARRAY_SIZE(signals); i++)
 		sigwatch_destroy(watches[i]);
 	loop_destroy(a.loop);

@@ -9,6 +9,8 @@
 
 #include "agent/bootstrap.h"
 
+#define AGENT_HELD_MAX 64
+
 struct kept;
 
 struct agent_options {
@@ -19,6 +21,7 @@ struct agent_options {
 	const struct kept *kept;      /* by a node's keeper (agent/keeper.h) */
 	bool input;     /* a node's standard input stays open as long as its launcher lives */
 	uint32_t index; /* of the node, where the launcher tells it; 0: by the host's name */
+	int held[AGENT_HELD_MAX], n_held; /* of the root before (reaper_hold()); taken */
 	int ready_fd; /* "ready\n" is written here once front ends can connect, or "error TEXT\n"; then closed */
 };
 

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "agent/deploy_state.h"
+#include "agent/reaper.h"
 #include "hypervisor/hypervisor.h"
 
 #define VM_OVERHEAD                                                                                \
@@ -10,7 +11,6 @@
 #define DOWN_MS 10000
 #define GRACEFUL_MS 10000    /* on top of the VMs' own bound */
 #define LAUNCHER_END_MS 3000 /* for the launcher to see that its agents are gone */
-#define CLOCK_MS 30000 /* between questions for the time left: each runs a program of the manager */
 #define WARN_S 300
 #define NAMED_MAX 4 /* nodes whose reason is told in one error */
 
@@ -53,7 +53,7 @@ static void deploy_json(struct call *call, json_t *j, bool last)
 			deploy_on_journal(d); /* before anybody is told: the VMs outlive this agent from now on */
 			cluster_elsewhere_started(c, bad ? &err : NULL);
 			if (d->allocation && d->allocation->job && d->allocation->job[0])
-				evtimer_start(d->clock, 0, CLOCK_MS);
+				evtimer_start(d->clock, 0, DEPLOY_CLOCK_MS);
 		} else if (d->step == UP) { /* a move */
 			if (bad)
 				events_add(cluster_events(c), EVENT_NO_RANK, "node", "%s", err.text);
@@ -570,7 +570,7 @@ bool deploy_wanted(const json_t *req)
 struct deploy *deploy_make(struct agent *a, const json_t *req)
 {
 	struct deploy *d = xcalloc(1, sizeof(*d));
-	*d = (struct deploy){.agent = a, .req = json_copy((json_t *)req)};
+	*d = (struct deploy){.agent = a, .req = json_copy((json_t *)req), .held = -1};
 	if (!a->request) /* of a root that follows another */
 		a->request = json_copy((json_t *)req);
 	d->launch = json_object_get(d->req, "launch");
@@ -641,6 +641,7 @@ void deploy_destroy(struct deploy *d)
 	deploy_shrinks_stop(d);
 	deploy_migrations_stop(d);
 	waves_destroy(d->waves);
+	reaper_drop(d->agent->reaper, d->held);
 	allocation_destroy(d->allocation);
 	json_decref(d->files);
 	for (uint32_t i = 1; d->members && i <= d->n; i++) {

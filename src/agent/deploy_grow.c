@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "agent/deploy_state.h"
+#include "agent/reaper.h"
 #include "agent/services.h"
 
 #define UP_MS 60000 /* for the agents to come, unless asked otherwise */
@@ -18,6 +19,7 @@ struct growth {
 	json_t *options;
 	struct allocating *allocating;
 	struct allocation *allocation;
+	int held;        /* by the reaper */
 	uint32_t *index; /* by position in the allocation: which node it became; 0: none */
 	uint32_t limit;  /* of those that are there no more than so many are wanted; 0: all */
 	struct waves *waves;
@@ -234,6 +236,7 @@ static void growth_destroy(struct growth *g)
 	if (g->join)
 		call_drop(TAKE_PTR(g->join));
 	waves_destroy(g->waves);
+	reaper_drop(g->deploy->agent->reaper, g->held);
 	allocation_destroy(g->allocation);
 	evtimer_destroy(g->bound);
 	json_decref(g->options);
@@ -337,6 +340,7 @@ static void on_allocated(void *arg, struct allocation *al)
 	struct err err = ERR_INIT;
 	allocating_destroy(TAKE_PTR(g->allocating));
 	g->allocation = al;
+	g->held = reaper_hold(g->deploy->agent->reaper, allocation_hold_fd(al));
 	if (choose(g, &err) < 0) {
 		g->n = 0;
 		growth_end(g, &err);
@@ -445,7 +449,7 @@ int service_add_nodes(struct call *call, const json_t *req, struct err *err)
 		return err_set(err, EBUSY,
 			       d->growing ? "nodes are being added already" : "the cluster is not up");
 	struct growth *g = xcalloc(1, sizeof(*g));
-	*g = (struct growth){.deploy = d, .next = d->growths};
+	*g = (struct growth){.deploy = d, .next = d->growths, .held = -1};
 	g->options = json_deep_copy(json_object_get(req, "launch"));
 	g->bound = evtimer_create(d->agent->loop, on_bound, g);
 	d->growths = d->growing = g;

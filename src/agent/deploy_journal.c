@@ -34,10 +34,12 @@ int deploy_write_journal(struct deploy *d, struct err *err)
 	_cleanup_free_ char *line = bootstrap_write(&d->bootstrap, err),
 			    *path = path_join(a->dir, JOURNAL);
 	_cleanup_json_ json_t *j = json_pack(
-		"{s:o, s:s, s:o, s:o, s:o, s:s, s:s}", "req", req, "bootstrap", line ? line : "",
-		"mesh", mesh_journal(a->mesh), "nodes", nodes, "migrations",
+		"{s:o, s:s, s:o, s:o, s:o, s:s, s:s, s:s, s:I}", "req", req, "bootstrap",
+		line ? line : "", "mesh", mesh_journal(a->mesh), "nodes", nodes, "migrations",
 		deploy_migrations_journal(d), "launcher", d->launcher ? d->launcher->name : "",
-		"job", d->allocation && d->allocation->job ? d->allocation->job : "");
+		"job", d->allocation && d->allocation->job ? d->allocation->job : "", "manager",
+		d->allocation ? d->allocation->launcher->name : "", "job_end",
+		(json_int_t)(d->allocation ? d->allocation->end_time : 0));
 	_cleanup_free_ char *text = j ? json_dumps(j, JSON_COMPACT) : NULL;
 	if (!text)
 		return err_set(err, EILSEQ, "not UTF-8 text");
@@ -97,6 +99,18 @@ static int resume_members(struct deploy *d, const json_t *nodes, struct err *err
 	return 0;
 }
 
+/* Its nodes are the members by now; the reaper holds it. */
+static void resume_allocation(struct deploy *d, const json_t *j)
+{
+	const char *job = json_string_value(json_object_get(j, "job")),
+		   *manager = json_string_value(json_object_get(j, "manager"));
+	const struct launcher *l = manager ? launcher_find(manager) : NULL;
+	if (!l || !job || !job[0])
+		return;
+	d->allocation = allocation_of_job(l, job, json_integer_value(json_object_get(j, "job_end")));
+	evtimer_start(d->clock, 0, DEPLOY_CLOCK_MS);
+}
+
 int deploy_resume(struct agent *a, struct err *err)
 {
 	_cleanup_json_ json_t *j = NULL;
@@ -125,6 +139,7 @@ int deploy_resume(struct agent *a, struct err *err)
 		   "the root agent was started again");
 	mesh_start(a->mesh);
 	d->grown = true; /* perhaps */
+	resume_allocation(d, j);
 	deploy_migrations_resume(d, json_object_get(j, "migrations"));
 	for (uint32_t i = 1; i <= d->n; i++)
 		if (d->members[i].removed) {

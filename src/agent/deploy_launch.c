@@ -5,6 +5,7 @@
 #include <sys/random.h>
 
 #include "agent/deploy_state.h"
+#include "agent/reaper.h"
 #include "cluster/choose.h"
 
 #define NODES_MAX 100000
@@ -256,6 +257,7 @@ static void on_allocated(void *arg, struct allocation *al)
 	struct err err = ERR_INIT;
 	allocating_destroy(TAKE_PTR(d->allocating));
 	d->allocation = al;
+	d->held = reaper_hold(d->agent->reaper, allocation_hold_fd(al));
 	d->n = (uint32_t)al->n_nodes;
 	d->members = xcalloc(d->n + 1, sizeof(*d->members));
 	for (uint32_t i = 1; i <= d->n; i++) {

@@ -45,6 +45,7 @@ struct deploy {
 	const struct launcher *launcher;
 	struct allocating *allocating;
 	struct allocation *allocation;
+	int held; /* by the reaper: the allocation */
 	struct waves *waves;
 	struct branch *branches; /* requests to agents to start their children */
 	bool tree, told_flat;
@@ -77,6 +78,9 @@ struct branch {
 	struct call *call;
 	uint32_t node;
 };
+
+#define DEPLOY_CLOCK_MS                                                                            \
+	30000 /* between questions for the time left: each runs a program of the manager */
 
 /* deploy.c */
 struct deploy *deploy_make(struct agent *a, const json_t *req);

@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -15,6 +16,7 @@
 #include "base/log.h"
 #include "base/path.h"
 #include "base/rundir.h"
+#include "base/strvec.h"
 #include "io/child.h"
 
 #define SWEEP_TRIES 50 /* every 100 ms: for the dead agent's lock to be let go */
@@ -22,11 +24,18 @@
 #define RESUMES_MAX                                                                                \
 	20 /* times that a dead root is followed by another; then the nodes end by themselves */
 
+/* What the agent tells its reaper: one message each, HOLD with a descriptor. A keeper tells only the end, by a pipe. */
+enum { SAY_END, SAY_HOLD, SAY_DROP };
+struct said {
+	unsigned char what, slot;
+};
+
 struct reaper {
 	struct loop *loop;
 	char *base, *name;
 	pid_t pid;
-	int pipe; /* the writing end: its loss is the agent's death */
+	int pipe;                  /* a socket's other end: its loss is the agent's death */
+	int held[REAPER_HELD_MAX]; /* -1: none */
 	struct child *watch;
 	struct evtimer *again;
 };
@@ -41,10 +50,18 @@ static void close_all_but(int keep)
 		dup2(null, fd);
 }
 
+static void set_held(int *held, int fd)
+{
+	if (*held >= 0)
+		close(*held);
+	*held = fd;
+}
+
 /* The root agent of many nodes leaves a journal: another goes on from it, so that the VMs elsewhere live. But one that
  * dies again and again is not worth it: the file's age tells. */
-static void take_over(const char *base, const char *name)
+static void take_over(const char *base, const char *name, const int *held)
 {
+	_cleanup_strvec_ struct strvec argv = STRVEC_INIT;
 	_cleanup_free_ char *path = xasprintf("%s/%s/journal", base, name),
 			    *times = xasprintf("%s/%s/resumed", base, name), *text = NULL;
 	unsigned n = 0;
@@ -55,12 +72,54 @@ static void take_over(const char *base, const char *name)
 	_cleanup_free_ char *next = xasprintf("%u", n + 1);
 	if (n >= RESUMES_MAX || path_replace(times, next, strlen(next), 0600, NULL) < 0)
 		return;
-	execl("/proc/self/exe", "vse-agent", "--resume", "--base", base, "--name", name, (char *)NULL);
+	strvec_addv(&argv, "vse-agent", "--resume", "--base", base, "--name", name, NULL);
+	for (int i = 0; i < REAPER_HELD_MAX; i++)
+		if (held[i] >= 0 && fcntl(held[i], F_SETFD, 0) == 0) {
+			strvec_add(&argv, "--hold");
+			strvec_addf(&argv, "%d", held[i]);
+		}
+	execv("/proc/self/exe", strvec_argv(&argv));
+}
+
+/* One message; false: the agent is dead. */
+static bool hear(int fd, struct said *ret, int *ret_fd)
+{
+	union {
+		struct cmsghdr head;
+		char space[CMSG_SPACE(sizeof(int))];
+	} u;
+	struct iovec v = {.iov_base = ret, .iov_len = sizeof(*ret)};
+	struct msghdr m = {.msg_iov = &v, .msg_iovlen = 1, .msg_control = &u, .msg_controllen = sizeof(u)};
+	ssize_t n;
+	*ret = (struct said){0};
+	*ret_fd = -1;
+	while ((n = recvmsg(fd, &m, MSG_CMSG_CLOEXEC)) < 0 && errno == EINTR)
+		;
+	if (n < 0 && errno == ENOTSOCK)
+		while ((n = read(fd, ret, 1)) < 0 && errno == EINTR)
+			;
+	else if (n > 0 && CMSG_FIRSTHDR(&m) && u.head.cmsg_type == SCM_RIGHTS)
+		memcpy(ret_fd, CMSG_DATA(&u.head), sizeof(*ret_fd));
+	return n > 0;
+}
+
+/* Until the agent is dead. Does not return when it ends in the regular way. */
+static void listen_to(int fd, int *held)
+{
+	struct said said;
+	int got;
+	while (hear(fd, &said, &got)) {
+		if (said.what == SAY_END)
+			_exit(0);
+		if (said.slot < REAPER_HELD_MAX)
+			set_held(&held[said.slot], got);
+	}
 }
 
 static _Noreturn void run(int fd, const char *base, const char *name)
 {
-	char c;
+	int held[REAPER_HELD_MAX];
+	memset(held, -1, sizeof(held));
 	for (int s = 1; s < NSIG; s++)
 		signal(s, SIG_DFL);
 	sigset_t none;
@@ -72,13 +131,11 @@ static _Noreturn void run(int fd, const char *base, const char *name)
 	setsid();
 	close_all_but(fd);
 	int heir = rundir_heir(base, name);
-	ssize_t n;
-	while ((n = read(fd, &c, 1)) < 0 && errno == EINTR)
-		;
-	if (n > 0)
-		_exit(0); /* a byte: the agent ends in the regular way */
+	listen_to(fd, held);
 	_cleanup_free_ char *base_name = xasprintf("%s/%s", base, name);
-	take_over(base, name);
+	take_over(base, name, held);
+	for (int i = 0; i < REAPER_HELD_MAX; i++)
+		set_held(&held[i], -1);
 	if (heir >= 0)
 		close(heir);
 	for (int i = 0; i < SWEEP_TRIES && path_exists(base_name); i++) {
@@ -105,6 +162,49 @@ pid_t reaper_fork(int fd, int writer, const char *base, const char *name)
 
 static int start(struct reaper *r, struct err *err);
 
+static void say(struct reaper *r, unsigned char what, int slot, int fd)
+{
+	union {
+		struct cmsghdr head;
+		char space[CMSG_SPACE(sizeof(int))];
+	} u = {.head = {.cmsg_len = CMSG_LEN(sizeof(int)),
+			.cmsg_level = SOL_SOCKET,
+			.cmsg_type = SCM_RIGHTS}};
+	struct said said = {what, (unsigned char)slot};
+	struct iovec v = {.iov_base = &said, .iov_len = sizeof(said)};
+	struct msghdr m = {.msg_iov = &v, .msg_iovlen = 1};
+	if (fd >= 0) {
+		memcpy(CMSG_DATA(&u.head), &fd, sizeof(fd));
+		m.msg_control = &u;
+		m.msg_controllen = sizeof(u);
+	}
+	/* It only ever waits for this, so there is room; one that was killed is started anew, and told all. */
+	if (r->pipe >= 0 && sendmsg(r->pipe, &m, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
+		log_debug("the reaper does not hear: %s", strerror(errno));
+}
+
+int reaper_hold(struct reaper *r, int fd)
+{
+	int slot = 0;
+	while (slot < REAPER_HELD_MAX && r->held[slot] >= 0)
+		slot++;
+	if (fd < 0 || slot == REAPER_HELD_MAX)
+		return -1;
+	r->held[slot] = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+	if (r->held[slot] < 0)
+		return -1;
+	say(r, SAY_HOLD, slot, r->held[slot]);
+	return slot;
+}
+
+void reaper_drop(struct reaper *r, int held)
+{
+	if (!r || held < 0)
+		return;
+	set_held(&r->held[held], -1);
+	say(r, SAY_DROP, held, -1);
+}
+
 static void on_again(void *arg)
 {
 	start(arg, NULL);
@@ -125,7 +225,7 @@ static void on_reaper_end(void *arg, int status _unused_)
 static int start(struct reaper *r, struct err *err)
 {
 	int p[2];
-	if (pipe2(p, O_CLOEXEC) < 0)
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, p) < 0)
 		return err_errno(err, errno, "start the reaper");
 	pid_t pid = reaper_fork(p[0], p[1], r->base, r->name);
 	close(p[0]);
@@ -136,6 +236,9 @@ static int start(struct reaper *r, struct err *err)
 	r->pid = pid;
 	r->pipe = p[1];
 	r->watch = child_adopt(r->loop, pid, on_reaper_end, r, err);
+	for (int i = 0; i < REAPER_HELD_MAX; i++)
+		if (r->held[i] >= 0)
+			say(r, SAY_HOLD, i, r->held[i]);
 	return r->watch ? 0 : -1;
 }
 
@@ -143,6 +246,7 @@ struct reaper *reaper_create(struct loop *l, const char *base, const char *name,
 {
 	struct reaper *r = xcalloc(1, sizeof(*r));
 	*r = (struct reaper){.loop = l, .base = xstrdup(base), .name = xstrdup(name), .pipe = -1};
+	memset(r->held, -1, sizeof(r->held));
 	r->again = evtimer_create(l, on_again, r);
 	if (start(r, err) < 0) {
 		reaper_destroy(r);
@@ -159,10 +263,12 @@ void reaper_destroy(struct reaper *r)
 	evtimer_destroy(r->again);
 	if (r->pipe >= 0) {
 		signal(SIGPIPE, SIG_IGN);
-		if (fd_write_all(r->pipe, "", 1) == 0)
-			waitpid(r->pid, NULL, 0);
-		close(r->pipe);
+		say(r, SAY_END, 0, -1);
+		close(r->pipe); /* in whose queue there is room, or nobody listens */
+		waitpid(r->pid, NULL, 0);
 	}
+	for (int i = 0; i < REAPER_HELD_MAX; i++)
+		set_held(&r->held[i], -1);
 	free(r->base);
 	free(r->name);
 	free(r);

@@ -40,6 +40,7 @@ struct agent {
 	const struct kept *kept; /* a node's, borrowed; NULL: nobody starts it again */
 	/* With others: */
 	struct deploy *deploy;        /* the root's */
+	struct reaper *reaper;        /* the same; a node's is its keeper's */
 	struct launch_part *launches; /* of agents that this one has started (service_launch.c) */
 	struct report *report;        /* a node's */
 	struct fabric *fabric;

@@ -19,6 +19,18 @@ struct allocation *allocation_new(const struct launcher *l, const char *job)
 	return a;
 }
 
+struct allocation *allocation_of_job(const struct launcher *l, const char *job, int64_t end_time)
+{
+	struct allocation *a = allocation_new(l, job);
+	a->end_time = end_time;
+	return a;
+}
+
+int allocation_hold_fd(const struct allocation *a)
+{
+	return a->hold ? a->hold->fd(a->hold) : -1;
+}
+
 struct launch_node *allocation_add(struct allocation *a, const char *name)
 {
 	if (a->n_nodes >= LAUNCH_NODES_MAX)

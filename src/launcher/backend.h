@@ -48,7 +48,8 @@ void allocating_progress(struct allocating *a,
 
 /* What keeps an allocation that we made. */
 struct allocation_hold {
-	void (*end)(struct allocation_hold *h); /* gives it back and frees */
+	void (*end)(struct allocation_hold *h);     /* gives it back and frees */
+	int (*fd)(const struct allocation_hold *h); /* see allocation_hold_fd() */
 };
 
 struct time_query {

@@ -93,6 +93,10 @@ struct allocating *launcher_allocate(const struct launcher *l, struct loop *loop
 void allocating_destroy(struct allocating *a); /* gives up a request that still waits; NULL is fine */
 /* Ends an allocation that we made. One whose owner is killed ends by itself: it hangs on a pipe. NULL is fine. */
 void allocation_destroy(struct allocation *a);
+/* That pipe: the allocation lives on as long as anybody has it open. Borrowed; -1: there is none, it is not ours to end. */
+int allocation_hold_fd(const struct allocation *a);
+/* What is known of one that a process before had: for launcher_time_left(). It has no nodes, and nothing ends with it. */
+struct allocation *allocation_of_job(const struct launcher *l, const char *job, int64_t end_time);
 
 /* The seconds left of the job; -1: not known or no limit. Once, from the loop, within 10 s. */
 struct time_query *launcher_time_left(struct loop *loop, const struct allocation *a,

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* An allocation of our own: `salloc ... cat /proc/self/environ -`. cat shows the job's variables and then waits for the
- * end of its input: that end, ours too whatever ends us, gives the allocation back. */
+ * end of its input: that end, ours too whatever ends us, gives the allocation back. Unless somebody else has it open. */
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
@@ -69,6 +69,12 @@ static void give_back(struct allocation_hold *h)
 	free(hold);
 }
 
+static int hold_fd(const struct allocation_hold *h)
+{
+	const struct salloc_hold *hold = CONTAINER_OF(h, struct salloc_hold, base);
+	return hold->tool ? tool_input_fd(hold->tool) : -1;
+}
+
 /* ---- what it prints ---- */
 
 /* salloc ended while we hold the job: it was cancelled, or its time is over. The agents see the end on their own. */
@@ -111,6 +117,7 @@ static void granted(struct salloc *s)
 	}
 	struct salloc_hold *hold = xcalloc(1, sizeof(*hold));
 	hold->base.end = give_back;
+	hold->base.fd = hold_fd;
 	hold->tool = s->tool;
 	tool_set_ops(hold->tool, &held_ops, hold);
 	all->hold = &hold->base;

@@ -171,6 +171,11 @@ bool tool_input_empty(const struct tool *t)
 	return t->in && !stream_queued(t->in);
 }
 
+int tool_input_fd(const struct tool *t)
+{
+	return t->in ? stream_fd(t->in) : -1;
+}
+
 void tool_end_input(struct tool *t)
 {
 	stream_destroy(TAKE_PTR(t->in));

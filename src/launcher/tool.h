@@ -35,6 +35,7 @@ void tool_write(struct tool *t, const void *data,
 		size_t len); /* queued (copied); dropped once it has closed its input */
 bool tool_input_empty(const struct tool *t); /* it has an input, and has taken all */
 void tool_end_input(struct tool *t);
+int tool_input_fd(const struct tool *t); /* what ends it when all who have it open have closed it; -1: closed */
 /* Ends it: its input closes and it gets SIGTERM, after 5 s SIGKILL. It is reaped in the background, without any
  * further call. NULL is fine. */
 void tool_destroy(struct tool *t);

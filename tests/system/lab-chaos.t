@@ -266,8 +266,8 @@ class Round:
 
     def kill_root(self, reaper):
         self.root_hit = True
-        if self.site.kind == "slurm":
-            self.whole = True  # the allocation is the root's, and ends with it
+        if self.site.kind == "slurm" and reaper:
+            self.whole = True  # the allocation is the two's, and ends with them
         if reaper:
             self.root_gone = True
             self.lab.kill("n0", "reaper")

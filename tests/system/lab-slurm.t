@@ -3,6 +3,8 @@
 """A cluster on the nodes of real Slurm: in an allocation that vse gets by itself, inside salloc, inside sbatch; and the
 ends that Slurm makes: scancel, the end of the time."""
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -56,6 +58,39 @@ def nothing_left(tap, lab, what, on=None, seconds=15):
     tap.ok(within(seconds, clean), "nothing is left on any node " + what, "\n".join(left[:20]))
 
 
+def root_lost(tap, lab):
+    """Allocations that vse made live as long as there is a root agent, or its reaper to start the next one."""
+    rest = [n for n in ALL if n not in LIMITED]
+    r = lab.vse("up", *FAKE, "-n", "6", *OWN[:3], "3", *OWN[4:], FILE)
+    added = lab.vse("nodes", "add", "-N", "1", *OWN[4:])
+    mine = jobs(lab, "-w", "n[1-4]")
+    if not tap.ok(r.code == 0 and added.code == 0 and len(mine) == 2, "up in an allocation, a node added in another", r, added, mine):
+        return
+    job = nodes(lab).get("job")
+    for what in ("root agent", "root agent that followed it"):
+        killed = [p.pid for p in lab.kill("n0", "agent")]
+        tap.ok(len(killed) == 1 and within(20, lambda: [p for p in lab.processes("n0", "agent") if p.pid not in killed]),
+               "the %s is killed: another follows" % what, killed)
+        tap.ok(within(20, lambda: lab.vse("exec", "--", "echo", "hello").text == "vm[0-5]: hello\n"), "all VMs answer",
+               lab.vse("exec", "--", "echo", "hello"))
+        n = nodes(lab)
+        tap.ok(jobs(lab, "-w", "n[1-4]") == mine and n.get("job") == job and [x["state"] for x in n["nodes"]] == ["up"] * 4,
+               "both allocations live on, and all nodes", jobs(lab), n)
+    r = lab.vse("down")
+    tap.ok(r.code == 0 and within(10, lambda: not jobs(lab, "-w", "n[1-4]")), "down gives both back", r, jobs(lab))
+    nothing_left(tap, lab, "after down by a root that followed another", rest)
+
+    r = lab.vse("up", *FAKE, "-n", "8", *OWN, FILE)
+    found = lab.processes("n0", "agent")
+    for p in found:
+        os.kill(p.pid, signal.SIGSTOP)  # else it starts another reaper
+    killed = lab.kill("n0", "reaper") + lab.kill("n0", "agent")
+    tap.ok(r.code == 0 and len(killed) == 2, "root agent and reaper of the next are killed: nobody follows", r, killed)
+    tap.ok(within(15, lambda: not jobs(lab, "-w", "n[1-4]")), "the allocation is given back all the same", jobs(lab))
+    lab.vse("ps")  # sweeps the run directory
+    nothing_left(tap, lab, "after SIGKILL of both", rest)
+
+
 def submitted(tap, lab):
     rest = [n for n in ALL if n not in LIMITED]
     r = lab.vse("up", *FAKE, "-n", "8", *OWN, FILE)
@@ -72,12 +107,6 @@ def submitted(tap, lab):
     tap.ok(r.code == 0, "down", r)
     tap.ok(within(5, lambda: not jobs(lab, "-w", "n[1-4]")), "the allocation was given back", jobs(lab))
     nothing_left(tap, lab, "after down", rest)
-
-    r = lab.vse("up", *FAKE, "-n", "8", *OWN, FILE)
-    killed = lab.kill("n0", "agent")
-    tap.ok(r.code == 0 and len(killed) == 1, "the root agent of the next is killed", r)
-    tap.ok(within(10, lambda: not jobs(lab, "-w", "n[1-4]")), "the allocation is given back all the same", jobs(lab))
-    nothing_left(tap, lab, "after SIGKILL of the root agent", rest)
 
     r = lab.vse("up", *FAKE, "-n", "6", *OWN[:3], "3", *OWN[4:], FILE)
     tap.ok(r.code == 0, "up on three nodes", r)
@@ -167,6 +196,7 @@ def main():
         lab.mark()
         job, r = begin_limited(lab)
         submitted(tap, lab)
+        root_lost(tap, lab)
         refused(tap, lab)
         in_salloc(tap, lab)
         in_sbatch(tap, lab)
