@@ -28,13 +28,20 @@ void setup_texts_finish(struct setup_texts *t)
 	*t = (struct setup_texts){0};
 }
 
-static void add_random(struct buf *kv)
+/* getrandom() blocks only before the host's own pool was ever filled: not on a machine that runs VMs. */
+static void add_seed(struct buf *kv)
+{
+	unsigned char seed[SEED_BYTES];
+	if (getrandom(seed, sizeof(seed), 0) == SEED_BYTES)
+		kv_add(kv, "seed", seed, sizeof(seed));
+}
+
+static void add_machine_id(struct buf *kv)
 {
 	static const char hex[] = "0123456789abcdef";
-	unsigned char seed[SEED_BYTES], id[16];
+	unsigned char id[16];
 	char text[33];
-	/* Blocks only before the host's own pool was ever filled: not on a machine that runs VMs. */
-	if (getrandom(seed, sizeof(seed), 0) != SEED_BYTES || getrandom(id, sizeof(id), 0) != 16)
+	if (getrandom(id, sizeof(id), 0) != sizeof(id))
 		return;
 	/* Version 4 of RFC 4122, as systemd makes a machine id. */
 	id[6] = (unsigned char)((id[6] & 0x0f) | 0x40);
@@ -44,7 +51,6 @@ static void add_random(struct buf *kv)
 		text[2 * i + 1] = hex[id[i] & 15];
 	}
 	text[32] = '\0';
-	kv_add(kv, "seed", seed, sizeof(seed));
 	kv_adds(kv, "machine_id", text);
 }
 
@@ -78,8 +84,9 @@ void setup_write(struct buf *kv, const struct cluster_spec *s, const struct setu
 	kv_addu(kv, "size", s->size);
 	kv_adds(kv, "cluster", s->name);
 	kv_addu(kv, "time_ns", time_wall_ns());
+	add_seed(kv); /* also of one that was restored: from one save there may be several */
 	if (!again)
-		add_random(kv);
+		add_machine_id(kv);
 	if (network) {
 		add_network(kv, s, rank);
 		kv_adds(kv, "hosts", t->hosts);

@@ -567,7 +567,7 @@ static int restore(struct vm *vm, const char *dir, struct err *err)
 		return -1;
 	if (restoring_saved(vm->restoring)->scratch != size)
 		return err_set(err, EINVAL, "%s: saved with another size of scratch disk", vm->name);
-	vm->attach = true;
+	vm->attach = vm->set_up = true;
 	if (!size)
 		return vm_start_hv(vm, -1, err);
 	_cleanup_free_ char *disk = restoring_disk(vm->restoring),

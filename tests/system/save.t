@@ -74,6 +74,12 @@ def fake(tap, w):
     tap.ok(w.clean_within(5) == [], "nothing is left", w.leftovers())
 
 
+def identity(w):
+    """Boot ids and machine ids of all, in order."""
+    r = w.vse("exec", "--", "cat", "/proc/sys/kernel/random/boot_id", "/etc/machine-id", timeout=60)
+    return sorted(line for line in r.text.splitlines() if ": " in line)
+
+
 def real(tap, w, file):
     r = w.vse("up", "-q", "-n", str(VMS), "--scratch", "64M", file, timeout=300)
     tap.ok(r.code == 0, "up: %d VMs" % VMS, r)
@@ -81,6 +87,7 @@ def real(tap, w, file):
     tap.ok(r.code == 0, "a counter that writes each number to the disk runs in all", r)
     time.sleep(2)
     folder = str(w.dir / "saved")
+    who = identity(w)
     begin = time.monotonic()
     r = w.vse("save", "-q", "--to", folder, timeout=300)
     tap.ok(r.code == 0, "save, while they count", r)
@@ -100,6 +107,7 @@ def real(tap, w, file):
     tap.ok(r.code == 0, "restore", r)
     tap.note("restored in %.1f s" % (time.monotonic() - begin))
     counting.check(tap, w, VMS)
+    tap.ok(len(set(who)) == 2 * VMS and identity(w) == who, "each is the machine that it was, and none another", who, identity(w))
     r = w.vse("exec", "date", "+%s", timeout=60)
     times = [int(line.split(": ")[1]) for line in r.text.splitlines() if ": " in line]
     tap.ok(times and all(abs(t - time.time()) < 60 for t in times), "their clocks are right", r, time.time())
