@@ -135,7 +135,8 @@ int vse_nodes_add(struct vse_cluster *c, const struct vse_options *o, struct vse
 int vse_nodes_remove(struct vse_cluster *c, const char *nodes, const char *vms, struct vse_error *err);
 /* Moves VMs to another node of the cluster, one after the other, as they run; how long each stood still is in *ret_json
  * (docs/json.md; may be NULL). timeout_ms: for one VM, 0: 10 minutes; after that it stays where it was. Every VM runs on one
- * of the two nodes, whatever happens. */
+ * of the two nodes, whatever happens. node NULL: calls off what others have asked for, where it is not too late; these are
+ * told so. ESRCH: there is nothing to be called off. */
 int vse_migrate(struct vse_cluster *c, const char *ranks, const char *node, unsigned timeout_ms,
 		char **ret_json, struct vse_error *err);
 /* Holds all VMs, writes them (memory, devices, scratch disks) into the folder dir, which must not exist and must be seen

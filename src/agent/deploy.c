@@ -458,6 +458,7 @@ static void on_node_lost(void *arg, uint32_t node, const char *why)
 			   "%s is lost: %s", m->name, why);
 	log_warn("node %s is lost: %s", m->name, why);
 	fabric_node_lost(d->agent->fabric, node);
+	deploy_migrations_lost(d, node);
 	deploy_note_change(d);
 	if (d->step == UP && !d->n_up) {
 		events_add(cluster_events(d->agent->cluster), EVENT_NO_RANK, "cluster",

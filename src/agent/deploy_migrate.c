@@ -71,18 +71,22 @@ static void note_moved(const struct migration *m)
 						(json_int_t)m->bytes, "disk", (json_int_t)m->disk));
 }
 
+static void add_failed(struct moving *r, uint32_t rank, const struct err *why)
+{
+	if (!rankset_count(&r->failed)) {
+		r->first = *why;
+		err_prefix(&r->first, "vm%u: ", rank);
+	}
+	rankset_add(&r->failed, rank);
+}
+
 static void note_failed(const struct migration *m)
 {
 	struct moving *r = m->asker;
 	events_add(events_of(m), m->rank, "node", "stays on %s: %s",
 		   m->deploy->members[m->from].name, m->why.text);
-	if (!r)
-		return;
-	if (!rankset_count(&r->failed)) {
-		r->first = m->why;
-		err_prefix(&r->first, "vm%u: ", m->rank);
-	}
-	rankset_add(&r->failed, m->rank);
+	if (r)
+		add_failed(r, m->rank, &m->why);
 }
 
 static void unlink_migration(struct migration *m)
@@ -328,6 +332,21 @@ static void on_bound(void *arg)
 	keep(m, &err);
 }
 
+void deploy_migrations_lost(struct deploy *d, uint32_t node)
+{
+	struct migration *next;
+	for (struct migration *m = d->migrations; m; m = next) {
+		struct err err = ERR_INIT;
+		next = m->next;
+		if (m->step != SENDING || m->to != node)
+			continue;
+		err_set(&err, EHOSTUNREACH, "%s is lost", d->members[node].name);
+		if (m->call)
+			call_drop(TAKE_PTR(m->call));
+		keep(m, &err);
+	}
+}
+
 static struct migration *make(struct deploy *d, uint32_t rank, uint32_t from, uint32_t to)
 {
 	struct migration *m = xcalloc(1, sizeof(*m));
@@ -481,6 +500,45 @@ static uint32_t find_node(const struct deploy *d, const char *name)
 	return 0;
 }
 
+/* Of other requests, which tell of it. */
+static int call_off(struct deploy *d, const struct rankset *ranks, struct err *why)
+{
+	struct migration *next;
+	int n = 0;
+	for (struct moving *r = d->movings; r; r = r->next)
+		for (uint32_t rank = rankset_next(&r->left, 0); rank != UINT32_MAX;
+		     rank = rankset_next(&r->left, rank + 1)) {
+			if (!rankset_has(ranks, rank))
+				continue;
+			rankset_del(&r->left, rank);
+			add_failed(r, rank, why);
+			n++;
+		}
+	for (struct migration *m = d->migrations; m; m = next) {
+		next = m->next;
+		if (m->step != SENDING || !rankset_has(ranks, m->rank))
+			continue;
+		if (m->call)
+			call_drop(TAKE_PTR(m->call));
+		keep(m, why);
+		n++;
+	}
+	return n;
+}
+
+static int cancel(struct call *call, const json_t *req, struct err *err)
+{
+	_cleanup_rankset_ struct rankset ranks = RANKSET_INIT;
+	struct err why = ERR_INIT;
+	err_set(&why, ECANCELED, "cancelled");
+	if (service_ranks(call->agent, req, &ranks, err) < 0)
+		return -1;
+	if (!call_off(call->agent->deploy, &ranks, &why))
+		return err_set(err, ESRCH, "none of these VMs is on its way, or it is too late");
+	call_reply(call, json_pack("{s:b, s:[]}", "ok", 1, "moved"));
+	return 0;
+}
+
 int service_migrate(struct call *call, const json_t *req, struct err *err)
 {
 	struct agent *a = call->agent;
@@ -492,6 +550,8 @@ int service_migrate(struct call *call, const json_t *req, struct err *err)
 		return err_set(err, ENOTSUP, "the cluster runs on this node alone");
 	if (d->step != UP)
 		return err_set(err, EBUSY, "the cluster is not up");
+	if (json_is_true(json_object_get(req, "cancel")))
+		return cancel(call, req, err);
 	if (message_str(req, "node", &node, err) < 0 ||
 	    (json_object_get(req, "timeout_ms") &&
 	     message_int(req, "timeout_ms", 1, INT32_MAX, &bound, err) < 0))

@@ -120,7 +120,8 @@ int deploy_check_room(struct deploy *d, struct err *err); /* for the VMs of the 
 bool deploy_is_migrating(const struct deploy *d, uint32_t rank); /* where it is, is being decided */
 void deploy_migrations_told(struct deploy *d); /* all agents know where the VMs are */
 void deploy_migrations_stop(struct deploy *d);
-json_t *deploy_migrations_journal(const struct deploy *d); /* new reference */
+void deploy_migrations_lost(struct deploy *d, uint32_t node); /* it takes no VMs any more */
+json_t *deploy_migrations_journal(const struct deploy *d);    /* new reference */
 void deploy_migrations_resume(struct deploy *d, const json_t *list);
 /* deploy_grow.c */
 bool deploy_growth_up(struct deploy *d, uint32_t node); /* false: it is none that is being added */

@@ -19,6 +19,8 @@
 #define SILENT_MS 120000 /* so long nothing was heard of it: it is dropped */
 #define ORPHAN_MS 10000  /* so long one is kept whose source is gone, for the root's word */
 #define SETTLE_MS 15000  /* for its guest agent to answer here */
+#define PROOF_MS                                                                                   \
+	250 /* as long as its source keeps its copy, where the guest agent does not answer before */
 
 struct receiving {
 	struct receiving *next;
@@ -272,6 +274,7 @@ struct arriving {
 	struct call *call;
 	uint32_t rank;
 	bool ready; /* wait for its guest agent, too */
+	bool runs;  /* the timer is PROOF_MS */
 	uint64_t ran;
 	struct evtimer *timer;
 };
@@ -280,6 +283,13 @@ static void reply(struct call *call, bool taken, const struct err *err, uint64_t
 {
 	call_reply(call, json_pack("{s:b, s:b, s:s, s:I}", "ok", 1, "taken", taken, "error",
 				   err ? err->text : "", "since_ms", (json_int_t)since_ms));
+}
+
+/* Still whole where it came from, which has not let go of it yet: better put back by a moment than gone. */
+static bool is_lost(const struct vm *vm)
+{
+	enum vm_state s = vm_get_state(vm);
+	return s == VM_FAILED || (vm_state_is_over(s) && !vm_has_run(vm));
 }
 
 static void settle(struct arriving *w)
@@ -292,10 +302,15 @@ static void settle(struct arriving *w)
 		return;
 	if (s == VM_PAUSED && !w->ready)
 		vm_resume(vm, NULL); /* an agent before this one took it, and got no further */
-	else if (s == VM_READY || (s == VM_BOOTING && !w->ready) || vm_state_is_over(s) || s == VM_PAUSED)
-		/* One that ended before it ran once is still whole where it came from. */
-		reply(w->call, vm && (!vm_state_is_over(s) || vm_has_run(vm)), &err,
-		      vm ? vm_uptime_ms(vm) : 0); /* frees w */
+	else if (vm && is_lost(vm)) {
+		err_set(&err, EIO, "it ended as it went on there: %s", vm_reason(vm));
+		reply(w->call, false, &err, 0);
+	} else if (s == VM_READY || vm_state_is_over(s) || s == VM_PAUSED) {
+		reply(w->call, vm != NULL, &err, vm ? vm_uptime_ms(vm) : 0); /* frees w */
+	} else if (s == VM_BOOTING && !w->ready && !w->runs) {
+		w->runs = true;
+		evtimer_start(w->timer, PROOF_MS, 0);
+	}
 }
 
 static void on_vm(struct waiter *waiter, struct vm *vm)
@@ -308,9 +323,10 @@ static void on_vm(struct waiter *waiter, struct vm *vm)
 static void on_late(void *arg)
 {
 	struct arriving *w = arg;
+	struct vm *vm = cluster_vm(w->call->agent->cluster, w->rank);
 	struct err err = ERR_INIT;
-	if (w->ready) {
-		reply(w->call, true, &err, 0);
+	if (w->ready || w->runs) {
+		reply(w->call, true, &err, vm ? vm_uptime_ms(vm) : 0);
 		return;
 	}
 	err_set(&err, ETIMEDOUT, "vm%u: does not go on here", w->rank);

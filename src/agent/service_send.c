@@ -17,8 +17,10 @@
 #include "base/alloc.h"
 #include "wire/message.h"
 
-#define ANSWER_MS 60000 /* for "prepared", from the end; a node that swaps is slow */
-#define PIECES 32       /* of the disk at once: others want the loop, too */
+#define LOOK_MS 2000 /* so often it is looked whether it goes on */
+#define STALL_MS                                                                                   \
+	20000 /* without a byte that moves, or for "prepared": a link that is cut does not say so */
+#define PIECES 32 /* of the disk at once: others want the loop, too */
 
 struct sending {
 	struct sending *next;
@@ -34,8 +36,12 @@ struct sending {
 	bool ended;    /* all is written to the link */
 	bool prepared; /* and the root knows: only it decides */
 	uint64_t bytes, disk_bytes;
+	uint64_t stood; /* since when it stands still; loop time; 0: it runs */
+	int disk;       /* the VM's, once that stands still: it outlives its VMM; -1: none */
 	off_t disk_at;
 	bool reading;
+	size_t queued; /* on the link, when it was looked last */
+	uint64_t moved_at;
 	struct evtimer *patience, *soon; /* soon: reads on */
 };
 
@@ -44,6 +50,8 @@ static void forget(struct sending *s)
 	struct sending **at = &s->agent->sendings;
 	stream_destroy(TAKE_PTR(s->link));
 	stream_destroy(TAKE_PTR(s->state));
+	if (s->disk >= 0)
+		close(TAKE_FD(s->disk));
 	evtimer_stop(s->patience);
 	evtimer_stop(s->soon);
 	s->over = true;
@@ -69,7 +77,8 @@ static void answer(struct sending *s, bool sent, bool refused, const struct err 
 				   sent, "refused", refused, "code", err ? err->code : 0, "error",
 				   err ? err->text : "", "bytes", (json_int_t)s->bytes, "disk",
 				   (json_int_t)s->disk_bytes, "stood_ms",
-				   s->vm ? (json_int_t)vm_stands_ms(s->vm) : (json_int_t)0));
+				   s->stood ? (json_int_t)(loop_now(s->agent->loop) - s->stood)
+					    : (json_int_t)0));
 }
 
 /* It goes on here. */
@@ -108,7 +117,7 @@ static int read_piece(struct sending *s, int fd, off_t *at, char *piece, size_t 
 
 static void send_disk(struct sending *s)
 {
-	int fd = vm_disk(s->vm), more = fd >= 0;
+	int fd = s->disk, more = fd >= 0;
 	_cleanup_free_ char *piece = xmalloc(MOVING_OFFSET + MOVING_PIECE);
 	struct err err = ERR_INIT;
 	s->reading = true; /* the link may drain at once, within */
@@ -133,7 +142,6 @@ static void send_disk(struct sending *s)
 	_cleanup_json_ json_t *j = json_pack("{s:b}", "end", 1);
 	s->ended = true;
 	message_write(stream_out(s->link), 0, s->rank, j, NULL);
-	evtimer_start(s->patience, ANSWER_MS, 0);
 	stream_flush(s->link);
 }
 
@@ -154,6 +162,7 @@ static void on_state_data(void *arg, struct buf *in)
 		buf_consume(in, n);
 		s->bytes += n;
 	}
+	s->moved_at = loop_now(s->agent->loop);
 	stream_flush(s->link);
 	if (stream_queued(s->link) > MOVING_QUEUE)
 		stream_pause(s->state, true);
@@ -193,7 +202,15 @@ static void on_stream(void *arg, int fd, const char *signature)
 static void on_sent(void *arg, uint64_t bytes _unused_)
 {
 	struct sending *s = arg;
+	struct err err = ERR_INIT;
+	int disk = vm_disk(s->vm);
 	s->sent = true;
+	s->stood = loop_now(s->agent->loop) - vm_stands_ms(s->vm);
+	if (disk >= 0 && (s->disk = fcntl(disk, F_DUPFD_CLOEXEC, 3)) < 0) {
+		err_errno(&err, errno, "vm%u: its scratch disk", s->rank);
+		give_up(s, &err);
+		return;
+	}
 	look(s);
 }
 
@@ -201,6 +218,8 @@ static void on_send_failed(void *arg, const struct err *err)
 {
 	struct sending *s = arg;
 	s->vm = NULL;
+	if (s->sent && !s->prepared)
+		return; /* its VMM has ended, but all of it is out: it may go on there */
 	answer(s, false, false, err);
 	forget(s);
 }
@@ -227,7 +246,6 @@ static void on_link_data(void *arg, struct buf *in)
 		return;
 	}
 	frame_drop(in, &f);
-	evtimer_stop(s->patience);
 	s->prepared = true;
 	answer(s, true, false, NULL);
 }
@@ -237,6 +255,8 @@ static void on_link_close(void *arg, const struct err *err)
 	struct sending *s = arg;
 	struct err why = ERR_INIT;
 	stream_destroy(TAKE_PTR(s->link));
+	if (s->prepared && !s->vm)
+		forget(s);
 	if (s->prepared)
 		return; /* it may run there: not ours to decide */
 	err_set(&why, ECONNRESET, "the link to %s was cut: %s",
@@ -247,6 +267,7 @@ static void on_link_close(void *arg, const struct err *err)
 static void on_link_drain(void *arg)
 {
 	struct sending *s = arg;
+	s->moved_at = loop_now(s->agent->loop);
 	if (s->state)
 		stream_pause(s->state, false);
 	else if (!s->reading)
@@ -283,13 +304,23 @@ static void on_opened(void *arg, uint32_t node _unused_, struct stream *link, co
 		return;
 	}
 	s->vm = vm;
+	s->moved_at = loop_now(s->agent->loop);
+	evtimer_start(s->patience, LOOK_MS, LOOK_MS);
 }
 
 static void on_patience(void *arg)
 {
+	struct sending *s = arg;
 	struct err err = ERR_INIT;
-	err_set(&err, ETIMEDOUT, "the agent that takes it did not answer for %d s", ANSWER_MS / 1000);
-	give_up(arg, &err);
+	size_t queued = s->link ? stream_queued(s->link) : 0;
+	if (queued < s->queued)
+		s->moved_at = loop_now(s->agent->loop);
+	s->queued = queued;
+	if (s->prepared || loop_now(s->agent->loop) - s->moved_at < STALL_MS)
+		return;
+	err_set(&err, ETIMEDOUT, "%s took nothing and said nothing for %d s",
+		mesh_node_name(s->agent->mesh, s->node), STALL_MS / 1000);
+	give_up(s, &err);
 }
 
 /* ---- requests of the root ---- */
@@ -326,7 +357,7 @@ int service_send(struct call *call, const json_t *req, struct err *err)
 	    message_int(req, "node", 1, mesh_nodes(a->mesh), &node, err) < 0)
 		return -1;
 	struct sending *s = xcalloc(1, sizeof(*s));
-	*s = (struct sending){.agent = a, .call = call, .rank = rank, .node = (uint32_t)node};
+	*s = (struct sending){.agent = a, .call = call, .rank = rank, .node = (uint32_t)node, .disk = -1};
 	snprintf(s->id, sizeof(s->id), "%s", id);
 	s->patience = evtimer_create(a->loop, on_patience, s);
 	s->soon = evtimer_create(a->loop, on_soon, s);
@@ -362,10 +393,14 @@ int service_unsend(struct call *call, const json_t *req, struct err *err)
 	if (s && strcmp(s->id, id) == 0) {
 		err_set(err, ECANCELED, "cancelled");
 		give_up(s, err);
-	} else if (vm && vm_was_adopted(vm) && vm_get_state(vm) == VM_PAUSED) {
-		vm_resume(vm, NULL); /* the agent before this one had sent it; else it gave up by itself */
 	} else if (vm && vm_is_adopting(vm)) {
 		return err_set(err, EAGAIN, "%s: is being adopted", vm_name(vm));
+	} else if (vm && vm_was_adopted(vm) && vm_get_state(vm) == VM_PAUSED) {
+		/* The agent before this one had sent it; else it gave up by itself. Asked again, until it goes on: its
+		 * VMM may not have got so far yet. */
+		if (!vm_move_holds(vm, "resume", err) && vm_resume(vm, err) == 0)
+			err_set(err, EAGAIN, "%s: is being resumed", vm_name(vm));
+		return -1;
 	}
 	call_reply(call, json_pack("{s:b, s:b}", "ok", 1, "here", vm != NULL));
 	return 0;

@@ -208,8 +208,10 @@ int vse_migrate(struct vse_cluster *c, const char *ranks, const char *node, unsi
 		char **ret_json, struct vse_error *err)
 {
 	ERROR_OR_OWN(err);
-	json_t *reply,
-		*req = json_pack("{s:s, s:s, s:s}", "verb", "migrate", "ranks", ranks, "node", node);
+	json_t *reply, *req = node ? json_pack("{s:s, s:s, s:s}", "verb", "migrate", "ranks", ranks,
+					       "node", node)
+				   : json_pack("{s:s, s:s, s:b}", "verb", "migrate", "ranks", ranks,
+					       "cancel", 1);
 	if (!req)
 		return error_set(err, EINVAL, "ranks or node: not UTF-8 text");
 	if (timeout_ms)

@@ -42,8 +42,10 @@ static int run(const struct command *cmd, struct args *a)
 	int code = timeout(cmd, a, &ms);
 	if (code)
 		return code;
-	if (!arg_value(a, "to"))
+	if (!arg_value(a, "to") && !arg_flag(a, "cancel"))
 		return command_usage(cmd, "--to NODE: to which node?");
+	if (arg_value(a, "to") && arg_flag(a, "cancel"))
+		return command_usage(cmd, "--cancel and --to: one of them");
 	if (common_connect(arg_value(a, "cluster"), &c, &e))
 		return common_fail(cmd, &e);
 	int rc = vse_migrate(c, common_vm_text(a->operands[0]), arg_value(a, "to"), ms, &text, &e);
@@ -63,6 +65,7 @@ static int run(const struct command *cmd, struct args *a)
 static const struct option_spec options[] = {
 	OPTION_CLUSTER,
 	{"to", 0, "NODE", "the node of the cluster that takes them", NULL},
+	{"cancel", 0, NULL, "call off what another 'vse migrate' moves; it fails then", NULL},
 	{"timeout", 0, "TIME", "a VM that was not moved by then stays (default 10m)", NULL},
 	OPTION_JSON,
 	{"quiet", 'q', NULL, "do not print how long it took", NULL},
@@ -72,7 +75,7 @@ static const struct option_spec options[] = {
 const struct command command_migrate = {
 	.name = "migrate",
 	.summary = "move VMs to another node, as they run",
-	.usage = "RANKS --to NODE",
+	.usage = "RANKS (--to NODE | --cancel)",
 	.details = "RANKS: 3, or 0-3,7, or all. One VM moves after the other.",
 	.options = options,
 	.min_args = 1,

@@ -254,6 +254,9 @@ static void on_vcpus(void *arg, json_t *ret, const struct err *err)
 static void on_qmp_ready(void *arg)
 {
 	struct hv_vm *vm = arg;
+	/* What its owner before began has no reader any more; it would be found out later, by a guest that stops. */
+	if (vm->adopted)
+		qmp_command(vm->qmp, "migrate_cancel", NULL, COMMAND_MS, NULL, NULL);
 	qmp_command(vm->qmp, "query-cpus-fast", NULL, COMMAND_MS, on_vcpus, vm);
 	/* What the process before was writing has no reader any more. */
 	if (vm->adopted)

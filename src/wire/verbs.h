@@ -26,7 +26,7 @@
 	X(launch, false, "of agents: to nodes launcher bootstrap options -> failed{node,error} -> -")                                        \
 	X(move, true, "of agents: place{node: ranks} start nodes -> - -> -")                                                                 \
 	X(migrate,                                                                                                                           \
-	  true, "ranks node timeout_ms -> - -> moved[{rank from to downtime_ms total_ms bytes disk}], with errors, too")                     \
+	  true, "ranks node timeout_ms | ranks cancel -> - -> moved[{rank from to downtime_ms total_ms bytes disk}], with errors, too")      \
 	X(send, true, "of agents: to rank node id -> - -> sent refused code error bytes disk stood_ms: when it stands still in both places") \
 	X(unsend, true, "of agents: to rank id -> - -> here: it goes on where it was")                                                       \
 	X(arrive,                                                                                                                            \

@@ -2,11 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """VMs move to other nodes as they run, and whatever dies meanwhile, each goes on in one place and never in two.
 
-VSE_MIGRATE_SEED=N repeats the random rounds of a run; VSE_MIGRATE_ROUNDS=N makes so many."""
+The random rounds (migrating.py): VSE_MIGRATE_SEED=S repeats those of a run, VSE_MIGRATE_ONLY=I[,J...] only these of them,
+VSE_MIGRATE_ROUNDS=N makes so many with each hypervisor; VSE_NIGHTLY=1: 40 with `fake` and 10 with `qemu`."""
 import json
 import os
-import random
-import signal
 import sys
 import time
 
@@ -14,26 +13,10 @@ sys.dont_write_bytecode = True
 import counting  # noqa: E402
 import harness  # noqa: E402
 import labworld  # noqa: E402
+from migrating import BOUND_S, LOST_S, Fake, Qemu, Rounds, status, wait_for  # noqa: E402
 
 CACHE = "*/vse-cache-*"  # files of images, kept on purpose (docs/staging.md)
-BOUND_S = 60             # until all is as it should be again; on a quiet machine some seconds
-DEATHS_S = 32            # within 30 s a node's third dead agent is its last
 NODES = ["n1", "n2", "n3"]
-
-
-def wait_for(seconds, check):
-    until = time.monotonic() + seconds
-    while True:
-        got = check()
-        if got or time.monotonic() > until:
-            return got
-        time.sleep(0.1)
-
-
-def status(lab):
-    r = lab.vse("ps", "--json", timeout=60)
-    clusters = json.loads(r.out)["clusters"] if r.code == 0 else []
-    return clusters[0] if clusters else None
 
 
 def vms(lab):
@@ -66,6 +49,8 @@ def refusals(tap, lab):
     r = migrate(lab, 3, "n1" if node_of(lab, 3) != "n1" else "n2")
     tap.ok(r.code == 1 and "paused" in r.said and vms(lab)[3][0] == "paused", "refused: a VM that is paused, and it stays so", r)
     lab.vse("resume", "3")
+    r = lab.vse("migrate", "--cancel", "0", timeout=60)
+    tap.ok(r.code == 1 and "none of these VMs" in r.said, "refused: to call off what nobody moves", r)
 
 
 def plain(tap, lab):
@@ -89,101 +74,20 @@ def plain(tap, lab):
     tap.ok(r.code == 0 and vms(lab) == [("ready", "n3")] * 2 + [("ready", "n2")] * 2, "two of them elsewhere", r, vms(lab))
 
 
-def copies(lab, rank):
-    """The folders of that VM's fake hypervisor on all nodes: each is a VM that is there."""
-    found = []
-    for n in NODES:
-        r = lab.call("sh", "-c", "ls -d /run/user/*/vse/*/vm%d/fake /tmp/vse-*/*/vm%d/fake 2>/dev/null" % (rank, rank), node=n)
-        found += [n + ":" + x for x in set(r.text.split())]
-    return found
-
-
-class Rounds:
-    """Something happens in the middle of each move."""
-
-    def __init__(self, tap, lab, real):
-        self.tap, self.lab, self.real = tap, lab, real
-        self.dead = {}
-        self.seen = {}
-        self.size = len(vms(lab))
-
-    def may_kill(self, node):
-        times = [t for t in self.dead.get(node, []) if t > time.monotonic() - DEATHS_S]
-        self.dead[node] = times
-        return len(times) < 2
-
-    def happens(self, what, src, dst, front):
-        node = {"source": src, "target": dst, "root": "n0"}.get(what)
-        if what == "cancel":
-            os.kill(self.lab.inner(front), signal.SIGINT)
-        elif node:
-            self.dead.setdefault(node, []).append(time.monotonic())
-            self.lab.kill(node)
-
-    def vmms(self, rank):
-        return [p for n in NODES for p in self.lab.processes(n, "vmm") if "guest=vm%d" % rank in p.argv]
-
-    def one_copy(self, rank, src, dst):
-        """It is ready on one of the two, answers there, and no other process or folder of it is anywhere."""
-        v = vms(self.lab)
-        if not v or v[rank][0] != "ready" or v[rank][1] not in (src, dst):
-            return None
-        r = self.lab.vse("exec", "-r", str(rank), "hostname", timeout=60)
-        n = len(self.vmms(rank)) if self.real else len(copies(self.lab, rank))
-        return v[rank][1] if r.code == 0 and n == 1 else None
-
-    def one(self, i, rng):
-        rank, what = rng.randrange(self.size), rng.choice(["nothing", "cancel", "source", "target", "root"])
-        delay, dst = rng.random() ** 2 * (3.0 if self.real else 1.0), rng.choice(NODES)
-        src = node_of(self.lab, rank)
-        if src == dst:
-            dst = NODES[(NODES.index(dst) + 1) % len(NODES)]
-        victim = {"source": src, "target": dst, "root": "n0"}.get(what)
-        if victim and not self.may_kill(victim):
-            what = "cancel"
-        front = self.lab.start("vse", "migrate", "-q", str(rank), "--to", dst, stdout=-1, stderr=-1)
-        time.sleep(delay)
-        try:
-            self.happens(what, src, dst, front)
-        except (OSError, IndexError):
-            pass  # it was over before
-        try:
-            _, err = front.communicate(timeout=120)
-        except Exception:
-            front.kill()
-            _, err = front.communicate()
-        at = wait_for(BOUND_S, lambda: self.one_copy(rank, src, dst))
-        text = "round %d: vm%d %s->%s, %s after %.2f s: exit %d, is on %s" % (
-            i, rank, src, dst, what, delay, front.returncode, at)
-        self.seen[(what, at == dst)] = self.seen.get((what, at == dst), 0) + 1
-        good = at and (front.returncode != 0 or at == dst)
-        self.tap.ok(good, text, err.decode(), vms(self.lab), copies(self.lab, rank),
-                    [str(p) for p in self.vmms(rank)], self.lab.vse("events"))
-        return good
-
-    def run(self, rounds):
-        seed = os.environ.get("VSE_MIGRATE_SEED") or str(random.SystemRandom().randrange(10 ** 8))
-        rng = random.Random(seed)
-        self.tap.note("VSE_MIGRATE_SEED=%s, %d rounds" % (seed, rounds))
-        for i in range(rounds):
-            if not self.one(i, rng):
-                break
-        self.tap.note(", ".join("%s: %d %s" % (w, n, "moved" if m else "stayed") for (w, m), n in sorted(self.seen.items())))
-
-
 def rounds(real):
-    return int(os.environ.get("VSE_MIGRATE_ROUNDS") or (50 if harness.NIGHTLY else 2 if real else 6))
+    return int(os.environ.get("VSE_MIGRATE_ROUNDS") or ((10 if real else 40) if harness.NIGHTLY else 2 if real else 6))
 
 
-def end(tap, lab):
+def end(tap, lab, ignored):
     r = lab.vse("down", timeout=120)
-    left = lab.clean_within(10, ignore=[CACHE, *labworld.KEPT])
+    left = lab.clean_within(10, ignore=[CACHE, *labworld.KEPT, *ignored])
     tap.ok(r.code == 0 and not left, "down, and nothing is left on any node", r, "\n".join(left[:20]))
 
 
 def fake(tap, lab):
     r = lab.vse("up", "-q", "--hypervisor", "fake", "--hypervisor-arg", "state=24M", "-n", "4", "--fanout", "2",
-                "--hosts", "n[1-3]", "f.yaml", timeout=120)
+                "--recover", "--lost-after", "%ds" % LOST_S, "--give-up-after", "%ds" % (4 * LOST_S), "--hosts", "n[1-3]",
+                "f.yaml", timeout=120)
     if not tap.ok(r.code == 0, "up: 4 VMs on 3 nodes", r):
         return
     refusals(tap, lab)
@@ -192,8 +96,9 @@ def fake(tap, lab):
     r = migrate(lab, 1, "n1", "--timeout", "1ms")
     tap.ok(r.code == 1 and "in time" in r.said, "no time for it: it stays", r)
     tap.ok(wait_for(BOUND_S, lambda: vms(lab)[1] == ("ready", src)), "where it was, and ready", vms(lab))
-    Rounds(tap, lab, False).run(rounds(False))
-    end(tap, lab)
+    r = Rounds(tap, lab, Fake, NODES)
+    r.run(rounds(False))
+    end(tap, lab, r.ignored())
 
 
 def gaps(text):
@@ -207,8 +112,8 @@ PING = "for i in $(seq 400); do ping -c 1 -W 1 vm0 >/dev/null 2>&1 && cut -d' ' 
 
 def real(tap, lab):
     """VMs of QEMU; one counts, on its disk and in its memory, and answers the other."""
-    r = lab.vse("up", "-q", "-n", "2", "--accel", "tcg", "--oversubscribe", "--scratch", "32M", "--lost-after", "10s",
-                "--hosts", "n[1-3]", "bb.yaml", timeout=300)
+    r = lab.vse("up", "-q", "-n", "2", "--accel", "tcg", "--oversubscribe", "--scratch", "32M", "--recover",
+                "--lost-after", "%ds" % Qemu.LOST_S, "--hosts", "n[1-3]", "bb.yaml", timeout=300)
     if not tap.ok(r.code == 0, "up: 2 VMs of QEMU on 3 nodes", r, lab.vse("events")):
         return
     src = node_of(lab, 0)
@@ -231,9 +136,10 @@ def real(tap, lab):
     tap.ok(boot and boot == now, "it was not booted anew", boot, now)
     r = lab.vse("exec", "-r", "0", "ping", "-c", "1", "vm1", timeout=60)
     tap.ok(r.code == 0, "and reaches the other", r)
-    Rounds(tap, lab, True).run(rounds(True))
     counting.check(tap, lab, 2)
-    end(tap, lab)
+    r = Rounds(tap, lab, Qemu, NODES)
+    r.run(rounds(True))
+    end(tap, lab, r.ignored())
 
 
 def with_qemu(tap):
