@@ -173,7 +173,8 @@ int deploy_plan_options(struct deploy *d, struct plan_options *o, struct err *er
 	*o = (struct plan_options){.max = (uint32_t)max,
 				   .cpus = s->cpus,
 				   .memory = s->memory,
-				   .overhead = VM_OVERHEAD,
+				   .overhead = s->hugepages ? 0 : VM_OVERHEAD,
+				   .pages = s->hugepages,
 				   .oversubscribe = json_is_true(
 					   json_object_get(d->launch, "oversubscribe"))};
 	/* Its VMs are none: they take neither cores nor memory worth counting. */
@@ -183,18 +184,29 @@ int deploy_plan_options(struct deploy *d, struct plan_options *o, struct err *er
 	return plan_policy_parse(policy ? policy : "spread", o, err);
 }
 
+struct plan_node deploy_plan_node(const struct deploy *d, uint32_t node)
+{
+	const struct cluster_spec *s = cluster_get_spec(d->agent->cluster);
+	const struct member *m = &d->members[node];
+	/* One that was not heard of since it was let in again by another root has not told its cores. */
+	bool cores = s->bind.unit == BINDING_CORES && m->cores;
+	struct plan_node n = {.name = m->name,
+			      .cpus = cores ? MIN(m->cores, m->cpus) : m->cpus,
+			      .memory = s->hugepages ? m->hugepages : m->memory,
+			      .down = !m->up,
+			      .unfit = deploy_unfit(m) ? m->unfit : NULL};
+	if (s->hugepages && !m->hugepages && m->up && !n.unfit)
+		n.unfit = "hugepages: no reserved pages of 2 MiB are free there";
+	return n;
+}
+
 /* malloc'ed */
 static struct plan_node *plan_nodes(struct deploy *d)
 {
 	struct plan_node *nodes = xcalloc(d->n, sizeof(*nodes));
 	for (uint32_t i = 0; i < d->n; i++) {
-		const struct member *m = &d->members[i + 1];
-		nodes[i] = (struct plan_node){.name = m->name,
-					      .cpus = m->cpus,
-					      .memory = m->memory,
-					      .down = !m->up,
-					      .unfit = deploy_unfit(m) ? m->unfit : NULL,
-					      .spare = i + deploy_setting(d, "spare") >= d->n};
+		nodes[i] = deploy_plan_node(d, i + 1);
+		nodes[i].spare = i + deploy_setting(d, "spare") >= d->n;
 	}
 	return nodes;
 }
@@ -413,6 +425,9 @@ static void on_node_up(void *arg, uint32_t node, const json_t *resources)
 		free(m->name);
 		m->name = text_cleaned(host);
 	}
+	m->cores = (uint32_t)json_integer_value(json_object_get(resources, "cores"));
+	uint64_t pages = (uint64_t)json_integer_value(json_object_get(resources, "hugepages"));
+	m->hugepages = MAX(m->hugepages, pages); /* one that comes back has its VMs in them */
 	m->cpus = given->cores ? MIN(given->cores, cpus ? cpus : given->cores) : cpus;
 	m->memory = given->memory && memory ? MIN(given->memory, memory) : given->memory + memory;
 	note_hypervisor(d, m, resources);

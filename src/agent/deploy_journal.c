@@ -24,12 +24,13 @@ int deploy_write_journal(struct deploy *d, struct err *err)
 	cluster_spec_write_place(&s->nodes, s->node_of, s->size, req);
 	for (uint32_t i = 1; i <= d->n; i++) {
 		const struct member *m = &d->members[i];
-		json_array_append_new(nodes,
-				      json_pack("{s:s, s:b, s:b, s:I, s:I, s:s*, s:s*, s:s*}",
-						"name", m->name, "up", m->up, "removed",
-						m->removed || m->joining, "cpus", (json_int_t)m->cpus,
-						"memory", (json_int_t)m->memory, "why", m->why,
-						"hypervisor", m->hypervisor, "unfit", m->unfit));
+		json_array_append_new(
+			nodes,
+			json_pack("{s:s, s:b, s:b, s:I, s:I, s:I, s:I, s:s*, s:s*, s:s*}", "name",
+				  m->name, "up", m->up, "removed", m->removed || m->joining, "cpus",
+				  (json_int_t)m->cpus, "cores", (json_int_t)m->cores, "memory",
+				  (json_int_t)m->memory, "hugepages", (json_int_t)m->hugepages,
+				  "why", m->why, "hypervisor", m->hypervisor, "unfit", m->unfit));
 	}
 	_cleanup_free_ char *line = bootstrap_write(&d->bootstrap, err),
 			    *path = path_join(a->dir, JOURNAL);
@@ -88,6 +89,8 @@ static int resume_members(struct deploy *d, const json_t *nodes, struct err *err
 			.hypervisor = xstrdup(json_string_value(json_object_get(v, "hypervisor"))),
 			.unfit = xstrdup(json_string_value(json_object_get(v, "unfit"))),
 			.cpus = (uint32_t)json_integer_value(json_object_get(v, "cpus")),
+			.cores = (uint32_t)json_integer_value(json_object_get(v, "cores")),
+			.hugepages = (uint64_t)json_integer_value(json_object_get(v, "hugepages")),
 			.memory = (uint64_t)json_integer_value(json_object_get(v, "memory")),
 			.removed = json_is_true(json_object_get(v, "removed")),
 			.up = json_is_true(json_object_get(v, "up"))};

@@ -418,10 +418,7 @@ static int check_target(const struct moving *r, struct err *err)
 		here += s->node_of[i] == r->to;
 	for (const struct migration *w = d->migrations; w; w = w->next)
 		here += w->to == r->to && w->step < TELLING; /* on its way */
-	struct plan_node node = {.name = m->name,
-				 .cpus = m->cpus,
-				 .memory = m->memory,
-				 .unfit = deploy_unfit(m) ? m->unfit : NULL};
+	struct plan_node node = deploy_plan_node(d, r->to);
 	return here < plan_room(&o, &node)
 		       ? 0
 		       : err_set(err, ENOSPC, "%s has no room for one more VM", m->name);

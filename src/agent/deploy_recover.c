@@ -82,11 +82,7 @@ static uint32_t roomiest(struct deploy *d, const struct plan_options *o, const u
 	int64_t most = 0;
 	for (uint32_t i = 1; i <= d->n; i++) {
 		const struct member *m = &d->members[i];
-		struct plan_node node = {.name = m->name,
-					 .cpus = m->cpus,
-					 .memory = m->memory,
-					 .down = !m->up,
-					 .unfit = deploy_unfit(m) ? m->unfit : NULL};
+		struct plan_node node = deploy_plan_node(d, i);
 		int64_t left = (int64_t)plan_room(o, &node) - used[i];
 		if (left > most && !m->joining && !m->leaving && !m->removed) {
 			most = left;

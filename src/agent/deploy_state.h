@@ -23,8 +23,8 @@ enum step { ALLOCATING, LAUNCHING, STAGING, STARTING, UP, ENDING, ENDED };
 
 struct member {
 	char *name, *why; /* why: it did not come, or was lost */
-	uint32_t cpus;
-	uint64_t memory;
+	uint32_t cpus, cores;
+	uint64_t memory, hugepages;
 	bool up, failed;
 	bool direct;      /* the root starts its agent itself */
 	bool counted;     /* while it is added: that it came up */
@@ -88,6 +88,7 @@ void deploy_tell(struct deploy *d, const char *text, uint32_t done, uint32_t all
 void deploy_failed(struct deploy *d, const struct err *why);           /* the start, for good */
 void deploy_ask_all(struct deploy *d, enum verb v, const json_t *req); /* d->call is under way after */
 uint32_t deploy_setting(const struct deploy *d, const char *key); /* a number of the "launch" object; 0: none */
+struct plan_node deploy_plan_node(const struct deploy *d, uint32_t node); /* borrows from it */
 int deploy_plan_options(struct deploy *d, struct plan_options *o, struct err *err);
 bool deploy_unfit(const struct member *m); /* no hypervisor there can run these VMs */
 void deploy_look(struct deploy *d);        /* has every node come, or failed to? */

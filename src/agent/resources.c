@@ -3,12 +3,12 @@
 
 #include <inttypes.h>
 #include <jansson.h>
-#include <sched.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
 #include "base/path.h"
+#include "base/topology.h"
 
 static uint64_t number_file(const char *path)
 {
@@ -73,23 +73,24 @@ static uint64_t cgroup_memory(void)
 
 void resources_read(struct resources *ret)
 {
-	cpu_set_t set;
-	*ret = (struct resources){.cpus = 1};
+	struct topology t;
+	*ret = (struct resources){.hugepages = topology_hugepages("/sys", 0)};
 	gethostname(ret->host, sizeof(ret->host) - 1);
 	/* A machine with more than 1024 processors does not fit the set: then all that are online count. */
-	if (sched_getaffinity(0, sizeof(set), &set) == 0)
-		ret->cpus = (uint32_t)MAX(CPU_COUNT(&set), 1);
-	else
-		ret->cpus = (uint32_t)MAX(sysconf(_SC_NPROCESSORS_ONLN), 1L);
+	topology_here(&t);
+	ret->cpus = t.n ? (uint32_t)t.n : (uint32_t)MAX(sysconf(_SC_NPROCESSORS_ONLN), 1L);
+	ret->cores = (uint32_t)topology_cores(&t);
+	topology_finish(&t);
 	uint64_t memory = MIN(available(), cgroup_memory());
 	ret->memory = memory == UINT64_MAX ? 0 : memory;
 }
 
 char *resources_json(const struct resources *r)
 {
-	json_t *j = json_pack("{s:s, s:I, s:I, s:s*, s:s*}", "host", r->host, "cpus",
-			      (json_int_t)r->cpus, "memory", (json_int_t)r->memory, "hypervisor",
-			      r->hypervisor, "why", r->why);
+	json_t *j = json_pack("{s:s, s:I, s:I, s:I, s:I, s:s*, s:s*}", "host", r->host, "cpus",
+			      (json_int_t)r->cpus, "cores", (json_int_t)r->cores, "memory",
+			      (json_int_t)r->memory, "hugepages", (json_int_t)r->hugepages,
+			      "hypervisor", r->hypervisor, "why", r->why);
 	char *text = j ? json_dumps(j, JSON_COMPACT) : NULL;
 	json_decref(j);
 	return text ? text : xstrdup("{}");

@@ -8,8 +8,9 @@
 
 struct resources {
 	char host[256];
-	uint32_t cpus;
+	uint32_t cpus, cores; /* that its affinity mask leaves */
 	uint64_t memory; /* bytes: the least of what is available, and of the limits of this process's cgroups */
+	uint64_t hugepages; /* bytes in free reserved pages of 2 MiB */
 	const char *hypervisor; /* which VMs would run under here: borrowed; "": none fits; NULL: nobody asked */
 	const char *why; /* those before it cannot; borrowed */
 };

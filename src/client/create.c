@@ -9,6 +9,7 @@
 #include "base/alloc.h"
 #include "base/rundir.h"
 #include "base/text.h"
+#include "base/topology.h"
 #include "client/saved.h"
 #include "client/sshkey.h"
 
@@ -36,9 +37,20 @@ static int load(struct create *c, const char *file, struct vse_error *e)
 	return error_set(e, code, "%s", e->problems.v[0]);
 }
 
+static int check_binding(const struct vse_options *o, struct vse_error *e)
+{
+	const char *cpus = options_text(o, "cpu-bind"), *memory = options_text(o, "mem-bind");
+	if (!memory || strcmp(memory, "local") != 0 || (cpus && strcmp(cpus, "none") != 0))
+		return 0;
+	return error_option(e, "mem-bind",
+			    " local: near which CPUs? It goes with --cpu-bind threads or cores");
+}
+
 int create_prepare(struct create *c, const char *file, const struct vse_options *o, struct vse_error *e)
 {
 	int rc = options_check(o, FOR_UP, e);
+	if (!rc)
+		rc = check_binding(o, e);
 	if (!rc)
 		rc = load(c, file, e);
 	if (rc)
@@ -49,6 +61,8 @@ int create_prepare(struct create *c, const char *file, const struct vse_options 
 	v->cpus = (unsigned)options_int(o, "cpus", v->cpus);
 	v->memory = options_size(o, "memory", v->memory);
 	v->scratch = options_size(o, "scratch", v->scratch);
+	if (options_flag(o, "hugepages"))
+		v->memory = (v->memory + HUGEPAGE - 1) / HUGEPAGE * HUGEPAGE;
 	c->name = create_choice(c, "name", v->name);
 	if (!text_is_utf8(scratch_dir())) {
 		e->usage = true;
@@ -169,6 +183,20 @@ static void set_keys(json_t *j, const char *name, struct err *err)
 	set_text(j, "ssh_public", open, err);
 }
 
+/* What was asked for anew, or at all. */
+static void set_binding(const struct create *c, json_t *j)
+{
+	static const char *const texts[][2] = {{"cpu-bind", "cpu_bind"}, {"mem-bind", "mem_bind"}};
+	static const char *const flags[] = {"hugepages", "oversubscribe"};
+	for (size_t i = 0; i < ARRAY_SIZE(texts); i++)
+		if (options_text(c->o, texts[i][0]))
+			json_object_set_new(j, texts[i][1],
+					    json_string(options_text(c->o, texts[i][0])));
+	for (size_t i = 0; i < ARRAY_SIZE(flags); i++)
+		if (options_text(c->o, flags[i]))
+			json_object_set_new(j, flags[i], json_boolean(options_flag(c->o, flags[i])));
+}
+
 /* As it was, but for where it runs. */
 static json_t *saved_message(const struct create *c, struct err *ret_err)
 {
@@ -181,6 +209,7 @@ static json_t *saved_message(const struct create *c, struct err *ret_err)
 	set_text(j, "name", c->name, &err);
 	set_text(j, "restore", c->dir, &err);
 	set_text(j, "scratch_dir", scratch_dir(), &err);
+	set_binding(c, j);
 	if (c->image)
 		set_image(j, c->image, &err);
 	json_object_set_new(j, "parallel", json_integer((json_int_t)options_int(c->o, "parallel", 0)));
@@ -221,6 +250,7 @@ json_t *create_message(const struct create *c, struct err *ret_err)
 	json_object_set_new(j, "extra_args", text_list(options_all(c->o, "hypervisor-arg")));
 	json_object_set_new(j, "env", env_list(v));
 	json_object_set_new(j, "clone", json_boolean(options_flag(c->o, "clone")));
+	set_binding(c, j);
 	if (c->launch)
 		json_object_set(j, "launch", c->launch);
 	if (i && i->has_sshd)

@@ -24,6 +24,8 @@ const char *cloning_lacks(const struct cluster_spec *s, const struct vm_profile 
 		why = hypervisor_lacks(p->hypervisor, &p->probe, HV_CAP_CLONE);
 	if (why)
 		return why;
+	if (s->hugepages)
+		return "memory in reserved pages cannot be shared";
 	if (s->systemd)
 		return "systemd (init: systemd) remembers who it is before it can be told";
 	if (s->scratch)

@@ -10,6 +10,7 @@
 #include "base/path.h"
 #include "base/text.h"
 #include "base/time.h"
+#include "cluster/bind.h"
 #include "cluster/choose.h"
 #include "cluster/cloning.h"
 #include "cluster/setup.h"
@@ -271,6 +272,8 @@ static void profile_init(struct cluster *c)
 		.scratch = s->scratch,
 		.scratch_dir = s->scratch_dir,
 		.outbound = s->outbound,
+		.binding = s->node_of && !c->self ? NULL : bind_create(s),
+		.hugepages = s->hugepages,
 		.trusted = true, /* a VM of the user's own, next to nobody else's */
 		.boot_timeout_ms = s->boot_timeout_ms,
 		.stop_timeout_ms = s->stop_timeout_ms,
@@ -456,6 +459,7 @@ void cluster_destroy(struct cluster *c)
 	netswitch_destroy(c->net);
 	evtimer_destroy(c->soon);
 	setup_texts_finish(&c->texts);
+	binding_destroy(c->profile.binding);
 	free(c->profile.cmdline);
 	rankset_finish(&c->to_adopt);
 	events_finish(&c->events);
@@ -560,6 +564,11 @@ static void on_probe(void *arg, const struct hv_probe *p)
 	c->profile.probe = *p;
 	if (!p->usable) {
 		no_hypervisor(c, p->why);
+		return;
+	}
+	struct err err = ERR_INIT;
+	if (c->n_local && bind_check(&c->spec, &c->profile, c->n_local, &err) < 0) {
+		started(c, &err);
 		return;
 	}
 	if (c->named)
@@ -732,16 +741,18 @@ static json_t *vm_status(struct cluster *c, struct vm *vm)
 	struct hv_stats st = {0};
 	char ip[16];
 	_cleanup_free_ char *reason = text_cleaned(vm_reason(vm)); /* the guest's words may be in it */
+	_cleanup_free_ char *cpus = bind_text(&c->spec, vm);
 	const char *node = c->spec.node_of ? c->spec.nodes.v[c->spec.node_of[vm_rank(vm)] - 1] : NULL;
 	vm_stats(vm, &st, NULL);
 	address_ipv4_text(address_ipv4(&c->spec.subnet, vm_rank(vm)), ip);
-	return json_pack("{s:i, s:s, s:s, s:s, s:s*, s:I, s:I, s:I, s:I, s:i, s:s*, s:s, s:s}",
-			 "rank", (int)vm_rank(vm), "name", vm_name(vm), "state",
-			 vm_state_name(vm_get_state(vm)), "reason", reason, "address",
-			 c->net ? ip : NULL, "uptime_ms", (json_int_t)vm_uptime_ms(vm), "ready_ms",
-			 (json_int_t)vm_ready_ms(vm), "memory_used", (json_int_t)st.rss, "cpu_ms",
-			 (json_int_t)st.cpu_ms, "pid", (int)st.pid, "node", node, "hypervisor",
-			 c->profile.hypervisor->name, "accel", c->profile.probe.accel);
+	return json_pack(
+		"{s:i, s:s, s:s, s:s, s:s*, s:I, s:I, s:I, s:I, s:i, s:s*, s:s, s:s, s:s*}", "rank",
+		(int)vm_rank(vm), "name", vm_name(vm), "state", vm_state_name(vm_get_state(vm)),
+		"reason", reason, "address", c->net ? ip : NULL, "uptime_ms",
+		(json_int_t)vm_uptime_ms(vm), "ready_ms", (json_int_t)vm_ready_ms(vm),
+		"memory_used", (json_int_t)st.rss, "cpu_ms", (json_int_t)st.cpu_ms, "pid",
+		(int)st.pid, "node", node, "hypervisor", c->profile.hypervisor->name, "accel",
+		c->profile.probe.accel, "bound_to", cpus);
 }
 
 json_t *cluster_status(struct cluster *c)

@@ -89,6 +89,36 @@ static int read_texts(const json_t *j, struct cluster_spec *s, struct err *err)
 	return cluster_name_check(s->name, err);
 }
 
+/* "cpu_bind" and "mem_bind" as the options of the front end; absent: none. */
+static int read_binding(const json_t *j, struct cluster_spec *s, struct err *err)
+{
+	static const char *const units[] = {
+		[BINDING_NONE] = "none", [BINDING_THREADS] = "threads", [BINDING_CORES] = "cores"};
+	const json_t *cpus = json_object_get(j, "cpu_bind"),
+		     *memory = json_object_get(j, "mem_bind");
+	const char *unit = cpus ? json_string_value(cpus) : "none",
+		   *near = memory ? json_string_value(memory) : "none";
+	for (size_t i = 0; unit && i < ARRAY_SIZE(units); i++)
+		if (strcmp(unit, units[i]) == 0) {
+			s->bind.unit = (enum binding_unit)i;
+			unit = NULL;
+		}
+	s->bind.memory = near && strcmp(near, "local") == 0;
+	s->bind.share = json_is_true(json_object_get(j, "oversubscribe"));
+	if (unit || (cpus && !json_is_string(cpus)))
+		return err_set(err, EPROTO, "message: 'cpu_bind' is none of none, threads, cores");
+	if (!near || (!s->bind.memory && strcmp(near, "none") != 0))
+		return err_set(err, EPROTO, "message: 'mem_bind' is none of none, local");
+	if (s->bind.memory && s->bind.unit == BINDING_NONE)
+		return err_set(
+			err, EINVAL,
+			"mem-bind local: near which CPUs? It goes with cpu-bind threads or cores");
+	s->hugepages = json_is_true(json_object_get(j, "hugepages"));
+	if (s->hugepages && s->memory % HUGEPAGE)
+		return err_set(err, EINVAL, "hugepages: memory is no whole number of pages of 2 MiB");
+	return 0;
+}
+
 static int place_one(struct cluster_spec *s, const char *key, const json_t *ranks, struct err *err)
 {
 	_cleanup_rankset_ struct rankset set = RANKSET_INIT;
@@ -158,12 +188,12 @@ int cluster_spec_read(const json_t *j, struct cluster_spec *ret, struct err *err
 		return -1;
 	}
 	s.size = (uint32_t)n.size;
-	if (read_place(j, &s, err) < 0) {
+	s.memory = (uint64_t)n.memory;
+	if (read_place(j, &s, err) < 0 || read_binding(j, &s, err) < 0) {
 		cluster_spec_finish(&s);
 		return -1;
 	}
 	s.cpus = (unsigned)n.cpus;
-	s.memory = (uint64_t)n.memory;
 	s.scratch = (uint64_t)n.scratch;
 	s.parallel = (unsigned)n.parallel;
 	s.boot_timeout_ms = (uint64_t)n.boot;

@@ -9,6 +9,7 @@
 
 #include "base/strvec.h"
 #include "net/address.h"
+#include "vm/binding.h"
 
 struct cluster_spec {
 	char *name;                                                   /* of the cluster */
@@ -22,7 +23,9 @@ struct cluster_spec {
 	char *scratch_dir;
 	struct strvec env; /* NAME=VALUE */
 	bool outbound;
-	bool clone; /* VMs start from a template where that can be (vm/template.h) */
+	struct binding_spec bind; /* CPUs of the node for VMs (vm/binding.h) */
+	bool hugepages;           /* memory in reserved pages; whole ones */
+	bool clone;               /* VMs start from a template where that can be (vm/template.h) */
 	struct subnet subnet;
 	char *hypervisor; /* a name, names with commas (the first that is usable), or "auto" (cluster/choose.h) */
 	char *accel, *machine;

@@ -41,6 +41,8 @@ uint32_t plan_room(const struct plan_options *o, const struct plan_node *n)
 		return 0;
 	if (!o->oversubscribe)
 		room = MIN(room, MIN(by_memory(o, n), (uint64_t)by_cpus(o, n)));
+	else if (o->pages)
+		room = MIN(room, by_memory(o, n));
 	return (uint32_t)room;
 }
 
@@ -124,6 +126,12 @@ static int map(const struct plan_options *o, const struct plan_node *nodes, uint
 	return 0;
 }
 
+static const char *cpus_or_most(uint32_t cpus, uint32_t most)
+{
+	return cpus >= most ? "cores are the bound on most nodes"
+			    : "--max-per-node is the bound on most nodes";
+}
+
 /* What keeps the VMs out, in the words of who can change it. */
 static int no_room(const struct plan_options *o, const struct plan_node *nodes, uint32_t n,
 		   uint32_t size, uint32_t placed, struct err *err)
@@ -135,13 +143,13 @@ static int no_room(const struct plan_options *o, const struct plan_node *nodes, 
 		uint64_t room = plan_room(o, &nodes[i]);
 		usable++;
 		cpus += !o->oversubscribe && room == by_cpus(o, &nodes[i]);
-		memory += !o->oversubscribe && room == by_memory(o, &nodes[i]);
+		memory += (!o->oversubscribe || o->pages) && room == by_memory(o, &nodes[i]);
 		most += o->max && room == o->max;
 	}
-	const char *why = !usable                            ? "no node is usable"
-			  : memory >= cpus && memory >= most ? "memory is the bound on most nodes"
-			  : cpus >= most                     ? "cores are the bound on most nodes"
-					 : "--max-per-node is the bound on most nodes";
+	const char *why = !usable                          ? "no node is usable"
+			  : memory < cpus || memory < most ? cpus_or_most(cpus, most)
+			  : o->pages ? "reserved pages of 2 MiB are the bound on most nodes"
+				     : "memory is the bound on most nodes";
 	return err_set(err, ENOSPC,
 		       "%u of %u VMs fit on %u node%s: %s; more nodes, smaller VMs%s would help",
 		       placed, size, usable, usable == 1 ? "" : "s", why,
@@ -168,14 +176,14 @@ static void add_bound(const struct plan_options *o, const struct plan_node *n, s
 	char has[24], takes[24];
 	if (o->max && room == o->max) {
 		buf_addf(out, "--max-per-node %u", o->max);
-	} else if (o->oversubscribe) {
+	} else if (o->oversubscribe && !o->pages) {
 		buf_adds(out, "cores and memory are no bound");
-	} else if (room == by_cpus(o, n) && n->cpus) {
+	} else if (room == by_cpus(o, n) && n->cpus && !o->oversubscribe) {
 		buf_addf(out, "%u core%s, a VM takes %u", n->cpus, n->cpus == 1 ? "" : "s", o->cpus);
 	} else if (n->memory && room == by_memory(o, n)) {
 		size_format(n->memory, has);
 		size_format(o->memory + o->overhead, takes);
-		buf_addf(out, "%s, a VM takes %s", has, takes);
+		buf_addf(out, "%s%s, a VM takes %s", has, o->pages ? " in reserved pages" : "", takes);
 	} else {
 		buf_adds(out, "its cores are not known");
 	}

@@ -33,6 +33,7 @@ struct plan_options {
 	uint64_t memory;    /* of a VM, bytes */
 	uint64_t overhead;  /* of a VM on its node beside its memory, bytes */
 	bool oversubscribe; /* cores and memory of a node are no bound */
+	bool pages;         /* memory is that in reserved pages: always a bound */
 };
 
 /* "spread", "pack", or anything with a colon: a map. EINVAL for others. */

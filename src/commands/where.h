@@ -16,6 +16,11 @@
 		{"place", 0, "HOW", "spread (default), pack, or a map as n1:2,n2:1", NULL},            \
 		{"max-per-node", 0, "N", "at most so many VMs on a node", NULL},                       \
 		{"oversubscribe", 0, NULL, "more VMs than a node has cores and memory for", NULL},     \
+		{"cpu-bind", 0, "HOW", "CPUs of their own for VMs: none (default), threads or cores",  \
+		 "none|threads|cores"},                                                                \
+		{"mem-bind", 0, "HOW", "memory of VMs: none (default) or local, near their CPUs",      \
+		 "none|local"},                                                                        \
+		{"hugepages", 0, NULL, "memory of VMs in reserved pages of 2 MiB", NULL},              \
 		{"missing", 0, "WHAT", "when nodes do not come up: abort (default) or go-on",          \
 		 "abort|go-on"},                                                                       \
 		{"spare", 0, "N", "keep the last N nodes free for VMs of nodes that die", NULL},       \

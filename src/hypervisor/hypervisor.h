@@ -92,9 +92,15 @@ struct hv_spec {
 	bool template;
 	int memory_fd;
 
-	const unsigned *pins; /* the node's CPU for each of the `cpus` vCPUs, in order; NULL: not pinned */
-	uint64_t numa_nodes; /* bit i: memory may come from NUMA node i of the node; 0: from anywhere */
-	bool hugepages; /* memory in pages of 2 MiB that were reserved; the start fails when there are too few */
+	/* The node's CPU for each of the `cpus` vCPUs, in order; NULL: not pinned. A VMM that is a process stays with all
+	 * its threads on these. On adoption too, where they are now is put right. EINVAL: one that we may not use. */
+	const unsigned *pins;
+	/* Bit i: memory comes from NUMA node i of the node, and from none without a bit, also what is copied on write; 0:
+	 * from anywhere. What a template and its clones share lies where the template put it. EINVAL: none of ours. */
+	uint64_t numa_nodes;
+	/* Memory in pages of 2 MiB that were reserved, all of them taken at the start. ENOMEM: there are too few, EINVAL:
+	 * memory is no whole number of them. Not with HV_FROM_TEMPLATE or spec.template: ENOTSUP. */
+	bool hugepages;
 };
 
 enum hv_state { HV_STARTING, HV_RUNNING, HV_PAUSED, HV_CRASHED, HV_SHUTDOWN };

@@ -27,6 +27,8 @@
 #define GREETING_MS                                                                                \
 	30000 /* qemu greets after 30 ms; a node that swaps or reads it from a slow file system takes longer */
 #define COMMAND_MS 20000
+#define FILL_SHIFT                                                                                 \
+	20 /* with reserved pages memory is filled before QEMU greets: 1 MiB a ms, a slow node's speed */
 #define DRAIN_MS 500      /* for the end of QMP and stderr, once the process is gone */
 #define STDERR_KEEP 4096u /* bytes of the end of stderr */
 
@@ -50,6 +52,7 @@ struct hv_vm {
 	char signature[HV_SIGNATURE_MAX];
 	struct evtimer *timer;
 	unsigned vcpus;
+	uint64_t reserved; /* bytes of its memory that are in reserved pages: no part of what is resident */
 	pid_t *tids;           /* of the vCPUs; 0: not known yet */
 	int *on;               /* the CPU that each is pinned to, -1: none */
 	int fds[SOCKS];        /* our ends, until they are handed out */
@@ -369,7 +372,8 @@ static int dup_given(const struct hv_spec *spec, int vmm[QEMU_FDS], struct err *
 	return 0;
 }
 
-static int run_qemu(struct hv_vm *vm, struct strvec *argv, int vmm[QEMU_FDS], bool keep, struct err *err)
+static int run_qemu(struct hv_vm *vm, const struct hv_spec *spec, struct strvec *argv,
+		    int vmm[QEMU_FDS], struct err *err)
 {
 	static const struct stream_ops ops = {.on_data = on_errors, .on_close = on_errors_end};
 	int p[2];
@@ -379,14 +383,20 @@ static int run_qemu(struct hv_vm *vm, struct strvec *argv, int vmm[QEMU_FDS], bo
 	vm->errors = stream_create(vm->loop, p[0], &ops, vm, err);
 	if (!vm->errors)
 		return -1;
-	vm->qmp = qmp_create(vm->loop, TAKE_FD(vm->fds[SOCK_QMP]), GREETING_MS, &qmp_ops, vm, err);
+	uint64_t filling = spec->hugepages ? spec->memory >> FILL_SHIFT : 0;
+	vm->qmp = qmp_create(vm->loop, TAKE_FD(vm->fds[SOCK_QMP]), GREETING_MS + filling, &qmp_ops,
+			     vm, err);
 	if (!vm->qmp)
 		return -1;
+	cpu_set_t cpus;
+	bool pinned = qemu_pin_set(spec, &cpus);
 	struct child_spec cs = {.argv = strvec_argv(argv),
 				.cwd = "/",
 				.n_fds = QEMU_FDS,
-				.die_with_parent = !keep,
-				.die_with_keeper = keep};
+				.cpus = pinned ? &cpus : NULL,
+				.numa_nodes = spec->numa_nodes,
+				.die_with_parent = !spec->keep,
+				.die_with_keeper = spec->keep};
 	memcpy(cs.fds, vmm, sizeof(int) * QEMU_FDS);
 	vm->child = child_start(vm->loop, &cs, on_exit_status, vm, err);
 	return vm->child ? 0 : -1;
@@ -474,11 +484,9 @@ static int start(struct loop *l, const struct hv_spec *spec, const struct hv_pro
 	_cleanup_strvec_ struct strvec argv = STRVEC_INIT;
 	if (!host.binary)
 		return err_set(err, EINVAL, "not probed yet");
-	for (unsigned i = 0; spec->pins && i < spec->cpus; i++)
-		if (qemu_pin_check((int)spec->pins[i], err) < 0)
-			return -1;
 	char signature[HV_SIGNATURE_MAX];
-	if (check_files(spec, err) < 0 || qemu_args(spec, &host, &argv, err) < 0 ||
+	if (check_files(spec, err) < 0 || qemu_pins_check(spec, err) < 0 ||
+	    qemu_memory_check(spec, err) < 0 || qemu_args(spec, &host, &argv, err) < 0 ||
 	    qemu_signature(spec, &host, signature, err) < 0)
 		return -1;
 	if (spec->from != HV_FROM_BOOT && spec->signature &&
@@ -490,6 +498,7 @@ static int start(struct loop *l, const struct hv_spec *spec, const struct hv_pro
 			     .qemu = host.binary->number,
 			     .from = spec->from,
 			     .template = spec->template,
+			     .reserved = spec->hugepages ? spec->memory : 0,
 			     .fds = {-1, -1, -1, -1}};
 	memcpy(vm->signature, signature, sizeof(signature));
 	make_vcpus(vm, spec->cpus, spec->pins);
@@ -500,7 +509,7 @@ static int start(struct loop *l, const struct hv_spec *spec, const struct hv_pro
 	if (rc == 0)
 		rc = dup_given(spec, vmm, err);
 	if (rc == 0)
-		rc = run_qemu(vm, &argv, vmm, spec->keep, err);
+		rc = run_qemu(vm, spec, &argv, vmm, err);
 	if (rc == 0 && spec->keep)
 		rc = write_note(vm, err);
 	for (int i = 0; i < QEMU_FDS; i++)
@@ -547,10 +556,12 @@ static int adopt(struct loop *l, const struct hv_spec *spec, hv_event_fn *fn, vo
 			     .to = {.fn = fn, .arg = arg},
 			     .qemu = version,
 			     .adopted = true,
+			     .reserved = spec->hugepages ? spec->memory : 0,
 			     .status = -1,
 			     .fds = {-1, -1, -1, -1},
 			     .listening = {true, true, true, true}};
-	make_vcpus(vm, spec->cpus, NULL); /* where they are now stays */
+	/* The process before us may have ended before it had pinned them all; those of no use stay where they are. */
+	make_vcpus(vm, spec->cpus, qemu_pins_check(spec, NULL) == 0 ? spec->pins : NULL);
 	vm->dir = xstrdup(spec->dir);
 	vm->timer = evtimer_create(l, on_timer, vm);
 	snprintf(vm->signature, sizeof(vm->signature), "%.*s",
@@ -748,6 +759,7 @@ static int stats(struct hv_vm *vm, struct hv_stats *ret, struct err *err)
 	struct hv_stats s = {.pid = vm->child ? child_pid(vm->child) : 0};
 	if (proc_usage(s.pid, &s.rss, &s.cpu_ms, err) < 0)
 		return -1;
+	s.rss += vm->reserved;
 	*ret = s;
 	return 0;
 }
@@ -755,7 +767,6 @@ static int stats(struct hv_vm *vm, struct hv_stats *ret, struct err *err)
 const struct hypervisor hypervisor_qemu = {
 	.name = "qemu",
 	.summary = "QEMU, with KVM where it works and by emulation elsewhere; no root needed",
-	.lacks = {[HV_CAP_NUMA] = "not built yet", [HV_CAP_HUGEPAGES] = "not built yet"},
 	.probe = qemu_probe,
 	.warm = qemu_warm,
 	.start = start,

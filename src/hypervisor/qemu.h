@@ -4,6 +4,7 @@
 #define VSE_HYPERVISOR_QEMU_H
 
 #include <jansson.h>
+#include <sched.h>
 
 #include "hypervisor/hypervisor.h"
 
@@ -46,10 +47,20 @@ int qemu_kvm_probe(struct loop *l, const char *device,
 
 /* EINVAL: we may not use that CPU ourselves. -1, any, is fine. */
 int qemu_pin_check(int cpu, struct err *err);
+int qemu_pins_check(const struct hv_spec *spec, struct err *err);
+/* Where a VMM with these vCPUs may run: false where it is not pinned. */
+bool qemu_pin_set(const struct hv_spec *spec, cpu_set_t *ret);
 /* The threads of vCPUs 0..n-1 from the answer of query-cpus-fast. */
 int qemu_pin_threads(const json_t *list, unsigned n, pid_t *tids, struct err *err);
 /* Puts the thread of that vCPU where on[] says; on[i] -1: any of ours. */
 int qemu_pin_apply(const pid_t *tids, const int *on, unsigned n, unsigned vcpu, struct err *err);
+
+/* ---- qemu_memory.c: where memory comes from ---- */
+
+/* That the NUMA nodes are ours, and that there are pages enough. */
+int qemu_memory_check(const struct hv_spec *spec, struct err *err);
+/* What the kernel of this node does not have. */
+void qemu_memory_lacks(struct hv_probe *p);
 
 /* ---- qemu_probe.c ---- */
 

@@ -71,11 +71,18 @@ static void add_kernel_words(struct buf *b, const struct hv_spec *spec, const st
 		buf_addf(b, " %s", spec->cmdline);
 }
 
-/* The memory of a template, or of what starts from it, is a file. Named as QEMU names the memory it makes by itself
+/* The memory of a template, or of what starts from it, is a file; in reserved pages (qemu_memory.c) too. Named as QEMU names the memory it makes by itself
  * (default_ram_id in hw/i386): so a clone can be saved, and restored into a machine without such a file. */
 static void add_memory(struct strvec *v, const struct hv_spec *spec, const char *ram, uint64_t mib)
 {
 	strvec_add(v, "-object");
+	if (spec->hugepages) {
+		strvec_addf(v,
+			    "memory-backend-memfd,id=%s,size=%" PRIu64
+			    "M,hugetlb=on,hugetlbsize=2M,prealloc=on,share=on",
+			    ram, mib);
+		return;
+	}
 	strvec_addf(v, "memory-backend-file,id=%s,size=%" PRIu64 "M,mem-path=/proc/self/fd/%d,share=%s",
 		    ram, mib, QEMU_FD_MEMORY, spec->template ? "on" : "off");
 }
@@ -84,14 +91,14 @@ static void add_machine(struct strvec *v, const struct hv_spec *spec, const stru
 			const char *machine)
 {
 	bool tcg = strcmp(host->accel, "tcg") == 0, pvh = spec->vmlinux != NULL;
-	bool q35 = strcmp(machine, "q35") == 0, in_file = qemu_memory_in_file(spec);
+	bool q35 = strcmp(machine, "q35") == 0, own = qemu_memory_in_file(spec) || spec->hugepages;
 	const char *ram = q35 ? "pc.ram" : "microvm.ram";
 	uint64_t mib = (spec->memory + (1u << 20) - 1) >> 20;
-	if (in_file)
+	if (own)
 		add_memory(v, spec, ram, mib);
 	strvec_addv(v, "-accel", host->accel, "-machine", NULL);
 	strvec_addf(v, "%s%s%s", q35 ? "q35,vmport=off,smbus=off,sata=off,usb=off" : machine,
-		    in_file ? ",memory-backend=" : "", in_file ? ram : "");
+		    own ? ",memory-backend=" : "", own ? ram : "");
 	strvec_addv(v, "-cpu", tcg ? emulated_cpu(host->binary) : "host", NULL);
 	strvec_add(v, "-smp");
 	strvec_addf(v, "%u", spec->cpus);

@@ -18,6 +18,22 @@ int qemu_pin_check(int cpu, struct err *err)
 	return 0;
 }
 
+int qemu_pins_check(const struct hv_spec *spec, struct err *err)
+{
+	for (unsigned i = 0; spec->pins && i < spec->cpus; i++)
+		if (qemu_pin_check((int)spec->pins[i], err) < 0)
+			return -1;
+	return 0;
+}
+
+bool qemu_pin_set(const struct hv_spec *spec, cpu_set_t *ret)
+{
+	CPU_ZERO(ret);
+	for (unsigned i = 0; spec->pins && i < spec->cpus; i++)
+		CPU_SET(spec->pins[i], ret);
+	return spec->pins;
+}
+
 int qemu_pin_threads(const json_t *list, unsigned n, pid_t *tids, struct err *err)
 {
 	const json_t *one;

@@ -62,6 +62,7 @@ static void on_binary(void *arg, const struct qemu_binary *b, const struct err *
 	if (b) {
 		snprintf(q->p.version, sizeof(q->p.version), "%s", b->version);
 		version_lacks(&q->p, b);
+		qemu_memory_lacks(&q->p);
 	} else {
 		q->binary = *err;
 	}

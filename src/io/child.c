@@ -154,6 +154,20 @@ static int change_parent(pid_t keeper, int report)
 	return -1;
 }
 
+#define MPOL_BIND 2 /* linux/mempolicy.h */
+
+/* A policy of the process, and not of QEMU's or anybody's own making, is what every program keeps, with all its threads,
+ * for all of its memory: its own, what it copies on write, what the kernel takes for it. */
+static int bind_to_node(const struct child_spec *spec)
+{
+	if (spec->cpus && sched_setaffinity(0, sizeof(*spec->cpus), spec->cpus) < 0)
+		return -1;
+	if (!spec->numa_nodes)
+		return 0;
+	/* The kernel reads one bit less than it is told. */
+	return (int)syscall(SYS_set_mempolicy, MPOL_BIND, &spec->numa_nodes, 65ul);
+}
+
 static _Noreturn void run(const struct child_spec *spec, const char *program, int report,
 			  pid_t parent, pid_t keeper)
 {
@@ -182,6 +196,8 @@ static _Noreturn void run(const struct child_spec *spec, const char *program, in
 		goto fail;
 	if (spec->nice && setpriority(PRIO_PROCESS, 0, getpriority(PRIO_PROCESS, 0) + spec->nice) < 0)
 		errno = 0;
+	if (bind_to_node(spec) < 0)
+		goto fail;
 	if (spec->env)
 		execve(program, spec->argv, spec->env);
 	else

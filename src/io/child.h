@@ -4,6 +4,8 @@
 #ifndef VSE_IO_CHILD_H
 #define VSE_IO_CHILD_H
 
+#include <sched.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 #include "io/loop.h"
@@ -25,8 +27,10 @@ struct child_spec {
 	 * (PR_SET_CHILD_SUBREAPER; else ECHILD), and gets SIGKILL when that one ends. How it ended is known as long as
 	 * our parent has not waited for it. */
 	bool die_with_keeper;
-	bool new_session; /* setsid() */
-	int nice;         /* added to the nice value; 0 = unchanged */
+	bool new_session;      /* setsid() */
+	int nice;              /* added to the nice value; 0 = unchanged */
+	const cpu_set_t *cpus; /* where its threads may run; NULL: where the parent's may */
+	uint64_t numa_nodes; /* bit i: it gets memory from NUMA node i, and from none without a bit; 0: as the parent */
 };
 
 /* Raises this process's limit of open descriptors (RLIMIT_NOFILE) to what it may have; children get the one it

@@ -72,6 +72,7 @@ static void let_go(struct vm *vm)
 	channel_destroy(channel); /* ends its requests: their owners may look at us, so the pointer is cleared before */
 	hv_release(TAKE_PTR(vm->hv));
 	scratch_destroy(TAKE_PTR(vm->scratch));
+	vm_unbind(vm);
 	vm->running = 0;
 	vm->adopted = vm->attach = vm->set_up = vm->cloned = vm->writing = vm->going_on = false;
 	vm->came[0] = '\0';
@@ -397,6 +398,9 @@ static struct hv_spec make_spec(const struct vm *vm, const char *scratch)
 		.outbound = p->outbound,
 		.extra_args = &p->extra_args,
 		.keep = p->keep && !hypervisor_lacks(p->hypervisor, NULL, HV_CAP_ADOPT),
+		.pins = vm->cpus,
+		.numa_nodes = vm->numa_nodes,
+		.hugepages = p->hugepages,
 	};
 	address_mac(vm->rank, spec.mac);
 	return spec;
@@ -409,6 +413,8 @@ int vm_start_hv(struct vm *vm, int scratch_fd, struct err *err)
 	struct hv_stats st;
 	char scratch[64];
 	snprintf(scratch, sizeof(scratch), "/proc/%d/fd/%d", (int)getpid(), scratch_fd);
+	if (vm_bind(vm, err) < 0)
+		return -1;
 	struct hv_spec spec = make_spec(vm, scratch_fd >= 0 ? scratch : NULL);
 	if (add_saved(vm, &spec, &state_fd, err) < 0)
 		return -1;
@@ -526,6 +532,7 @@ bool vm_adopt(struct vm *vm)
 	vm->set_up = was == VM_READY;
 	vm_hold_adopt(vm);
 	evtimer_start(vm->timer, vm->profile->boot_timeout_ms, 0);
+	vm_bind_adopted(vm);
 	struct hv_spec spec = make_spec(vm, NULL);
 	if (hv_adopt(vm->profile->hypervisor, vm->loop, &spec, on_hv_event, vm, &vm->hv, &err) == 0) {
 		adopt_scratch(vm);

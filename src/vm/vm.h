@@ -11,6 +11,7 @@
 #include "vm/vm_state.h"
 
 struct vm;
+struct binding;
 struct template;
 
 /* What all VMs of one image and one cluster share on a node. Borrowed by every vm: lives longer than they. */
@@ -23,6 +24,8 @@ struct vm_profile {
 	uint64_t memory, scratch; /* bytes */
 	char *scratch_dir;        /* where scratch disks are made */
 	bool nic, outbound, trusted;
+	struct binding *binding; /* VMs have CPUs of their own, and memory near them (vm/binding.h); NULL: anywhere */
+	bool hugepages;                  /* memory in reserved pages */
 	const struct template *template; /* VMs start from it (vm/template.h) while it is not NULL */
 	bool keep; /* notes for vm_adopt() of the next process; VMs outlive this one if their hypervisor can do that */
 	uint64_t boot_timeout_ms; /* from start to ready */
@@ -128,6 +131,8 @@ uint64_t vm_ready_ms(const struct vm *vm);  /* how long it took from start to re
 /* The channel of a VM that is ready; NULL and EBUSY/ESHUTDOWN with the state otherwise. */
 struct channel *vm_channel(struct vm *vm, struct err *err);
 struct console *vm_console(struct vm *vm);
+/* The CPUs that its vCPUs have, in order; NULL: any. Borrowed. */
+const unsigned *vm_cpus(const struct vm *vm);
 int vm_stats(struct vm *vm, struct hv_stats *ret, struct err *err);
 
 #endif

@@ -30,6 +30,9 @@ struct vm {
 	bool cloned, unclonable; /* started from the template; one that did not come up boots from then on */
 	bool attach;             /* the next channel is one to a guest that runs already */
 
+	unsigned *cpus; /* of the node: its own while it runs; NULL: none, or any */
+	uint64_t numa_nodes;
+
 	struct hv *hv;
 	struct channel *channel;
 	struct console *console;
@@ -75,6 +78,11 @@ enum vm_state vm_note_read(struct vm *vm); /* PLANNED: there is no note, so it n
 /* vm_hold.c */
 void vm_hold_over(struct vm *vm);
 void vm_hold_adopt(struct vm *vm);
+
+/* vm_bind.c */
+int vm_bind(struct vm *vm, struct err *err);
+void vm_bind_adopted(struct vm *vm); /* as the note says that another process has bound it */
+void vm_unbind(struct vm *vm);
 
 /* vm_move.c */
 bool vm_move_event(struct vm *vm, const struct hv_event *e); /* true: it was about a move */

@@ -707,6 +707,8 @@ WITH_ENV(save_and_restore)
 WITH_ENV(save_fails)
 WITH_ENV(migrate)
 WITH_ENV(pin)
+WITH_ENV(numa)
+WITH_ENV(hugepages)
 WITH_ENV(clone)
 
 static void run_all(void)
@@ -722,8 +724,11 @@ static void run_all(void)
 	covers(save_fails, HV_CAP_SAVE, HV_CAP_RESTORE);
 	covers(migrate, HV_CAP_MIGRATE_OUT, HV_CAP_MIGRATE_IN);
 	covers(clone, HV_CAP_SNAPSHOT, HV_CAP_CLONE);
-	if (strcmp(env.h->name, "qemu") == 0) /* elsewhere a vCPU is no thread that can be looked at */
+	if (strcmp(env.h->name, "qemu") == 0) { /* elsewhere a vCPU is no thread that can be looked at */
 		covers(pin, HV_CAP_PIN);
+		covers(numa, HV_CAP_NUMA);
+		covers(hugepages, HV_CAP_HUGEPAGES);
+	}
 	covers(test_guest_shutdown, HV_CAP_START);
 	covers(test_guest_panics, HV_CAP_KERNEL);
 	covers(test_vmm_killed, HV_CAP_START);
@@ -751,16 +756,6 @@ static void finish_matrix(void)
 	   "matrix %s", e.text);
 }
 
-static void test_docs(void)
-{
-	_cleanup_buf_ struct buf table = BUF_INIT;
-	_cleanup_free_ char *text = NULL;
-	struct err e = ERR_INIT;
-	matrix_docs(&table);
-	ok(path_read(docs, 1 << 20, &text, NULL, &e) == 0 && strstr(text, buf_cstr(&table)),
-	   "%s has the table that 'contract --table' prints %s", docs, e.text);
-}
-
 int main(int argc, char **argv)
 {
 	const char *accel = "auto";
@@ -769,6 +764,7 @@ int main(int argc, char **argv)
 	env.bound_ms = 60000;
 	env.spec = (struct hv_spec){
 		.name = "vm0", .cpus = 1, .memory = 256u << 20, .machine = "auto", .trusted = true};
+	struct err e = ERR_INIT;
 	int rc = parse(argc, argv, &accel);
 	if (rc)
 		return rc;
@@ -791,7 +787,8 @@ int main(int argc, char **argv)
 		ok(false, "%s is usable here: %s", env.h->name, env.probe.why);
 	finish_matrix();
 	if (docs)
-		test_docs();
+		ok(matrix_in_docs(docs, &e), "%s has the table that 'contract --table' prints %s",
+		   docs, e.text);
 	testvm_run(&env, 10);
 	loop_destroy(env.loop);
 	path_remove(env.tmp, NULL);

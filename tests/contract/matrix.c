@@ -131,3 +131,11 @@ int matrix_only(const char *path)
 	fprintf(stderr, "contract: %s\n", e.text);
 	return 1;
 }
+
+bool matrix_in_docs(const char *path, struct err *err)
+{
+	_cleanup_buf_ struct buf table = BUF_INIT;
+	_cleanup_free_ char *text = NULL;
+	matrix_docs(&table);
+	return path_read(path, 1 << 20, &text, NULL, err) == 0 && strstr(text, buf_cstr(&table));
+}

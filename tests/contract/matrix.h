@@ -15,6 +15,7 @@ int matrix_save(const char *path, const char *label, const enum cell cells[HV_CA
 int matrix_print(const char *path, struct err *err);
 /* What the code says of every back end, as the table of docs/hypervisors.md. */
 void matrix_docs(struct buf *out);
+bool matrix_in_docs(const char *path, struct err *err); /* that file has it */
 /* What `contract` does without a back end: prints the matrix of a file, or the table for NULL. Gives the exit code. */
 int matrix_only(const char *path);
 

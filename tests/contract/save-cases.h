@@ -9,6 +9,9 @@ void test_save_and_restore(struct env *env);
 void test_save_fails(struct env *env);
 void test_migrate(struct env *env);
 
-void test_pin(struct env *env); /* pin-cases.c */
+/* pin-cases.c */
+void test_pin(struct env *env);
+void test_numa(struct env *env);
+void test_hugepages(struct env *env);
 
 #endif

@@ -68,6 +68,32 @@ static void with(const char *key, json_t *value)
 	refused(j, key);
 }
 
+static void test_binding(void)
+{
+	struct cluster_spec s;
+	struct err err = ERR_INIT;
+	_cleanup_json_ json_t *j = whole();
+	ok(cluster_spec_read(j, &s, &err) == 0 && s.bind.unit == BINDING_NONE && !s.bind.memory &&
+		   !s.bind.share && !s.hugepages,
+	   "no binding unless it is asked for %s", err.text);
+	cluster_spec_finish(&s);
+	json_object_set_new(j, "cpu_bind", json_string("cores"));
+	json_object_set_new(j, "mem_bind", json_string("local"));
+	json_object_set_new(j, "hugepages", json_true());
+	json_object_set_new(j, "oversubscribe", json_true());
+	ok(cluster_spec_read(j, &s, &err) == 0 && s.bind.unit == BINDING_CORES && s.bind.memory &&
+		   s.bind.share && s.hugepages,
+	   "cores, memory near them, reserved pages, shared %s", err.text);
+	cluster_spec_finish(&s);
+	json_object_set_new(j, "memory", json_integer(257 << 20));
+	refused(json_incref(j), "half a page");
+	with("cpu_bind", json_string("sockets"));
+	with("cpu_bind", json_integer(1));
+	with("mem_bind", json_string("near"));
+	with("mem_bind", json_true());
+	with("mem_bind", json_string("local")); /* without cpu_bind */
+}
+
 static void test_bounds(void)
 {
 	with("size", json_integer(0));
@@ -94,5 +120,6 @@ int main(void)
 	test_whole();
 	test_each_is_needed();
 	test_bounds();
+	test_binding();
 	return done();
 }

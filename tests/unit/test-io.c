@@ -13,6 +13,7 @@
 
 #include "base/alloc.h"
 #include "base/path.h"
+#include "base/topology.h"
 #include "base/proc.h"
 #include "base/strvec.h"
 #include "io/child.h"
@@ -94,6 +95,45 @@ static void test_child_fds(void)
 	child_destroy(c);
 	close(p[0]);
 	close(leak);
+}
+
+/* Where a child may run, and where its memory comes from: as the kernel says. */
+static void test_child_bound(void)
+{
+	int p[2];
+	struct seen s = {0};
+	struct err err = ERR_INIT;
+	cpu_set_t own, one;
+	unsigned last = 0;
+	ok(sched_getaffinity(0, sizeof(own), &own) == 0 && pipe2(p, O_CLOEXEC) == 0,
+	   "CPUs and a pipe");
+	for (unsigned i = 0; i < CPU_SETSIZE; i++)
+		last = CPU_ISSET(i, &own) ? i : last;
+	CPU_ZERO(&one);
+	CPU_SET(last, &one);
+	uint64_t nodes = topology_memory_nodes(), first = nodes & -nodes;
+	struct child_spec spec = {
+		.argv = (char *[]){(char *)"sh",
+				   (char *)"-c", (char *)"grep Cpus_allowed_list /proc/self/status; cut -d' ' -f2 /proc/self/numa_maps | sort -u",
+				   NULL},
+		.fds = {-1, p[1], 2},
+		.n_fds = 3,
+		.cpus = &one,
+		.numa_nodes = first,
+	};
+	struct child *c = child_start(loop, &spec, on_exit_status, &s, &err);
+	ok(c != NULL, "start %s", err.text);
+	loop_run(loop);
+	close(p[1]);
+	char out[256] = "", want[80];
+	fd_read_full(p[0], out, sizeof(out) - 1);
+	snprintf(want, sizeof(want), "Cpus_allowed_list:\t%u\nbind:%d\n", last, __builtin_ctzll(first));
+	is_str(out, want, "one CPU, one NUMA node");
+	child_destroy(c);
+	close(p[0]);
+	spec.numa_nodes = UINT64_C(1) << 63;
+	c = nodes & spec.numa_nodes ? NULL : child_start(loop, &spec, on_exit_status, &s, &err);
+	ok(!c, "a node that is not there: %s", err.text);
 }
 
 static bool raise_in_child;
@@ -388,6 +428,7 @@ int main(void)
 	loop = loop_create();
 	test_child();
 	test_child_fds();
+	test_child_bound();
 	test_child_signal();
 	test_child_limit();
 	test_adopt();

@@ -186,8 +186,23 @@ static void test_random(void)
 	ok(placed > 100, "many of them were possible: %u", placed);
 }
 
+static void test_pages(void)
+{
+	struct plan_options o = options(PLAN_SPREAD);
+	struct plan_node n = {.name = "x", .cpus = 4, .memory = 3 * GIB};
+	o.pages = true;
+	is_int(plan_room(&o, &n), 3, "reserved pages are a bound");
+	is_str(why(&o, &n, 3), "full, room for 3: 3 GiB in reserved pages, a VM takes 1 GiB",
+	       "and named");
+	o.oversubscribe = true;
+	is_int(plan_room(&o, &n), 3, "also where cores are none: nobody can have more of them");
+	ok(strstr(made(&o, 3, 32), "18 of 32 VMs fit on 3 nodes: reserved pages of 2 MiB"), "%s",
+	   made(&o, 3, 32));
+}
+
 int main(void)
 {
+	test_pages();
 	test_policies();
 	test_full();
 	test_map();

@@ -409,6 +409,11 @@ static void test_args_of_templates(void)
 	has_args(&s, "-incoming defer", true);
 	has_args(&s, "-S", false); /* it runs by itself */
 	s.from = HV_FROM_SAVE;
+	s.hugepages = true;
+	has_args(&s, "-object memory-backend-memfd,id=pc.ram,size=256M,hugetlb=on,hugetlbsize=2M,prealloc=on,share=on",
+		 true);
+	has_args(&s, "-machine q35,vmport=off,smbus=off,sata=off,usb=off,memory-backend=pc.ram", true);
+	s.hugepages = false;
 	has_args(&s, "-S", true);
 	has_args(&s, "-machine q35,vmport=off,smbus=off,sata=off,usb=off", true);
 }
