@@ -261,9 +261,6 @@ static void on_qmp_ready(void *arg)
 	if (vm->adopted)
 		qmp_command(vm->qmp, "migrate_cancel", NULL, COMMAND_MS, NULL, NULL);
 	qmp_command(vm->qmp, "query-cpus-fast", NULL, COMMAND_MS, on_vcpus, vm);
-	/* What the process before was writing has no reader any more. */
-	if (vm->adopted)
-		qmp_command(vm->qmp, "migrate_cancel", NULL, COMMAND_MS, NULL, NULL);
 	if (vm->from == HV_FROM_BOOT)
 		qmp_command(vm->qmp, "query-status", NULL, COMMAND_MS, on_status, vm);
 	else
