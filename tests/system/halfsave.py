@@ -57,14 +57,14 @@ def slice_of(process, pid):
     os.kill(pid, signal.SIGSTOP)
 
 
-def catch(w, process, pid, part):
-    """Lets it run in slices until a VM is paused, and leaves it stopped there; False: it has ended."""
+def catch(w, process, pid, part, paused=0):
+    """Lets it run in slices until more VMs than those are paused, and leaves it stopped there; False: it has ended."""
     while process.poll() is None and not glob.glob(part):
         time.sleep(0.001)
     try:
         os.kill(pid, signal.SIGSTOP)
         while process.poll() is None:
-            if "paused" in states(w):
+            if states(w).count("paused") > paused:
                 return True
             slice_of(process, pid)
     except ProcessLookupError:
@@ -92,12 +92,12 @@ def interrupted(tap, w, program, folder, files, signo, vms):
     tap.ok(within(10, lambda: sorted(os.listdir(files)) == before), name + ": nothing of it stays", os.listdir(files))
 
 
-def caught_save(w, program, folder, files):
+def caught_save(w, program, folder, files, paused):
     """A save whose front end is stopped while its VMs stand still, and its pid; None: it was always too fast."""
     for _ in range(TRIES):
         save = w.start(program, "save", "-q", "--to", folder)
         pid = child_of(w, save)
-        if catch(w, save, pid, os.path.join(files, os.path.basename(folder) + ".part-*")):
+        if catch(w, save, pid, os.path.join(files, os.path.basename(folder) + ".part-*"), paused):
             return save, pid
         save.wait(60)
         w.call("rm", "-r", folder)
@@ -110,7 +110,7 @@ def beheaded(tap, lab, folder, files, node, want):
     before = sorted(os.listdir(files))
     for signo in (signal.SIGCONT, signal.SIGKILL):
         name = "an agent is killed in the middle of a save%s" % (", and the front end" if signo == signal.SIGKILL else "")
-        save, pid = caught_save(lab, "vse", folder, files)
+        save, pid = caught_save(lab, "vse", folder, files, want.count("paused"))
         if not tap.ok(save and within(20, lambda: set(states(lab)) == {"paused"}), name + ": all VMs stand still", states(lab)):
             continue
         killed = lab.kill(node)
