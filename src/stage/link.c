@@ -188,7 +188,8 @@ static bool pump(struct link *l)
 		}
 		if (!l->out.entry) {
 			/* Of two links to a node, one is for chunks: the first. */
-			if (find(s, l->node) != l || !swarm_next(s->swarm, l->node, &f, &idx))
+			if (find(s, l->node) != l ||
+			    !swarm_next(s->swarm, l->node, &f, &idx, stage_now(s)))
 				return false;
 			begin_chunk(l, swarm_file_user(f), idx);
 		}

@@ -11,6 +11,11 @@
 	10000 /* a file we have not heard of is waited for so long: its name may be on its way here */
 #define RETRY_MIN_MS 1000
 #define RETRY_MAX_MS 10000
+#define SENT_MIN 8   /* chunks: the first ones only fill buffers */
+#define SLOW_TIMES 4 /* a link that takes so much longer than the quickest is slow */
+#define SLOW_MIN_MS 20
+#define SLOW_MAX_MS 1000
+#define LEAD 4 /* chunks by which one stripe may be ahead of the other */
 
 struct swarm *swarm_create(uint32_t self, const struct swarm_ops *ops, void *arg)
 {
@@ -105,6 +110,13 @@ static void tell_all(struct swarm *s, struct peer *p, const struct swarm_file *f
 	s->ops->send(s->arg, p->node, &m);
 }
 
+static bool set_ready(struct asked *a)
+{
+	a->ready = true;
+	a->since = a->file->swarm->now;
+	return true;
+}
+
 /* Chunk idx can be sent from now on. */
 static void available(struct swarm_file *f, uint32_t idx)
 {
@@ -116,7 +128,7 @@ static void available(struct swarm_file *f, uint32_t idx)
 		bool ready = false;
 		for (uint32_t i = 0; i < p->n_asked; i++)
 			if (p->asked[i].file == f && p->asked[i].idx == idx)
-				ready = p->asked[i].ready = true;
+				ready = set_ready(&p->asked[i]);
 		if (p->state != PEER_UP)
 			continue;
 		if (idx != STAGE_INDEX && watches(p, f->key))
@@ -134,7 +146,7 @@ static void all_available(struct swarm_file *f)
 		bool ready = false;
 		for (uint32_t i = 0; i < p->n_asked; i++)
 			if (p->asked[i].file == f && file_has(f, p->asked[i].idx))
-				ready = p->asked[i].ready = true;
+				ready = set_ready(&p->asked[i]);
 		if (p->state != PEER_UP)
 			continue;
 		if (watches(p, f->key))
@@ -215,17 +227,80 @@ static int on_watch(struct swarm *s, struct peer *p, const struct stage_msg *m, 
 	return 0;
 }
 
-bool swarm_next(struct swarm *s, uint32_t node, struct swarm_file **ret_file, uint32_t *ret_idx)
+/* It takes far longer than others do, or does not take what is ready for it since then: its line is the narrow place. */
+static bool is_slow(const struct swarm *s, const struct peer *p, uint64_t since)
 {
-	struct peer *p = swarm_peer(s, node);
-	for (uint32_t i = 0; i < p->n_asked; i++)
-		if (p->asked[i].ready) {
-			*ret_file = p->asked[i].file;
-			*ret_idx = p->asked[i].idx;
-			drop_asked(p, i);
-			return true;
+	uint64_t limit = SLOW_MAX_MS;
+	for (const struct peer *q = s->peers; q; q = q->next)
+		if (q->n_sent >= SENT_MIN)
+			limit = MIN(limit, SLOW_TIMES * q->took + SLOW_MIN_MS);
+	return p->took > limit || s->now - MAX(p->sent_at, since) > limit;
+}
+
+static bool is_new(const struct asked *a)
+{
+	return a->idx != STAGE_INDEX && !(a->file->state[a->idx] & CHUNK_SENT);
+}
+
+/* A source brings both stripes into the swarm at the same pace, as its children's links are seldom equally quick, and
+ * whoever takes them. */
+static bool is_ahead(const struct swarm *s, const struct peer *p, const struct asked *a)
+{
+	const struct swarm_file *f = a->file;
+	if (!f->source || a->idx == STAGE_INDEX)
+		return false;
+	unsigned stripe = chunk_stripe(f, a->idx);
+	if (f->stripes[stripe].sent <= f->stripes[1 - stripe].sent + LEAD)
+		return false;
+	for (const struct peer *q = s->peers; q; q = q->next)
+		for (uint32_t i = 0; q != p && i < q->n_asked; i++) {
+			const struct asked *b = &q->asked[i];
+			if (b->file == f && b->ready && is_new(b) &&
+			    chunk_stripe(f, b->idx) != stripe && !is_slow(s, q, b->since))
+				return true;
 		}
 	return false;
+}
+
+static struct asked *first_ready(const struct swarm *s, const struct peer *p)
+{
+	for (uint32_t i = 0; i < p->n_asked; i++)
+		if (p->asked[i].ready && !is_ahead(s, p, &p->asked[i]))
+			return &p->asked[i];
+	return NULL;
+}
+
+/* Who was kept waiting so that others could catch up. */
+static void wake(struct swarm *s, const struct peer *except)
+{
+	for (struct peer *p = s->peers; p; p = p->next)
+		if (p != except && p->state == PEER_UP && !p->sending && first_ready(s, p))
+			s->ops->ready(s->arg, p->node);
+}
+
+bool swarm_next(struct swarm *s, uint32_t node, struct swarm_file **ret_file, uint32_t *ret_idx,
+		uint64_t now)
+{
+	struct peer *p = swarm_peer(s, node);
+	s->now = now;
+	if (p->sending) {
+		p->took = (3 * p->took + (now - p->sent_at) + 2) / 4;
+		p->n_sent++;
+	}
+	struct asked *a = first_ready(s, p);
+	p->sending = a != NULL;
+	p->sent_at = now;
+	if (a) {
+		struct swarm_file *f = *ret_file = a->file;
+		uint32_t idx = *ret_idx = a->idx;
+		if (is_new(a)) {
+			f->state[idx] |= CHUNK_SENT;
+			f->stripes[chunk_stripe(f, idx)].sent++;
+		}
+		drop_asked(p, (uint32_t)(a - p->asked));
+	}
+	wake(s, p);
+	return a != NULL;
 }
 
 int swarm_message(struct swarm *s, uint32_t node, const struct stage_msg *m, uint64_t now,
@@ -233,6 +308,7 @@ int swarm_message(struct swarm *s, uint32_t node, const struct stage_msg *m, uin
 {
 	struct peer *p = swarm_peer(s, node);
 	struct swarm_file *f = swarm_file_find(s, m->key);
+	s->now = now;
 	switch (m->type) {
 	case STAGE_GET: return on_get(s, p, m, now, err);
 	case STAGE_CANCEL: on_cancel(p, m); return 0;
@@ -280,6 +356,9 @@ void swarm_link_down(struct swarm *s, uint32_t node, uint64_t now)
 	p->retry_at = now + MIN(wait, (uint64_t)RETRY_MAX_MS);
 	p->fails++;
 	p->n_asked = p->n_watches = 0;
+	p->sending = false;
+	p->n_sent = 0;
+	p->took = 0;
 	for (struct swarm_file *f = s->files; f; f = f->next) {
 		ask_peer_down(f, node, now);
 		ask_update(f, now);
@@ -371,6 +450,7 @@ void swarm_file_index(struct swarm_file *f, const struct index *x, bool have_all
 	f->state = xcalloc(x->n + 1, 1);
 	f->missing = have_all ? 0 : x->n;
 	f->passive = f->passive && !have_all;
+	f->source = have_all;
 	if (have_all)
 		memset(f->state, CHUNK_HAVE, x->n);
 	ask_indexed(f);
@@ -466,8 +546,10 @@ static void refuse_unknown(struct swarm *s, struct peer *p, uint64_t now)
 
 void swarm_tick(struct swarm *s, uint64_t now)
 {
+	s->now = now;
 	for (struct peer *p = s->peers; p; p = p->next)
 		refuse_unknown(s, p, now);
+	wake(s, NULL);
 	for (struct swarm_file *f = s->files; f; f = f->next)
 		if (f->want && (!f->index || f->missing))
 			ask_tick(f, now);

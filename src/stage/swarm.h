@@ -42,7 +42,8 @@ bool swarm_banned(const struct swarm *s, uint32_t node);
 int swarm_message(struct swarm *s, uint32_t node, const struct stage_msg *m, uint64_t now,
 		  struct err *err);
 /* The next chunk to send to this node (idx may be STAGE_INDEX), taken off its list. */
-bool swarm_next(struct swarm *s, uint32_t node, struct swarm_file **ret_file, uint32_t *ret_idx);
+bool swarm_next(struct swarm *s, uint32_t node, struct swarm_file **ret_file, uint32_t *ret_idx,
+		uint64_t now);
 
 /* ---- files ---- */
 

@@ -16,7 +16,7 @@ struct asked {
 	struct swarm_file *file; /* NULL: we do not know that file yet */
 	uint32_t idx;
 	bool ready;
-	uint64_t since;
+	uint64_t since; /* when it was asked for; when it was ready */
 };
 
 enum peer_state { PEER_NEW, PEER_CONNECTING, PEER_UP, PEER_DOWN };
@@ -33,6 +33,10 @@ struct peer {
 	uint32_t n_asked, cap_asked;
 	uint8_t (*watches)[SHA_SIZE];
 	uint32_t n_watches;
+	bool sending;     /* a chunk is on its way */
+	uint64_t sent_at; /* when it got one the last time */
+	uint64_t took;    /* ms a chunk, of late */
+	unsigned n_sent;  /* chunks */
 };
 
 /* A chunk that we want from a peer. */
@@ -58,6 +62,7 @@ struct stripe {
 	uint32_t n_out;            /* wants of this stripe */
 	unsigned strikes;          /* chunks that the primary was late with, in a row */
 	uint32_t missing;          /* chunks */
+	uint32_t sent;             /* chunks that we have sent to somebody */
 	uint64_t left, left_start; /* bytes missing; when the index came */
 	uint64_t arrived;          /* bytes since the last tick */
 	uint64_t rate, present; /* bytes a second: over two seconds, over half a second; the last ones once it is done */
@@ -66,7 +71,7 @@ struct stripe {
 	uint64_t progress_at, calm_until, late_until, told_at, useful_at;
 };
 
-enum { CHUNK_HAVE = 1, CHUNK_HELD = 2, CHUNK_ASKED = 4, CHUNK_STRIPE = 8 };
+enum { CHUNK_HAVE = 1, CHUNK_HELD = 2, CHUNK_ASKED = 4, CHUNK_STRIPE = 8, CHUNK_SENT = 16 };
 
 struct swarm_file {
 	struct swarm *swarm;
@@ -77,8 +82,10 @@ struct swarm_file {
 	const struct index *index; /* borrowed; NULL until it is known */
 	uint8_t *state;            /* per chunk */
 	uint32_t missing;          /* chunks */
+	uint32_t sent;             /* chunks that we have sent to somebody */
 	uint64_t left, left_start; /* bytes missing; when the index came */
 	bool want, passive, paused;
+	bool source; /* we had all of it from the start */
 	struct want wants[2 * PLAN_STRIPES * WINDOW];
 	unsigned n_wants;
 	struct stripe stripes[PLAN_STRIPES];
@@ -91,6 +98,7 @@ struct swarm {
 	void *arg;
 	struct peer *peers;
 	struct swarm_file *files;
+	uint64_t now;
 	uint64_t moved, unasked;
 };
 

@@ -118,7 +118,7 @@ static void fuzz_messages(const uint8_t *data, size_t size)
 		buf_consume(&in, len);
 		if (m.n & 2)
 			swarm_tick(s, now);
-		while (swarm_next(s, PEER, &file, &idx))
+		while (swarm_next(s, PEER, &file, &idx, now))
 			if (!swarm_has(file, idx))
 				abort();
 	}
