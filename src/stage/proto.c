@@ -11,7 +11,7 @@ static const char magic[4] = {'V', 'S', 'E', 'S'};
 static const uint8_t body_size[STAGE_TYPES] = {
 	[STAGE_HELLO] = 5,           [STAGE_GET] = SHA_SIZE + 4,   [STAGE_CANCEL] = SHA_SIZE + 4,
 	[STAGE_NO] = SHA_SIZE + 4,   [STAGE_WATCH] = SHA_SIZE + 1, [STAGE_HAVE] = SHA_SIZE + 8,
-	[STAGE_LATE] = SHA_SIZE + 1, [STAGE_CHUNK] = SHA_SIZE + 8, [STAGE_PIECE] = 4,
+	[STAGE_LATE] = SHA_SIZE + 5, [STAGE_CHUNK] = SHA_SIZE + 8, [STAGE_PIECE] = 4,
 };
 
 static size_t bits_size(uint32_t n)
@@ -47,6 +47,8 @@ void stage_proto_write(struct buf *out, const struct stage_msg *m)
 		return;
 	}
 	buf_add(out, m->key, SHA_SIZE);
+	if (m->type == STAGE_LATE)
+		add32(out, m->chunk);
 	if (m->type == STAGE_WATCH || m->type == STAGE_LATE) {
 		buf_addc(out, (char)m->n);
 		return;
@@ -92,6 +94,10 @@ static int read_body(const uint8_t *p, size_t len, struct stage_msg *m, struct e
 	}
 	memcpy(m->key, p, SHA_SIZE);
 	p += SHA_SIZE;
+	if (m->type == STAGE_LATE) {
+		m->chunk = get32(p);
+		p += 4;
+	}
 	if (m->type == STAGE_WATCH || m->type == STAGE_LATE) {
 		m->n = *p;
 		return m->n > 1 ? err_set(err, EPROTO, "staging: a flag of %u", m->n) : 0;

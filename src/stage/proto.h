@@ -8,7 +8,8 @@
  *   NO      file, u32 chunk: I shall not have it
  *   WATCH   file, u8 on: tell me which chunks you have, and get
  *   HAVE    file, u32 first, u32 count, bits (the lowest of a byte first): chunks that I have
- *   LATE    file, u8 stripe: I was let down and have turned to another: be patient
+ *   LATE    file, u32 rate, u8 stripe: I was let down and have turned to another: be patient. The rate (KiB/s) is at
+ *           which the other stripe comes to me: who gets that far quicker knows that my line is the narrow place
  *   CHUNK   file, u32 chunk, u32 size: its pieces follow, and no other chunk's before they are complete
  *   PIECE   u32 n; then n bytes
  * A file is named by the SHA-256 of its index; the index itself is the chunk STAGE_INDEX. */
@@ -19,7 +20,7 @@
 #include "base/err.h"
 #include "stage/index.h"
 
-#define PROTO_VERSION 1
+#define PROTO_VERSION 2
 #define PROTO_MAX (48u + INDEX_CHUNKS_MAX / 8) /* bytes of a message, without a chunk's */
 #define PIECE_MAX (64u << 10)                  /* bytes */
 #define STAGE_INDEX UINT32_MAX
@@ -40,7 +41,7 @@ enum stage_type {
 struct stage_msg {
 	enum stage_type type;
 	uint8_t key[SHA_SIZE]; /* the file */
-	uint32_t chunk;        /* GET CANCEL NO CHUNK; HAVE: the first */
+	uint32_t chunk;        /* GET CANCEL NO CHUNK; HAVE: the first; LATE: the rate */
 	uint32_t n; /* HAVE: how many; CHUNK, PIECE: bytes; WATCH: on or off; LATE: the stripe */
 	const uint8_t *bits; /* HAVE: (n + 7) / 8 bytes, borrowed */
 };

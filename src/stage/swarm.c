@@ -323,7 +323,7 @@ int swarm_message(struct swarm *s, uint32_t node, const struct stage_msg *m, uin
 		return 0;
 	case STAGE_LATE:
 		if (f)
-			ask_be_patient(f, node, m->n, now);
+			ask_be_patient(f, node, m, now);
 		return 0;
 	case STAGE_HELLO:
 	case STAGE_CHUNK:

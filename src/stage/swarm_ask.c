@@ -13,6 +13,8 @@
 #define PATIENCE_CHUNKS 6 /* times of an average chunk at the present rate */
 #define CALM_MAX_MS 2000
 #define STRIKES 3
+#define NARROW                                                                                     \
+	3 /* a provider whose other stripe comes so many times slower than ours has a narrow line */
 #define PARALLEL 4    /* chunks asked of the backup at once, when this stripe is behind the other */
 #define ROTATE_MS 250 /* then, a backup that has nothing of use is replaced after this */
 #define AVERAGE (256u << 10)
@@ -212,7 +214,7 @@ static void update_stripe(struct swarm_file *f, unsigned s, uint64_t now)
 			take_back(f, st->primary, (int)s, false);
 		st->primary = primary;
 		st->strikes = 0;
-		st->progress_at = now;
+		st->progress_at = st->touched = now; /* silent from now on, not since ever */
 	}
 	uint32_t backup = b < st->n_cand ? st->cand[b].node : NOBODY;
 	if (f->index && (backup == NOBODY || swarm_peer(f->swarm, backup)->state == PEER_UP))
@@ -322,6 +324,8 @@ bool swarm_arriving(struct swarm_file *f, uint32_t idx, uint32_t node, uint32_t 
 	struct stripe *st = stripe_of(f, idx);
 	w->arriving = true;
 	w->touched = now;
+	if (!st->began_at)
+		st->began_at = now;
 	st->arrived += n;
 	st->progress_at = now;
 	if (node == st->primary)
@@ -348,6 +352,7 @@ void swarm_arrived(struct swarm_file *f, uint32_t idx, uint32_t node, bool ok, u
 static void tell_late(struct swarm_file *f, unsigned s, uint64_t now)
 {
 	struct stripe *st = &f->stripes[s];
+	uint32_t rate = (uint32_t)MIN(f->stripes[1 - s].rate >> 10, (uint64_t)UINT32_MAX);
 	if (now - st->told_at < PATIENCE_MIN_MS && st->told_at)
 		return;
 	st->told_at = now;
@@ -357,15 +362,17 @@ static void tell_late(struct swarm_file *f, unsigned s, uint64_t now)
 			if (a->file != f || a->ready || a->idx == STAGE_INDEX ||
 			    chunk_stripe(f, a->idx) != s)
 				continue;
-			swarm_send(f->swarm, p->node, STAGE_LATE, f, 0, s);
+			swarm_send(f->swarm, p->node, STAGE_LATE, f, rate, s);
 			break;
 		}
 }
 
-void ask_be_patient(struct swarm_file *f, uint32_t node, unsigned stripe, uint64_t now)
+void ask_be_patient(struct swarm_file *f, uint32_t node, const struct stage_msg *m, uint64_t now)
 {
+	unsigned stripe = m->n;
 	struct stripe *st = &f->stripes[stripe];
-	if (st->primary != node || now < st->late_until)
+	if (st->primary != node || now < st->late_until ||
+	    f->stripes[1 - stripe].rate >> 10 > (uint64_t)NARROW * m->chunk)
 		return;
 	uint64_t t = MIN(2 * patience(f, st), CALM_MAX_MS);
 	st->calm_until = MAX(st->calm_until, now + t);
@@ -446,7 +453,8 @@ static uint64_t behind(const struct swarm_file *f, unsigned s)
 static bool is_late(const struct swarm_file *f, unsigned s, uint64_t t, uint64_t now)
 {
 	const struct stripe *st = &f->stripes[s], *other = &f->stripes[1 - s];
-	if (behind(f, s) > t && st->present < other->present * 6 / 10)
+	uint64_t started = st->began_at > other->began_at ? st->began_at - other->began_at : 0;
+	if (behind(f, s) > t + started / 2 && st->present < other->present * 6 / 10)
 		return true;
 	return st->n_out && now - st->touched > 4 * t;
 }

@@ -66,8 +66,9 @@ struct stripe {
 	uint64_t left, left_start; /* bytes missing; when the index came */
 	uint64_t arrived;          /* bytes since the last tick */
 	uint64_t rate, present; /* bytes a second: over two seconds, over half a second; the last ones once it is done */
-	unsigned rated;   /* ticks in the rate */
-	uint64_t touched; /* last piece from the primary */
+	unsigned rated;    /* ticks in the rate */
+	uint64_t touched;  /* last piece from the primary */
+	uint64_t began_at; /* first piece; 0: none yet */
 	uint64_t progress_at, calm_until, late_until, told_at, useful_at;
 };
 
@@ -124,7 +125,7 @@ void ask_peer_up(struct swarm_file *f, uint32_t node);
 void ask_peer_down(struct swarm_file *f, uint32_t node, uint64_t now);
 void ask_refused(struct swarm_file *f, uint32_t node, uint32_t idx, uint64_t now);
 void ask_offered(struct swarm_file *f, uint32_t node, const struct stage_msg *m);
-void ask_be_patient(struct swarm_file *f, uint32_t node, unsigned stripe, uint64_t now);
+void ask_be_patient(struct swarm_file *f, uint32_t node, const struct stage_msg *m, uint64_t now);
 void ask_got(struct swarm_file *f, uint32_t idx); /* by whatever way: no want for it stays */
 
 #endif

@@ -158,7 +158,7 @@ static void test_proto(void)
 				 {.type = STAGE_NO, .chunk = 3},
 				 {.type = STAGE_WATCH, .n = 1},
 				 {.type = STAGE_HAVE, .chunk = 5, .n = 9, .bits = bits},
-				 {.type = STAGE_LATE, .n = 1},
+				 {.type = STAGE_LATE, .chunk = 0xfffffffe, .n = 1},
 				 {.type = STAGE_CHUNK, .chunk = 1, .n = 77777},
 				 {.type = STAGE_PIECE, .n = 65536}};
 	struct stage_msg m;

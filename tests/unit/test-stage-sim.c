@@ -4,7 +4,8 @@
  * a connection has a window. Nothing is read from a clock: a run is the same every time.
  *
  *   test-stage-sim                          the test
- *   test-stage-sim N MBIT MIB [kill=H] [mute=H] [slow=H] [join=MS] [at=MS] [window=KIB] [uneven=1] [stalls=MS] [seed=N]
+ *   test-stage-sim N MBIT MIB [kill=H] [mute=H] [slow=H] [tardy=H] [join=MS] [at=MS] [window=KIB] [uneven=1] [stalls=MS]
+ *                  [seed=N]
  * one run, printed. uneven: the connections of a host get unequal shares of its line (as with TCP they do); stalls: every
  * process pauses at times, MS on average (a busy machine). VSE_NIGHTLY: every host is killed, slow and cut off in turn. */
 #include <errno.h>
@@ -461,8 +462,9 @@ struct scenario {
 	double mbit;
 	uint32_t mib;
 	uint32_t kill, mute, slow; /* node, 0: none */
-	double at, join;           /* seconds; join 0: nobody */
-	uint32_t window;           /* KiB */
+	uint32_t tardy;  /* node whose process does nothing for the first 0.6 s, 0: none */
+	double at, join; /* seconds; join 0: nobody */
+	uint32_t window; /* KiB */
 	uint32_t seed;
 	double stalls; /* ms; 0: no process ever pauses */
 	bool uneven, verbose;
@@ -536,6 +538,8 @@ static struct result run(const struct scenario *c)
 		sim.hosts[i].out = sim.hosts[i].in = c->slow && i == c->slow ? rate / 10 : rate;
 	for (uint32_t i = 0; i <= c->n; i++)
 		add_host(i);
+	if (c->tardy)
+		sim.hosts[c->tardy].busy = 0.6;
 	uint32_t victim = c->kill ? c->kill : c->mute;
 	if (victim) {
 		sim.hosts[victim].mute = c->mute;
@@ -615,6 +619,7 @@ static int by_hand(int argc, char **argv)
 		c.kill = (uint32_t)number(argv[i], "kill", c.kill);
 		c.mute = (uint32_t)number(argv[i], "mute", c.mute);
 		c.slow = (uint32_t)number(argv[i], "slow", c.slow);
+		c.tardy = (uint32_t)number(argv[i], "tardy", c.tardy);
 		c.at = number(argv[i], "at", c.at * 1000) / 1000;
 		c.join = number(argv[i], "join", c.join * 1000) / 1000;
 		c.window = (uint32_t)number(argv[i], "window", c.window);
@@ -699,6 +704,21 @@ static void test_uneven(uint32_t n, double mbit)
 	ok(w.slow <= 1.6, "one at a tenth of the rate: the others take at most %.3f S/B", w.slow);
 }
 
+/* Who starts late is not slow: those below wait for it instead of crowding around its parent. */
+static void test_tardy(void)
+{
+	static const uint32_t which[] = {1, 3, 5, 9};
+	double last = 0, origin = 0;
+	for (size_t i = 0; i < ARRAY_SIZE(which); i++) {
+		struct scenario c = {.n = 32, .mbit = 100, .mib = 64, .tardy = which[i]};
+		struct result r = run(&c);
+		last = r.complete ? MAX(last, r.last) : 99;
+		origin = MAX(origin, r.origin);
+	}
+	ok(last <= 1.35 && origin < 1.01,
+	   "one starts 0.6 s late: at most %.3f S/B, the root sent %.2f S", last, origin);
+}
+
 int main(int argc, char **argv)
 {
 	if (argc > 3)
@@ -712,6 +732,7 @@ int main(int argc, char **argv)
 	must(&(struct scenario){.n = 150, .mbit = 1000, .mib = 64}, 1.35, "many hosts");
 	must(&(struct scenario){.n = 16, .mbit = 200, .mib = 64, .window = 2048}, 1.25, "deep queues");
 	must(&(struct scenario){.n = 16, .mbit = 10, .mib = 8}, 1.75, "slow links");
+	test_tardy();
 	struct result r = must(&(struct scenario){.n = 16, .mbit = 200, .mib = 64, .join = 1.5},
 			       1.25, "one joins late");
 	ok(r.join > 0 && r.join <= 1.25, "and has it after %.3f S/B", r.join);
