@@ -7,29 +7,30 @@
 #include "commands/command.h"
 #include "commands/where.h"
 
-#define START_OPTIONS                                                                                                   \
-	{"count", 'n', "N", "number of VMs (default 1)", NULL},                                                         \
-		{"name", 0, "NAME", "name of the cluster (default: the VSE's)", NULL},                                  \
-		{"cpus", 0, "N", "CPUs of a VM, instead of the VSE's", NULL},                                           \
-		{"memory", 'm', "SIZE", "memory of a VM, instead of the VSE's", NULL},                                  \
-		{"scratch", 0, "SIZE", "scratch disk of a VM, instead of the VSE's (0: none)", NULL},                   \
-		{"timeout", 0, "TIME",                                                                                  \
-		 "a VM that is not ready after this has failed (default 2m)", NULL},                                    \
-		{"parallel", 0, "N", "VMs that boot at once (default: CPUs of the node)", NULL},                        \
-		{"hypervisor", 0,                                                                                       \
-		 "NAME", "qemu (default), container, palacios or fake; the first usable of names with commas; or auto", \
-		 "auto|qemu|container|palacios|fake"},                                                                  \
-		{"hypervisor-arg", 0, "ARG",                                                                            \
-		 "one more argument for the hypervisor (may be repeated)", NULL},                                       \
-		{"accel", 0, "NAME", "auto (default), kvm or tcg", "auto|kvm|tcg"},                                     \
-		{"machine", 0, "TYPE", "auto (default), microvm or q35", "auto|microvm|q35"},                           \
-		{"clone", 0, NULL, "boot one VM of a node, start the others from its memory", NULL},                    \
-		WHERE_OPTIONS,                                                                                          \
-		{"keep-failed", 0, NULL,                                                                                \
-		 "leave a cluster that did not come up, for a look at its logs", NULL},                                 \
-		{"dry-run", 0, NULL, "say what would be done, do nothing", NULL},                                       \
-	{                                                                                                               \
-		"quiet", 'q', NULL, "no progress", NULL                                                                 \
+#define START_OPTIONS                                                                                                        \
+	{"count", 'n', "N", "number of VMs (default 1)", NULL},                                                              \
+		{"name", 0, "NAME", "name of the cluster (default: the VSE's)", NULL},                                       \
+		{"cpus", 0, "N", "CPUs of a VM, instead of the VSE's", NULL},                                                \
+		{"memory", 'm', "SIZE", "memory of a VM, instead of the VSE's", NULL},                                       \
+		{"scratch", 0, "SIZE", "scratch disk of a VM, instead of the VSE's (0: none)", NULL},                        \
+		{"timeout", 0, "TIME",                                                                                       \
+		 "a VM that is not ready after this has failed (default 2m)", NULL},                                         \
+		{"parallel", 0, "N", "VMs that boot at once (default: CPUs of the node)", NULL},                             \
+		{"hypervisor", 0,                                                                                            \
+		 "NAME", "qemu (default), container, xen, palacios or fake; the first usable of names with commas; or auto", \
+		 "auto|qemu|container|xen|palacios|fake"},                                                                   \
+		{"hypervisor-arg", 0, "ARG",                                                                                 \
+		 "one more argument for the hypervisor (may be repeated)", NULL},                                            \
+		{"accel", 0, "NAME", "auto (default), kvm or tcg", "auto|kvm|tcg"},                                          \
+		{"machine", 0, "TYPE", "auto (default), microvm or q35; with xen: pv, pvh or hvm",                           \
+		 "auto|microvm|q35|pv|pvh|hvm"},                                                                             \
+		{"clone", 0, NULL, "boot one VM of a node, start the others from its memory", NULL},                         \
+		WHERE_OPTIONS,                                                                                               \
+		{"keep-failed", 0, NULL,                                                                                     \
+		 "leave a cluster that did not come up, for a look at its logs", NULL},                                      \
+		{"dry-run", 0, NULL, "say what would be done, do nothing", NULL},                                            \
+	{                                                                                                                    \
+		"quiet", 'q', NULL, "no progress", NULL                                                                      \
 	}
 
 struct started {

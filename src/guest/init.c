@@ -127,12 +127,14 @@ static bool has_pci(void)
 static void load_modules(void)
 {
 	_cleanup_free_ char *list = cmdline_get("vse.mods");
-	bool pci = has_pci();
+	bool pci = has_pci(), xen = path_exists("/sys/hypervisor/type");
 	for (char *rest = list, *name; rest && (name = strsep(&rest, ","));) {
 		if (!*name || strchr(name, '/'))
 			continue;
 		/* The list serves every machine type. Under emulation a module costs 10 ms. */
 		if (!pci && strncmp(name, "virtio_pci", 10) == 0)
+			continue;
+		if (!xen && strncmp(name, "xen", 3) == 0)
 			continue;
 		_cleanup_free_ char *path = xasprintf("/modules/%s.ko", name);
 		_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -142,14 +144,19 @@ static void load_modules(void)
 	path_remove("/modules", NULL); /* its memory is the VM's */
 }
 
-/* A disk shows up a little after its driver. */
+/* A disk shows up a little after its driver. What virtio calls vda is xvda under Xen. */
 static char *wait_disk(const char *name)
 {
 	if (!*name || strchr(name, '/'))
 		init_panic("vse.root: '%s' is no name of a disk", name);
+	_cleanup_free_ char *xen = xasprintf("/dev/x%s", name);
 	char *dev = path_join("/dev", name);
 	uint64_t until = time_mono_ms() + DISK_WAIT_MS;
 	while (!path_exists(dev)) {
+		if (path_exists(xen)) {
+			free(dev);
+			return TAKE_PTR(xen);
+		}
 		if (time_mono_ms() >= until)
 			init_panic("disk %s did not appear within %d s", dev, DISK_WAIT_MS / 1000);
 		nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL);

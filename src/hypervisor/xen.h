@@ -11,7 +11,13 @@
 #define XEN_NAME_MAX 64 /* bytes of a domain's name with the terminator */
 #define XEN_UUID_LEN 36
 #define XEN_CONSOLE "hvc0" /* names in the guest: the first console is xenconsoled's, */
-#define XEN_CHANNEL "hvc1" /* the second is our channel */
+#define XEN_CHANNEL "hvc1" /* the second is our channel, */
+#define XEN_CHANNEL_0                                                                              \
+	"ch0" /* which is one of these two: names of channels, and of sockets in the VM's folder */
+#define XEN_CHANNEL_1 "ch1"
+
+#define XEN_NOTE "xen"      /* files in the VM's folder: name, uuid, signature; */
+#define XEN_CONFIG "xl.cfg" /* xl's configuration */
 
 enum xen_type { XEN_PV, XEN_PVH, XEN_HVM };
 
@@ -74,5 +80,94 @@ int xen_parse_long(const char *text, size_t len, const char *uuid, int *ret_type
 		   struct err *err);
 /* What a failed xl said, in one line: the cause of the first line that tells one. "" when it said nothing. */
 void xen_cause(const char *text, char *out, size_t size);
+
+/* ---- xen_files.c ---- */
+
+int xen_check_files(const struct hv_spec *spec, struct err *err);
+/* What two nodes must have in common for one to take over the other's guest. */
+void xen_signature(const struct hv_spec *s, const struct xen_host *h, enum xen_type type,
+		   char out[HV_SIGNATURE_MAX]);
+/* The terminal of that name, raw; -1: not to be had. */
+int xen_open_console(const char *path, struct err *err);
+/* What xl said, and where it is the fault of the device model of the domain `name`, what that said in its log. */
+void xen_explain(const char *name, const char *what, const char *errors, int status, char *out,
+		 size_t size);
+/* What adopt needs to know. ENOENT: there is none. */
+int xen_note_write(const char *dir, const struct xen_id *id, const char *signature, struct err *err);
+int xen_note_read(const char *dir, struct xen_id *ret_id, char ret_signature[HV_SIGNATURE_MAX],
+		  struct err *err);
+void xen_remove_files(const char *dir);
+const char *xen_end_text(int reason); /* of a domain that shut itself down: XEN_REASON_ */
+
+/* ---- xen_run.c: one call of xl or xenstore-read ---- */
+
+struct xen_run;
+
+/* status: as of waitpid(2). out, errors: what it printed, each cut to 1 MiB. */
+typedef void xen_run_fn(void *arg, int status, const char *out, size_t out_len, const char *errors);
+
+/* Starts argv ("xl" is $VSE_XL, else that of PATH or /usr/sbin), with an extra descriptor 3 (borrowed) or -1. done() comes
+ * once, from the loop; after it the run is freed. ENOENT. */
+int xen_run(struct loop *l, struct strvec *argv, int fd3, xen_run_fn *done, void *arg,
+	    struct xen_run **ret, struct err *err);
+pid_t xen_run_pid(const struct xen_run *r);
+/* done() will not come; the program goes on, and is reaped. NULL is fine. */
+void xen_run_forget(struct xen_run *r);
+void xen_run_kill(struct xen_run *r); /* only where nothing is lost by it: not while a guest is suspended */
+char *xen_program(const char *name); /* its path, malloc'ed, or NULL */
+
+/* ---- xen_watch.c: what domains there are, for all VMs of this process ---- */
+
+struct xen_watch;
+
+/* d: the domain of that UUID in a list whose asking began with number `asked`; NULL: it is not there. */
+typedef void xen_watch_fn(void *arg, const struct xen_domain *d, uint64_t asked);
+struct xen_watch *xen_watch_create(struct loop *l, const char *uuid, xen_watch_fn *fn, void *arg);
+void xen_watch_destroy(struct xen_watch *w); /* NULL is fine */
+/* Asks anew, at once; the answer, and every later one, has at least this number. */
+uint64_t xen_watch_ask(struct xen_watch *w);
+
+/* ---- xen_relay.c: bytes from one descriptor to another ---- */
+
+struct xen_relay;
+
+/* Both descriptors are taken. When nobody takes the bytes any more (or xen_relay_drop() was called) what comes is thrown
+ * away to its end: who writes must not be cut off. done(): the end came; broken: not all bytes went out. */
+struct xen_relay *xen_relay_create(struct loop *l, int in, int out,
+				   void (*done)(void *arg, uint64_t bytes, bool broken), void *arg,
+				   struct err *err);
+void xen_relay_drop(struct xen_relay *r);
+void xen_relay_destroy(struct xen_relay *r); /* NULL is fine */
+
+/* ---- xen_net.c: eth0 ---- */
+
+/* eth0 is a vif in a bridge of its own with a tap, which the kernel hands whole frames: it takes apart what the guest's
+ * network card would, and fills in checksums. */
+#define XEN_BRIDGE_LEN 16
+struct xen_net;
+
+void xen_net_bridge(const char *uuid, char out[XEN_BRIDGE_LEN]);
+/* Makes the bridge, or finds it. */
+int xen_net_make(const char *uuid, struct err *err);
+void xen_net_remove(const char *uuid);
+/* Attaches to the bridge; *ret_fd is the end to hand out (HV_EVENT_NET). */
+struct xen_net *xen_net_open(struct loop *l, const char *uuid, int *ret_fd, struct err *err);
+void xen_net_close(struct xen_net *n); /* NULL is fine */
+
+/* ---- xen_keeper.c: ends a domain whose agent cannot ---- */
+
+/* A process of its own for each VM: a domain is no child of anybody, and outlives all. It destroys the domain when it is
+ * told to, when the VM's device model has ended, and (unless keep) when this process has. */
+int xen_keeper_start(const struct xen_id *id, bool keep, int *ret_pipe, struct err *err);
+void xen_keeper_making(int pipe, pid_t pid); /* of the xl that makes the domain: it is waited for */
+void xen_keeper_made(int pipe, pid_t model); /* the domain is there */
+void xen_keeper_end(int *pipe);              /* destroy it now, if it is there; the keeper goes */
+void xen_keeper_leave(int *pipe);            /* the domain is gone: the keeper goes */
+
+/* ---- xen_probe.c ---- */
+
+int xen_probe(struct loop *l, const char *accel, void (*done)(void *arg, const struct hv_probe *p),
+	      void *arg, struct err *err);
+const struct xen_host *xen_host_known(void); /* of the last probe that found one, or NULL */
 
 #endif

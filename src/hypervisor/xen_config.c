@@ -139,15 +139,22 @@ static int add_kernel(struct buf *b, const struct hv_spec *s, enum xen_type type
 	return 0;
 }
 
-static int add_channel(struct buf *b, const struct hv_spec *s, struct err *err)
+/* Two, and one is used: what is the guest's second console is the first channel, but the second where libxl takes the
+ * first for the console itself and drops it (seen with 4.17; repaired in 2025). xenstore tells which it is. */
+static int add_channels(struct buf *b, const struct hv_spec *s, struct err *err)
 {
-	if (strchr(s->dir, ',') || strlen(s->dir) + sizeof("/ch") > 108)
+	if (strchr(s->dir, ',') || strlen(s->dir) + sizeof("/" XEN_CHANNEL_0) > 108)
 		return err_set(err, EINVAL,
 			       "folder %s: a path with a comma, or too long for a socket", s->dir);
-	_cleanup_free_ char *text = xasprintf("name=org.vse.agent.0,connection=socket,path=%s/ch",
-					      s->dir);
+	_cleanup_free_ char *one =
+		xasprintf("name=" XEN_CHANNEL_0 ",connection=socket,path=%s/" XEN_CHANNEL_0, s->dir);
+	_cleanup_free_ char *two =
+		xasprintf("name=" XEN_CHANNEL_1 ",connection=socket,path=%s/" XEN_CHANNEL_1, s->dir);
 	buf_adds(b, "channel = [ ");
-	if (add_string(b, "channel", text, err) < 0)
+	if (add_string(b, "channel", one, err) < 0)
+		return -1;
+	buf_adds(b, ", ");
+	if (add_string(b, "channel", two, err) < 0)
 		return -1;
 	buf_adds(b, " ]\n");
 	return 0;
@@ -191,7 +198,7 @@ int xen_config(const struct hv_spec *s, const struct xen_id *id, enum xen_type t
 		return -1;
 	buf_addf(out, "memory = %" PRIu64 "\nmaxmem = %" PRIu64 "\nvcpus = %u\n", mib, mib, s->cpus);
 	if (add_kernel(out, s, type, err) < 0 || add_disks(out, s, err) < 0 ||
-	    add_channel(out, s, err) < 0)
+	    add_channels(out, s, err) < 0)
 		return -1;
 	if (s->nic)
 		buf_addf(out, "vif = [ \"mac=%02x:%02x:%02x:%02x:%02x:%02x,bridge=%s,script=vif-bridge,type=vif\" ]\n",

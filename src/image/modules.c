@@ -24,10 +24,11 @@ static const struct {
 	const char *name;
 	bool required;
 } wanted[] = {
-	{"virtio_mmio", false},  {"virtio_pci", false}, {"virtio_console", true},
-	{"virtio_blk", true},    {"virtio_net", true},  {"pvpanic", false},
-	{"pvpanic_mmio", false}, {"squashfs", true},    {"overlay", true},
-	{"ext4", false},         {"ipv6", false},       {"af_packet", false},
+	{"virtio_mmio", false},  {"virtio_pci", false},   {"virtio_console", true},
+	{"virtio_blk", true},    {"virtio_net", true},    {"pvpanic", false},
+	{"pvpanic_mmio", false}, {"squashfs", true},      {"overlay", true},
+	{"ext4", false},         {"ipv6", false},         {"af_packet", false},
+	{"xen_blkfront", false}, {"xen_netfront", false},
 };
 
 struct tree {

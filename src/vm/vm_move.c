@@ -50,6 +50,8 @@ static void on_done(struct vm *vm, const struct hv_event *e)
 		hv_resume(vm->hv, NULL);
 	} else if (vm->send_ops) {
 		vm->sent = true;
+		if (e->reason) /* not in the way that was asked for */
+			vm->ops->on_note(vm->arg, vm, e->reason);
 		vm->send_ops->on_sent(vm->send_arg, e->bytes);
 	}
 }

@@ -2,7 +2,7 @@
 /* The contract of hypervisor.h, checked the same way on every back end. TAP.
  *   contract BACKEND [--kernel F] [--vmlinux F] [--initrd F] [--root F] [--cmdline TEXT] [--accel A]
  *                    [--machine M] [--vms N] [--bound SECONDS] [--label TEXT] [--results F] [--docs F]
- *                    [--only TEST]
+ *                    [--only TEST,...]
  *   contract --matrix F     prints the matrix of the runs that were given --results F
  *   contract --table        prints the table of docs/hypervisors.md; --docs F fails where that file has another */
 #include <errno.h>
@@ -277,7 +277,7 @@ static void test_outbound(void)
 
 static void test_scratch(void)
 {
-	static const char *const argv[] = {"cat", "/sys/block/vdb/size", NULL};
+	static const char *const argv[] = {"sh", "-c", "cat /sys/block/*vdb/size", NULL};
 	_cleanup_free_ char *path = path_join(env.tmp, "scratch");
 	struct err e = ERR_INIT;
 	ok(path_write(path, "", 0, 0600, &e) == 0 && truncate(path, 1 << 20) == 0, "a disk %s", e.text);
@@ -409,7 +409,7 @@ static void test_vmm_killed(void)
 		ok(testvm_wait(&t, t.gone), "the VM is gone");
 		is_int(t.gone_state, HV_CRASHED, "by a crash");
 		ok(one_line(t.gone_reason), "reason: %s", t.gone_reason);
-		ok(fake() || strstr(t.gone_reason, "SIGKILL"), "it names the signal");
+		ok(fake() || testvm_killed(&t), "it names the signal, or says that it cannot");
 		is_int(t.gone, 1, "told once");
 	}
 	testvm_finish(&t);
@@ -630,7 +630,7 @@ static int usage(void)
 			"F] [--cmdline TEXT]"
 			" [--accel A] [--machine M] [--vms N] [--bound SECONDS] [--label TEXT] "
 			"[--results F]"
-			" [--docs F] [--only TEST]\n       contract --matrix F | --table\n");
+			" [--docs F] [--only TEST,...]\n       contract --matrix F | --table\n");
 	return 2;
 }
 
@@ -683,7 +683,7 @@ static int parse(int argc, char **argv, const char **ret_accel)
 static void covers_(void (*fn)(void), const char *name, const enum hv_cap *caps)
 {
 	int before = tap_failed;
-	if (only && !strstr(name, only))
+	if (!test_wanted(only, name))
 		return;
 	for (const enum hv_cap *c = caps; *c != HV_CAPS; c++)
 		if (hypervisor_lacks(env.h, &env.probe, *c))

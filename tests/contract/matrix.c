@@ -139,3 +139,12 @@ bool matrix_in_docs(const char *path, struct err *err)
 	matrix_docs(&table);
 	return path_read(path, 1 << 20, &text, NULL, err) == 0 && strstr(text, buf_cstr(&table));
 }
+
+bool test_wanted(const char *only, const char *name)
+{
+	_cleanup_free_ char *copy = only ? xstrdup(only) : NULL;
+	for (char *rest = copy, *word; (word = strsep(&rest, ","));)
+		if (strstr(name, word))
+			return true;
+	return !only;
+}

@@ -19,4 +19,7 @@ bool matrix_in_docs(const char *path, struct err *err); /* that file has it */
 /* What `contract` does without a back end: prints the matrix of a file, or the table for NULL. Gives the exit code. */
 int matrix_only(const char *path);
 
+/* only: words with commas between them, of which a wanted test has one in its name; NULL: all are wanted. */
+bool test_wanted(const char *only, const char *name);
+
 #endif

@@ -246,6 +246,11 @@ void testvm_finish(struct testvm *t)
 	free(TAKE_PTR(t->dir));
 }
 
+bool testvm_killed(const struct testvm *t)
+{
+	return strstr(t->gone_reason, "SIGKILL") || strstr(t->gone_reason, "how is not known");
+}
+
 void testvm_ping(struct testvm *t)
 {
 	_cleanup_buf_ struct buf b = BUF_INIT;

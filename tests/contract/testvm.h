@@ -55,6 +55,8 @@ int testvm_start_from(struct testvm *t, struct env *env, enum hv_from from, int 
 		      const char *signature, struct err *err);
 void testvm_finish(struct testvm *t); /* releases; removes the folder */
 void testvm_ping(struct testvm *t);
+/* Its end says that its VMM got SIGKILL, or (where the VMM is nobody's child) that how it ended is not known. */
+bool testvm_killed(const struct testvm *t);
 /* argv NULL-terminated; output and exit code land in t->out and t->exit_code. */
 void testvm_exec(struct testvm *t, const char *const *argv, const char *input);
 void testvm_shutdown(struct testvm *t, const char *how);

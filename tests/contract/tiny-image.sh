@@ -29,7 +29,7 @@ tail -c +$((at + 1)) "$out/kernel" | lz4 -dcq >"$out/vmlinux" 2>/dev/null || tru
 
 # Modules, each after what it needs.
 list=virtio_ring,virtio,virtio_mmio,virtio_pci_legacy_dev,virtio_pci_modern_dev,virtio_pci,virtio_console,virtio_blk
-list=$list,failover,net_failover,virtio_net,squashfs,overlay,pvpanic,pvpanic-mmio
+list=$list,failover,net_failover,virtio_net,squashfs,overlay,pvpanic,pvpanic-mmio,xen-blkfront,xen-netfront
 mkdir -p "$tmp/initrd/modules"
 cp "$guest" "$tmp/initrd/init"
 for name in $(echo "$list" | tr , ' '); do

@@ -86,7 +86,8 @@ static void test_config(void)
 	       "vse.root=squashfs:vda:mem\"\n"
 	       "disk = [ \"format=raw,vdev=xvda,access=ro,target=/i/root\", "
 	       "\"format=raw,vdev=xvdb,access=rw,backendtype=qdisk,target=/s/a disk, raw\" ]\n"
-	       "channel = [ \"name=org.vse.agent.0,connection=socket,path=/run/vse/c/3/ch\" ]\n"
+	       "channel = [ \"name=ch0,connection=socket,path=/run/vse/c/3/ch0\", "
+	       "\"name=ch1,connection=socket,path=/run/vse/c/3/ch1\" ]\n"
 	       "vif = [ \"mac=02:00:00:00:00:fe,bridge=vsebr,script=vif-bridge,type=vif\" ]\n"
 	       "cpus = [ \"4\", \"7\" ]\n"
 	       "device_model_args = [ \"-device\", 'say \"x\"' ]\n"
@@ -222,7 +223,7 @@ static void test_causes(void)
 	cause("", "");
 	cause("Parsing config from x\nlibxl: error: libxl_dom.c:1:f: xc_dom_boot_mem_init: can't "
 	      "allocate low memory for domain: Out of memory\n"
-	      "libxl: error: libxl_domain.c:1183:libxl__destroy_domid: Domain 4:Non-existant "
+	      "libxl: error: libxl_domain.c:1183:libxl__destroy_domid: Domain 4:unable to destroy "
 	      "domain\n",
 	      "too little free memory on the node (xl info: free_memory)");
 	cause("libxl: error: libxl_create.c:1:libxl__domain_make: Domain 5:Domain with name "

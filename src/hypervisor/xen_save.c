@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The state of a VM into a stream. */
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "hypervisor/xen_vm.h"
+
+static bool tell_done(struct hv_vm *vm)
+{
+	struct hv_event e = {.type = HV_EVENT_DONE,
+			     .state = HV_PAUSED,
+			     .op = hv_cap_name(vm->out_op),
+			     .fd = -1,
+			     .signature = vm->signature,
+			     .bytes = vm->out_bytes};
+	if (vm->out_op == HV_CAP_MIGRATE_OUT)
+		e.reason = "not live: saved, sent and restored";
+	return hv_tell(&vm->teller, &e);
+}
+
+bool xen_save_failed(struct hv_vm *vm)
+{
+	struct err e = ERR_INIT;
+	err_set(&e, vm->cancelled ? ECANCELED : EIO, "%s", vm->out_cause);
+	return hv_tell_failed(&vm->teller, hv_cap_name(vm->out_op), &e);
+}
+
+void xen_save_end(struct hv_vm *vm)
+{
+	bool good = vm->saved && !vm->relay_broken && vm->domain.paused;
+	xen_relay_destroy(TAKE_PTR(vm->relay));
+	if (good) {
+		if (vm->was_running && !hv_tell_state(&vm->teller, HV_PAUSED, "saved"))
+			return;
+		vm->op = XEN_OP_NONE;
+		if (tell_done(vm))
+			xen_next_op(vm);
+		return;
+	}
+	if (!vm->out_cause[0])
+		snprintf(vm->out_cause, sizeof(vm->out_cause), "%s",
+			 vm->cancelled ? "cancelled" : "the stream was cut off");
+	if (vm->was_running && vm->domain.paused) {
+		xen_call_simple(vm, XEN_OP_RELEASE_SAVE, "unpause");
+		return;
+	}
+	vm->op = XEN_OP_NONE;
+	if (xen_save_failed(vm))
+		xen_next_op(vm);
+}
+
+void xen_on_relayed(void *arg, uint64_t bytes, bool broken)
+{
+	struct hv_vm *vm = arg;
+	vm->relayed = true;
+	vm->relay_broken = broken;
+	vm->out_bytes = bytes;
+	if (vm->op == XEN_OP_SAVE && vm->want == UINT64_MAX)
+		xen_save_end(vm);
+}
+
+static int open_streams(struct hv_vm *vm, int *ret_xl, int *ret_out, struct err *err)
+{
+	int p[2], pair[2];
+	if (pipe2(p, O_CLOEXEC) < 0)
+		return err_errno(err, errno, "pipe");
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0) {
+		close(p[0]);
+		close(p[1]);
+		return err_errno(err, errno, "socketpair");
+	}
+	vm->relay = xen_relay_create(vm->loop, p[0], pair[0], xen_on_relayed, vm, err);
+	if (!vm->relay) {
+		close(p[1]);
+		close(pair[1]);
+		return -1;
+	}
+	*ret_xl = p[1];
+	*ret_out = pair[1];
+	return 0;
+}
+
+void xen_save_begin(struct hv_vm *vm)
+{
+	_cleanup_strvec_ struct strvec argv = STRVEC_INIT;
+	_cleanup_close_ int xl = -1;
+	int out = -1;
+	struct err e = ERR_INIT;
+	vm->saved = vm->relayed = vm->relay_broken = false;
+	vm->out_bytes = 0;
+	vm->out_cause[0] = '\0';
+	if (open_streams(vm, &xl, &out, &e) < 0) {
+		vm->op = XEN_OP_NONE;
+		snprintf(vm->out_cause, sizeof(vm->out_cause), "%.200s", e.text);
+		if (xen_save_failed(vm))
+			xen_next_op(vm);
+		return;
+	}
+	if (vm->cancelled)
+		xen_relay_drop(vm->relay);
+	strvec_addv(&argv, "xl", "save", "-p", vm->id.name, "/proc/self/fd/3", NULL);
+	if (!xen_call(vm, XEN_OP_SAVE, &argv, xl)) {
+		close(out);
+		return;
+	}
+	hv_tell(&vm->teller, &(struct hv_event){.type = HV_EVENT_STREAM,
+						.state = vm->teller.state,
+						.op = hv_cap_name(vm->out_op),
+						.signature = vm->signature,
+						.fd = out});
+}
+
+static int begin_out(struct hv_vm *vm, enum hv_cap what, struct err *err)
+{
+	if (vm->teller.state != HV_RUNNING && vm->teller.state != HV_PAUSED)
+		return err_set(err, EBUSY, "the VM is %s", hv_state_name(vm->teller.state));
+	vm->out_op = what;
+	vm->cancelled = false;
+	return xen_enqueue(vm, XEN_OP_SAVE, err);
+}
+
+int xen_save(struct hv_vm *vm, struct err *err)
+{
+	return begin_out(vm, HV_CAP_SAVE, err);
+}
+
+int xen_migrate_out(struct hv_vm *vm, struct err *err)
+{
+	return begin_out(vm, HV_CAP_MIGRATE_OUT, err);
+}
+
+/* xl that is killed leaves its guest suspended: it is let run to its end, into nothing. */
+int xen_cancel(struct hv_vm *vm, struct err *err _unused_)
+{
+	vm->cancelled = true;
+	if (vm->relay && !vm->relayed)
+		xen_relay_drop(vm->relay);
+	return 0;
+}

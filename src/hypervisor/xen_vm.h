@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One VM of the back end `xen`: what xen.c (its begin), xen_life.c and xen_save.c share. Nothing else includes this. */
+#ifndef VSE_HYPERVISOR_XEN_VM_H
+#define VSE_HYPERVISOR_XEN_VM_H
+
+#include "hypervisor/teller.h"
+#include "hypervisor/xen.h"
+
+enum xen_op {
+	XEN_OP_NONE,
+	XEN_OP_MAKE,
+	XEN_OP_CONNECT,
+	XEN_OP_UNPAUSE,
+	XEN_OP_PAUSE,
+	XEN_OP_RESUME,
+	XEN_OP_SHUTDOWN,
+	XEN_OP_WAKE,
+	XEN_OP_SAVE,
+	XEN_OP_RELEASE_SAVE
+};
+
+#define XEN_QUEUE_MAX 16
+
+struct hv_vm {
+	struct loop *loop;
+	struct hv_teller teller;
+	char *dir;
+	struct xen_id id;
+	char signature[HV_SIGNATURE_MAX];
+	enum hv_from from;
+	bool nic, adopted;
+
+	struct xen_domain domain; /* as last seen */
+	bool seen;                /* domain is filled */
+	struct xen_watch *watch;
+	struct xen_net *net;
+	int net_fd, keeper, channel_fd, console_fd;
+	pid_t model;
+	struct child *model_child;
+
+	enum xen_op op; /* under way */
+	struct xen_run *run;
+	uint64_t want; /* number of the list that says how op ended; 0 = its program still runs */
+	enum xen_op queue[XEN_QUEUE_MAX];
+	unsigned queued;
+
+	/* save and migrate out */
+	struct xen_relay *relay;
+	enum hv_cap out_op;
+	bool was_running, cancelled, saved, relayed, relay_broken, out_failed;
+	uint64_t out_bytes;
+	char out_cause[300];
+
+	/* the end */
+	struct xen_run *destroy;
+	uint64_t destroyed; /* number of the list that shows that it is no more; 0 = not asked */
+	bool killed, ending;
+	enum hv_state end_state;
+	char reason[ERR_TEXT_MAX];
+	struct evtimer *timer;
+};
+
+/* ---- xen_life.c ---- */
+
+/* Runs xl (fd3 as of xen_run()); the outcome comes to that file. False: it cannot be run, and the VM ends. */
+bool xen_call(struct hv_vm *vm, enum xen_op op, struct strvec *argv, int fd3);
+void xen_call_simple(struct hv_vm *vm, enum xen_op op, const char *verb);
+/* How a program of the VM's ended (xen_run_fn). */
+void xen_on_call(void *arg, int status, const char *out, size_t len, const char *errors);
+void xen_on_list(void *arg, const struct xen_domain *d, uint64_t asked);
+void xen_on_timer(void *arg);
+int xen_enqueue(struct hv_vm *vm, enum xen_op op, struct err *err);
+void xen_next_op(struct hv_vm *vm); /* if none is under way */
+/* Ends the VM; GONE follows. The first reason counts. */
+void xen_end(struct hv_vm *vm, enum hv_state state, const char *reason);
+void xen_close_all(struct hv_vm *vm);
+
+/* ---- xen_save.c ---- */
+
+void xen_save_begin(struct hv_vm *vm);
+void xen_save_end(struct hv_vm *vm);    /* xl and the stream have both come to their end */
+bool xen_save_failed(struct hv_vm *vm); /* tells; false: the VM was released */
+void xen_on_relayed(void *arg, uint64_t bytes, bool broken);
+int xen_save(struct hv_vm *vm, struct err *err);
+int xen_migrate_out(struct hv_vm *vm, struct err *err);
+int xen_cancel(struct hv_vm *vm, struct err *err);
+
+#endif
