@@ -125,7 +125,12 @@ ssize_t channel_read(struct channel *c, void *p, size_t n)
 		return got;
 	if (got < 0 && (errno == EAGAIN || errno == EINTR))
 		return 0;
-	return c->kind == CHANNEL_TTY ? 0 : -1;
+	/* A terminal that was hung up (Xen's is when the VM has been restored) stays so: it is opened anew. */
+	if (c->kind == CHANNEL_TTY) {
+		close(c->in);
+		c->in = c->out = -1;
+	}
+	return -1;
 }
 
 ssize_t channel_write(struct channel *c, const void *p, size_t n)
