@@ -19,7 +19,7 @@
 #include "spec/vse.h"
 
 /* Raised when the same input would give another image. */
-#define IMAGE_FORMAT 4
+#define IMAGE_FORMAT 5
 
 struct recipe {
 	const struct vse *v; /* borrowed */
