@@ -6,6 +6,7 @@
 
 #include <jansson.h>
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "base/err.h"
 
@@ -23,6 +24,7 @@ int deploy_resume(struct agent *a, struct err *err);
 void deploy_down(struct deploy *d, bool graceful);
 /* Ends what it started here, gives back an allocation of ours. NULL is fine. */
 void deploy_destroy(struct deploy *d);
+bool deploy_is_migrating(const struct deploy *d, uint32_t rank); /* where it is, is being decided */
 /* Into a status: where it runs, and the VMs that no agent told of. */
 void deploy_status(struct deploy *d, json_t *status);
 

@@ -118,7 +118,6 @@ void deploy_move_next(struct deploy *d);
 void deploy_add_move(struct deploy *d, uint32_t node, const struct rankset *ranks);
 int deploy_check_room(struct deploy *d, struct err *err); /* for the VMs of the nodes that leave; ENOSPC */
 /* deploy_migrate.c */
-bool deploy_is_migrating(const struct deploy *d, uint32_t rank); /* where it is, is being decided */
 void deploy_migrations_told(struct deploy *d); /* all agents know where the VMs are */
 void deploy_migrations_stop(struct deploy *d);
 void deploy_migrations_lost(struct deploy *d, uint32_t node); /* it takes no VMs any more */

@@ -44,7 +44,10 @@ static void close_all_but(int keep)
 {
 	if (keep > 3)
 		syscall(SYS_close_range, 3, (unsigned)keep - 1, 0);
-	syscall(SYS_close_range, (unsigned)keep + 1, ~0u, 0);
+	if (syscall(SYS_close_range, (unsigned)keep + 1, ~0u, 0) < 0) /* before Linux 5.9 */
+		for (int fd = 3; fd < 65536; fd++)
+			if (fd != keep)
+				close(fd);
 	int null = open("/dev/null", O_RDWR);
 	for (int fd = 0; fd < 3 && null >= 0; fd++)
 		dup2(null, fd);

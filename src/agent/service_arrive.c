@@ -289,7 +289,8 @@ static void reply(struct call *call, bool taken, const struct err *err, uint64_t
 static bool is_lost(const struct vm *vm)
 {
 	enum vm_state s = vm_get_state(vm);
-	return s == VM_FAILED || (vm_state_is_over(s) && !vm_has_run(vm));
+	return (s == VM_FAILED && vm_ran_ms(vm) < PROOF_MS) ||
+	       (vm_state_is_over(s) && !vm_has_run(vm));
 }
 
 static void settle(struct arriving *w)

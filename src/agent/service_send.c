@@ -255,10 +255,11 @@ static void on_link_close(void *arg, const struct err *err)
 	struct sending *s = arg;
 	struct err why = ERR_INIT;
 	stream_destroy(TAKE_PTR(s->link));
-	if (s->prepared && !s->vm)
-		forget(s);
-	if (s->prepared)
-		return; /* it may run there: not ours to decide */
+	if (s->prepared) { /* it may run there: not ours to decide */
+		if (!s->vm)
+			forget(s);
+		return;
+	}
 	err_set(&why, ECONNRESET, "the link to %s was cut: %s",
 		mesh_node_name(s->agent->mesh, s->node), err->code ? err->text : "closed by its agent");
 	give_up(s, &why);

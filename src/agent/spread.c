@@ -231,6 +231,15 @@ static struct spread *create(struct call *call, enum verb v, const json_t *req)
 	return s;
 }
 
+/* Its agent may not know that it is being moved: there it has failed, elsewhere it may run in a moment. */
+static int check_still(const struct deploy *d, const struct rankset *ranks, struct err *err)
+{
+	for (uint32_t r = rankset_next(ranks, 0); r != UINT32_MAX; r = rankset_next(ranks, r + 1))
+		if (deploy_is_migrating(d, r))
+			return err_set(err, EBUSY, "vm%u: is being moved to another node", r);
+	return 0;
+}
+
 int spread_begin(struct call *call, enum verb v, const json_t *req, struct err *err)
 {
 	struct agent *a = call->agent;
@@ -239,6 +248,8 @@ int spread_begin(struct call *call, enum verb v, const json_t *req, struct err *
 	bool all = spread_takes_all(v), one = v == VERB_launch || v == VERB_send || v == VERB_unsend ||
 					      v == VERB_arrive || (all && json_object_get(req, "to"));
 	if (one ? one_agent(a, req, &only, err) < 0 : !all && asked(a, req, &ranks, err) < 0)
+		return -1;
+	if (v == VERB_restart && a->deploy && check_still(a->deploy, &ranks, err) < 0)
 		return -1;
 	struct spread *s = create(call, v, req);
 	if (all) {

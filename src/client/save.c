@@ -222,8 +222,9 @@ static int publish(const char *part, const char *dir, struct vse_error *e)
  * of one that has lost something and is none. */
 static int check_whole(struct vse_cluster *c, const char *dir, struct vse_error *e)
 {
-	if (check_written(c, dir, e) == 0)
-		return 0;
+	int rc = check_written(c, dir, e);
+	if (!rc || e->err.code != ENOENT)
+		return rc; /* a file that cannot be looked at may be there: nothing is removed */
 	path_remove(dir, NULL);
 	return error_set(e, ECANCELED, "%s: an agent died while its VMs were saved", dir);
 }

@@ -180,7 +180,13 @@ static int stats(struct hv_vm *vm, struct hv_stats *ret, struct err *err)
 const struct hypervisor hypervisor_xen = {
 	.name = "xen",
 	.summary = "Xen, in dom0 as root, by xl: PV, PVH and HVM guests",
-	.lacks = {[HV_CAP_RESET] =
+	/* xen_save.c and adopt() are written; what they do to a VM whose xl or agent dies was never seen. */
+	.lacks = {[HV_CAP_ADOPT] = "not tried on a real Xen yet",
+		  [HV_CAP_SAVE] = "not tried on a real Xen yet",
+		  [HV_CAP_RESTORE] = "not tried on a real Xen yet",
+		  [HV_CAP_MIGRATE_OUT] = "not tried on a real Xen yet",
+		  [HV_CAP_MIGRATE_IN] = "not tried on a real Xen yet",
+		  [HV_CAP_RESET] =
 			  "Xen has no reset of a running domain: stop it and start it anew",
 		  [HV_CAP_SNAPSHOT] = "Xen cannot share memory of a template between domains by xl",
 		  [HV_CAP_CLONE] = "Xen cannot share memory of a template between domains by xl",

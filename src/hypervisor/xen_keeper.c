@@ -123,7 +123,9 @@ static _Noreturn void child(struct keeper *k)
 	for (int i = 0; i < 3 && null >= 0; i++)
 		dup2(null, i);
 	k->pipe = dup2(k->pipe, 3);
-	syscall(SYS_close_range, 4u, ~0u, 0u);
+	if (syscall(SYS_close_range, 4u, ~0u, 0u) < 0) /* before Linux 5.9 */
+		for (int fd = 4; fd < 65536; fd++)
+			close(fd);
 	if (chdir("/") < 0)
 		_exit(1);
 	/* Nobody waits for a keeper: it is no child of the agent. */

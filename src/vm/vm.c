@@ -73,6 +73,7 @@ static void let_go(struct vm *vm)
 	hv_release(TAKE_PTR(vm->hv));
 	scratch_destroy(TAKE_PTR(vm->scratch));
 	vm_unbind(vm);
+	vm->ran_ms = vm_uptime_ms(vm);
 	vm->running = 0;
 	vm->adopted = vm->attach = vm->set_up = vm->cloned = vm->writing = vm->going_on = false;
 	vm->came[0] = '\0';
@@ -97,13 +98,16 @@ static void on_hello(void *arg, const char *boot)
 {
 	struct vm *vm = arg;
 	_cleanup_buf_ struct buf kv = BUF_INIT;
-	if (vm->boot && strcmp(vm->boot, boot) != 0) {
+	bool same = vm->boot && strcmp(vm->boot, boot) == 0;
+	if (vm->boot && !same) {
 		vm->set_up = false;
 		vm->ops->on_note(vm->arg, vm, "the guest rebooted");
 	}
 	free(vm->boot);
 	vm->boot = xstrdup(boot);
-	input(vm, VM_IN_HELLO, "");
+	/* A guest that was ready in this boot takes its set-up in before what is asked next: nobody has to wait. */
+	if (!(same && vm->set_up && vm->state == VM_READY))
+		input(vm, VM_IN_HELLO, "");
 	if (vm->state == VM_BOOTING)
 		evtimer_start(vm->timer, vm->profile->boot_timeout_ms, 0);
 	vm->ops->make_setup(vm->arg, vm, &kv);
@@ -481,6 +485,7 @@ int vm_begin(struct vm *vm, struct err *err)
 	vm->started = loop_now(vm->loop);
 	vm->ready_after = 0;
 	vm->ran = false;
+	vm->ran_ms = 0;
 	input(vm, VM_IN_START, "");
 	evtimer_start(vm->timer, vm->profile->boot_timeout_ms, 0);
 	return 0;
@@ -547,6 +552,11 @@ bool vm_adopt(struct vm *vm)
 bool vm_is_adopting(const struct vm *vm)
 {
 	return vm->adopting;
+}
+
+uint64_t vm_ran_ms(const struct vm *vm)
+{
+	return vm->ran_ms;
 }
 
 bool vm_has_run(const struct vm *vm)

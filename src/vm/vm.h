@@ -55,6 +55,7 @@ void vm_destroy(struct vm *vm);
  * did not run is so again at once, untold: false. */
 bool vm_adopt(struct vm *vm);
 bool vm_is_adopting(const struct vm *vm);
+uint64_t vm_ran_ms(const struct vm *vm); /* how long one ran that has ended; 0: it did not, or nobody saw it */
 bool vm_has_run(const struct vm *vm); /* since its start, or since it came here; true of one that has ended since */
 bool vm_was_adopted(const struct vm *vm); /* it was taken over, and has run since */
 /* Within make_setup: this guest has had its set-up before, since it booted: it stays the machine that it is. */

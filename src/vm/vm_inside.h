@@ -23,7 +23,8 @@ struct vm {
 	char channel_why[200]; /* why the channel ended; "" */
 	char *boot;            /* boot id of the guest that said hello */
 	uint64_t started, running, ready_after;
-	bool ran; /* since it was started, or came here: kept when it has ended */
+	uint64_t ran_ms; /* of one that has ended */
+	bool ran;        /* since it was started, or came here: kept when it has ended */
 	bool restarting;
 	bool set_up;            /* the guest with that boot id was ready once */
 	bool adopting, adopted; /* adopting: not yet as it was */

@@ -18,9 +18,11 @@ def states(w):
 
 def within(seconds, condition):
     until = time.monotonic() + seconds
-    while not condition() and time.monotonic() < until:
+    while not condition():
+        if time.monotonic() > until:
+            return False
         time.sleep(0.05)
-    return condition()
+    return True
 
 
 def child_of(w, process):
