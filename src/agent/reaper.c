@@ -3,11 +3,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -15,6 +15,7 @@
 #include "base/alloc.h"
 #include "base/log.h"
 #include "base/path.h"
+#include "base/proc.h"
 #include "base/rundir.h"
 #include "base/strvec.h"
 #include "io/child.h"
@@ -43,11 +44,8 @@ struct reaper {
 static void close_all_but(int keep)
 {
 	if (keep > 3)
-		syscall(SYS_close_range, 3, (unsigned)keep - 1, 0);
-	if (syscall(SYS_close_range, (unsigned)keep + 1, ~0u, 0) < 0) /* before Linux 5.9 */
-		for (int fd = 3; fd < 65536; fd++)
-			if (fd != keep)
-				close(fd);
+		proc_close_fds(3, (unsigned)keep - 1);
+	proc_close_fds((unsigned)keep + 1, UINT_MAX);
 	int null = open("/dev/null", O_RDWR);
 	for (int fd = 0; fd < 3 && null >= 0; fd++)
 		dup2(null, fd);

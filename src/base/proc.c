@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -44,6 +45,17 @@ static int read_stat(pid_t pid, struct stat_fields *ret, struct err *err)
 	const char *last = strrchr(p, ' '); /* Linux adds no fields after it since 3.5 */
 	ret->exit_status = last ? atoi(last) : -1;
 	return 0;
+}
+
+void proc_close_fds(unsigned first, unsigned last)
+{
+	struct rlimit rl;
+	if (syscall(SYS_close_range, first, last, 0u) == 0)
+		return;
+	unsigned max = getrlimit(RLIMIT_NOFILE, &rl) == 0 && rl.rlim_cur < 65536 ? (unsigned)rl.rlim_cur
+										 : 65536;
+	for (unsigned fd = first; fd <= last && fd < max; fd++)
+		close((int)fd);
 }
 
 int proc_start_time(pid_t pid, uint64_t *ret, struct err *err)

@@ -12,6 +12,9 @@
 /* Fills the standard descriptors that are closed, so that nothing else gets their numbers. What is read from or
  * written to one of these fails with EBADF, as it would have. */
 void proc_fill_stdio(void);
+/* Closes these descriptors, both included; last may be UINT_MAX. Async-signal-safe: for a child after fork. Without
+ * close_range(2) (Linux before 5.9) no further than RLIMIT_NOFILE, and 65535. */
+void proc_close_fds(unsigned first, unsigned last);
 /* Start time in clock ticks since boot (proc(5) stat field 22). ESRCH when there is no such process. */
 int proc_start_time(pid_t pid, uint64_t *ret, struct err *err);
 /* The process of that start time lives (a zombie does not count). */

@@ -3,12 +3,11 @@
  * its own, and it leaves the agent's session and process group. */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 
@@ -51,17 +50,6 @@ bool palacios_ended_read(const char *dir, enum hv_state *ret_state, char *reason
 
 /* ---- the processes ---- */
 
-static void close_from(unsigned first)
-{
-	if (syscall(SYS_close_range, first, ~0u, 0) == 0)
-		return;
-	struct rlimit rl; /* Linux before 5.9 */
-	unsigned max = getrlimit(RLIMIT_NOFILE, &rl) == 0 && rl.rlim_cur < 65536 ? (unsigned)rl.rlim_cur
-										 : 65536;
-	for (unsigned fd = first; fd < max; fd++)
-		close((int)fd);
-}
-
 /* Only these stay open, under their numbers; the agent's locks and sockets are none of ours. */
 static int place_fds(const int fds[FDS_END])
 {
@@ -78,7 +66,7 @@ static int place_fds(const int fds[FDS_END])
 		else if (dup3(at[i], i, i < FD_CONTROL ? 0 : O_CLOEXEC) < 0)
 			return -1;
 	}
-	close_from(FDS_END);
+	proc_close_fds(FDS_END, UINT_MAX);
 	return 0;
 }
 

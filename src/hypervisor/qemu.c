@@ -16,6 +16,7 @@
 #include "base/buf.h"
 #include "base/path.h"
 #include "base/proc.h"
+#include "hypervisor/files.h"
 #include "hypervisor/qemu.h"
 #include "hypervisor/qemu_qmp.h"
 #include "hypervisor/qemu_state.h"
@@ -415,30 +416,6 @@ static int write_note(const struct hv_vm *vm, struct err *err)
 	return 0;
 }
 
-/* What QEMU would find out 30 ms later, told at once and with nothing begun. */
-static int check_files(const struct hv_spec *spec, struct err *err)
-{
-	const struct {
-		const char *what, *path;
-		int mode;
-	} files[] = {
-		{"kernel", spec->vmlinux ? spec->vmlinux : spec->kernel, R_OK},
-		{"initramfs", spec->initrd, R_OK},
-		{"root image", spec->root, R_OK},
-		{"scratch disk", spec->scratch, R_OK | W_OK},
-	};
-	for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
-		if (!files[i].path)
-			continue;
-		if (files[i].path[0] != '/')
-			return err_set(err, EINVAL, "%s %s: not an absolute path", files[i].what,
-				       files[i].path);
-		if (access(files[i].path, files[i].mode) < 0)
-			return err_errno(err, errno, "%s %s", files[i].what, files[i].path);
-	}
-	return 0;
-}
-
 static uint64_t host_tsc_khz(void)
 {
 	static uint64_t khz;
@@ -482,7 +459,7 @@ static int start(struct loop *l, const struct hv_spec *spec, const struct hv_pro
 	if (!host.binary)
 		return err_set(err, EINVAL, "not probed yet");
 	char signature[HV_SIGNATURE_MAX];
-	if (check_files(spec, err) < 0 || qemu_pins_check(spec, err) < 0 ||
+	if (hv_check_files(spec, err) < 0 || qemu_pins_check(spec, err) < 0 ||
 	    qemu_memory_check(spec, err) < 0 || qemu_args(spec, &host, &argv, err) < 0 ||
 	    qemu_signature(spec, &host, signature, err) < 0)
 		return -1;

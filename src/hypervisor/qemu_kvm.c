@@ -6,6 +6,7 @@
  *   real KVM 0.3-1 ns; KVM nested in an emulated machine 2-20 ns; the fake 800-5000 ns. */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/kvm.h>
 #include <signal.h>
 #include <string.h>
@@ -19,6 +20,7 @@
 
 #include "base/alloc.h"
 #include "base/path.h"
+#include "base/proc.h"
 #include "base/time.h"
 #include "hypervisor/qemu.h"
 
@@ -206,14 +208,9 @@ static void try_kvm(const char *device, int out, struct result *res)
 
 static void close_but(int keep)
 {
-	int last = (int)sysconf(_SC_OPEN_MAX);
 	if (keep > 0)
-		syscall(SYS_close_range, 0, keep - 1, 0);
-	if (syscall(SYS_close_range, keep + 1, ~0u, 0) == 0)
-		return;
-	for (int fd = 0; fd < (last > 0 && last < 65536 ? last : 65536); fd++)
-		if (fd != keep)
-			close(fd);
+		proc_close_fds(0, (unsigned)keep - 1);
+	proc_close_fds((unsigned)keep + 1, UINT_MAX);
 }
 
 static _Noreturn void child(const char *device, int out, pid_t parent)

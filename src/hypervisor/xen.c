@@ -13,6 +13,7 @@
 
 #include "base/alloc.h"
 #include "base/path.h"
+#include "hypervisor/files.h"
 #include "hypervisor/xen_vm.h"
 #include "io/child.h"
 #include "io/listener.h"
@@ -107,7 +108,7 @@ static int start(struct loop *l, const struct hv_spec *spec, const struct hv_pro
 	char sign[HV_SIGNATURE_MAX];
 	if (!host)
 		return err_set(err, EINVAL, "not probed yet");
-	if (xen_type(spec, host, &type, err) < 0 || xen_check_files(spec, err) < 0)
+	if (xen_type(spec, host, &type, err) < 0 || hv_check_files(spec, err) < 0)
 		return -1;
 	xen_signature(spec, host, type, sign);
 	if (spec->from != HV_FROM_BOOT && spec->signature && strcmp(spec->signature, sign) != 0)

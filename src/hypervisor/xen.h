@@ -83,7 +83,6 @@ void xen_cause(const char *text, char *out, size_t size);
 
 /* ---- xen_files.c ---- */
 
-int xen_check_files(const struct hv_spec *spec, struct err *err);
 /* What two nodes must have in common for one to take over the other's guest. */
 void xen_signature(const struct hv_spec *s, const struct xen_host *h, enum xen_type type,
 		   char out[HV_SIGNATURE_MAX]);

@@ -40,29 +40,6 @@ void xen_explain(const char *name, const char *what, const char *errors, int sta
 		 said[0] ? ": " : "", said);
 }
 
-int xen_check_files(const struct hv_spec *spec, struct err *err)
-{
-	const struct {
-		const char *what, *path;
-		int mode;
-	} files[] = {
-		{"kernel", spec->vmlinux ? spec->vmlinux : spec->kernel, R_OK},
-		{"initramfs", spec->initrd, R_OK},
-		{"root image", spec->root, R_OK},
-		{"scratch disk", spec->scratch, R_OK | W_OK},
-	};
-	for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
-		if (!files[i].path)
-			continue;
-		if (files[i].path[0] != '/')
-			return err_set(err, EINVAL, "%s %s: not an absolute path", files[i].what,
-				       files[i].path);
-		if (access(files[i].path, files[i].mode) < 0)
-			return err_errno(err, errno, "%s %s", files[i].what, files[i].path);
-	}
-	return 0;
-}
-
 void xen_signature(const struct hv_spec *s, const struct xen_host *h, enum xen_type type,
 		   char out[HV_SIGNATURE_MAX])
 {

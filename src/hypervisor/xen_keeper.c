@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
@@ -10,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
+#include "base/proc.h"
 #include "hypervisor/xen.h"
 
 #define MAKING_MS                                                                                  \
@@ -123,9 +125,7 @@ static _Noreturn void child(struct keeper *k)
 	for (int i = 0; i < 3 && null >= 0; i++)
 		dup2(null, i);
 	k->pipe = dup2(k->pipe, 3);
-	if (syscall(SYS_close_range, 4u, ~0u, 0u) < 0) /* before Linux 5.9 */
-		for (int fd = 4; fd < 65536; fd++)
-			close(fd);
+	proc_close_fds(4, UINT_MAX);
 	if (chdir("/") < 0)
 		_exit(1);
 	/* Nobody waits for a keeper: it is no child of the agent. */

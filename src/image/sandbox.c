@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
@@ -18,6 +19,7 @@
 #include "base/alloc.h"
 #include "base/log.h"
 #include "base/path.h"
+#include "base/proc.h"
 #include "image/run.h"
 #include "image/subid.h"
 
@@ -123,15 +125,6 @@ static int by_value(const void *a, const void *b)
 	return *(const int *)a - *(const int *)b;
 }
 
-static void close_between(unsigned from, unsigned to)
-{
-	if (syscall(SYS_close_range, from, to, 0u) == 0)
-		return;
-	long max = sysconf(_SC_OPEN_MAX); /* Linux before 5.9 */
-	for (unsigned fd = from; fd <= to && fd < (unsigned)MIN(max, 65536L); fd++)
-		close((int)fd);
-}
-
 /* Keeps nothing of the caller's open but what the build was given: its sockets must close when it
  * ends. */
 static void close_others(struct keeper *k)
@@ -147,10 +140,10 @@ static void close_others(struct keeper *k)
 	unsigned from = 3;
 	for (int i = 0; i < n; i++) {
 		if ((unsigned)keep[i] > from)
-			close_between(from, (unsigned)keep[i] - 1);
+			proc_close_fds(from, (unsigned)keep[i] - 1);
 		from = MAX(from, (unsigned)keep[i] + 1);
 	}
-	close_between(from, ~0u);
+	proc_close_fds(from, UINT_MAX);
 }
 
 static int map_me(struct keeper *k, struct err *err)

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -98,16 +99,6 @@ static int follow(struct child *c, struct err *err)
 
 /* ---- between fork and exec: async-signal-safe calls only ---- */
 
-static void close_above(int first)
-{
-	if (syscall(SYS_close_range, first, ~0u, 0) == 0)
-		return;
-	struct rlimit rl;
-	int max = getrlimit(RLIMIT_NOFILE, &rl) == 0 && rl.rlim_cur < 65536 ? (int)rl.rlim_cur : 65536;
-	for (int fd = first; fd < max; fd++)
-		close(fd);
-}
-
 /* Two passes, since a target number may be another's source: first all out of the way, then into place. */
 static int place_fds(const struct child_spec *spec, int *report)
 {
@@ -132,7 +123,7 @@ static int place_fds(const struct child_spec *spec, int *report)
 	if (dup3(at[n], n, O_CLOEXEC) < 0)
 		return -1;
 	*report = n;
-	close_above(n + 1);
+	proc_close_fds((unsigned)n + 1, UINT_MAX);
 	return 0;
 }
 

@@ -83,7 +83,6 @@ struct swarm_file {
 	const struct index *index; /* borrowed; NULL until it is known */
 	uint8_t *state;            /* per chunk */
 	uint32_t missing;          /* chunks */
-	uint32_t sent;             /* chunks that we have sent to somebody */
 	uint64_t left, left_start; /* bytes missing; when the index came */
 	bool want, passive, paused;
 	bool source; /* we had all of it from the start */
