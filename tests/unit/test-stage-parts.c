@@ -205,8 +205,9 @@ static void test_report(void)
 	memset(f.index, 0xab, sizeof(f.index));
 	strcpy(f.path, "/a/b");
 	json_t *j = stage_file_json(&f);
-	ok(j && stage_file_read(j, &g, &err) == 0 && memcmp(&f, &g, sizeof(f)) == 0,
-	   "a file's name comes back");
+	json_t *again = j && stage_file_read(j, &g, &err) == 0 ? stage_file_json(&g) : NULL;
+	ok(again && json_equal(j, again), "a file's name comes back");
+	json_decref(again);
 	json_object_set_new(j, "path", json_string("relative"));
 	ok(stage_file_read(j, &g, &err) < 0 && err.code == EPROTO, "refused: %s", err.text);
 	json_object_set_new(j, "sha256", json_string("AB"));
@@ -225,8 +226,9 @@ static void test_report(void)
 		   a.missing == 80,
 	   "progress folds");
 	j = stage_sum_json(&a);
-	ok(j && stage_sum_read(j, &back, &err) == 0 && memcmp(&a, &back, sizeof(a)) == 0,
-	   "and comes back");
+	again = j && stage_sum_read(j, &back, &err) == 0 ? stage_sum_json(&back) : NULL;
+	ok(again && json_equal(j, again), "and comes back");
+	json_decref(again);
 	json_decref(j);
 }
 
