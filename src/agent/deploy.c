@@ -173,7 +173,7 @@ int deploy_plan_options(struct deploy *d, struct plan_options *o, struct err *er
 	*o = (struct plan_options){.max = (uint32_t)max,
 				   .cpus = s->cpus,
 				   .memory = s->memory,
-				   .overhead = s->hugepages ? 0 : VM_OVERHEAD,
+				   .overhead = VM_OVERHEAD,
 				   .pages = s->hugepages,
 				   .oversubscribe = json_is_true(
 					   json_object_get(d->launch, "oversubscribe"))};
@@ -192,7 +192,8 @@ struct plan_node deploy_plan_node(const struct deploy *d, uint32_t node)
 	bool cores = s->bind.unit == BINDING_CORES && m->cores;
 	struct plan_node n = {.name = m->name,
 			      .cpus = cores ? MIN(m->cores, m->cpus) : m->cpus,
-			      .memory = s->hugepages ? m->hugepages : m->memory,
+			      .memory = m->memory,
+			      .pages = m->hugepages,
 			      .down = !m->up,
 			      .unfit = deploy_unfit(m) ? m->unfit : NULL};
 	if (s->hugepages && !m->hugepages && m->up && !n.unfit)

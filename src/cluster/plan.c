@@ -29,9 +29,20 @@ static uint32_t by_cpus(const struct plan_options *o, const struct plan_node *n)
 	return cpus / MAX(o->cpus, 1u);
 }
 
+/* Of a VM on its node, outside of reserved pages. */
+static uint64_t ordinary(const struct plan_options *o)
+{
+	return o->pages ? o->overhead : o->memory + o->overhead;
+}
+
 static uint64_t by_memory(const struct plan_options *o, const struct plan_node *n)
 {
-	return n->memory ? n->memory / MAX(o->memory + o->overhead, UINT64_C(1)) : UINT32_MAX;
+	return n->memory && ordinary(o) ? n->memory / ordinary(o) : UINT32_MAX;
+}
+
+static uint64_t by_pages(const struct plan_options *o, const struct plan_node *n)
+{
+	return o->pages && n->pages ? n->pages / MAX(o->memory, UINT64_C(1)) : UINT32_MAX;
 }
 
 uint32_t plan_room(const struct plan_options *o, const struct plan_node *n)
@@ -41,9 +52,7 @@ uint32_t plan_room(const struct plan_options *o, const struct plan_node *n)
 		return 0;
 	if (!o->oversubscribe)
 		room = MIN(room, MIN(by_memory(o, n), (uint64_t)by_cpus(o, n)));
-	else if (o->pages)
-		room = MIN(room, by_memory(o, n));
-	return (uint32_t)room;
+	return (uint32_t)MIN(room, by_pages(o, n));
 }
 
 /* ---- the policies; left[i] is the room of node i + 1 ---- */
@@ -136,20 +145,22 @@ static const char *cpus_or_most(uint32_t cpus, uint32_t most)
 static int no_room(const struct plan_options *o, const struct plan_node *nodes, uint32_t n,
 		   uint32_t size, uint32_t placed, struct err *err)
 {
-	uint32_t cpus = 0, memory = 0, most = 0, usable = 0;
+	uint32_t cpus = 0, memory = 0, pages = 0, most = 0, usable = 0;
 	for (uint32_t i = 0; i < n; i++) {
 		if (nodes[i].down || nodes[i].spare || nodes[i].unfit)
 			continue;
 		uint64_t room = plan_room(o, &nodes[i]);
 		usable++;
 		cpus += !o->oversubscribe && room == by_cpus(o, &nodes[i]);
-		memory += (!o->oversubscribe || o->pages) && room == by_memory(o, &nodes[i]);
+		memory += !o->oversubscribe && room == by_memory(o, &nodes[i]);
+		pages += room == by_pages(o, &nodes[i]);
 		most += o->max && room == o->max;
 	}
-	const char *why = !usable                          ? "no node is usable"
+	const char *why = !usable ? "no node is usable"
+			  : pages && pages >= MAX(memory, MAX(cpus, most))
+				  ? "reserved pages of 2 MiB are the bound on most nodes"
 			  : memory < cpus || memory < most ? cpus_or_most(cpus, most)
-			  : o->pages ? "reserved pages of 2 MiB are the bound on most nodes"
-				     : "memory is the bound on most nodes";
+							   : "memory is the bound on most nodes";
 	return err_set(err, ENOSPC,
 		       "%u of %u VMs fit on %u node%s: %s; more nodes, smaller VMs%s would help",
 		       placed, size, usable, usable == 1 ? "" : "s", why,
@@ -176,14 +187,19 @@ static void add_bound(const struct plan_options *o, const struct plan_node *n, s
 	char has[24], takes[24];
 	if (o->max && room == o->max) {
 		buf_addf(out, "--max-per-node %u", o->max);
-	} else if (o->oversubscribe && !o->pages) {
+	} else if (o->pages && n->pages && room == by_pages(o, n)) {
+		size_format(n->pages, has);
+		size_format(o->memory, takes);
+		buf_addf(out, "%s in reserved pages, a VM takes %s", has, takes);
+	} else if (o->oversubscribe) {
 		buf_adds(out, "cores and memory are no bound");
-	} else if (room == by_cpus(o, n) && n->cpus && !o->oversubscribe) {
+	} else if (room == by_cpus(o, n) && n->cpus) {
 		buf_addf(out, "%u core%s, a VM takes %u", n->cpus, n->cpus == 1 ? "" : "s", o->cpus);
 	} else if (n->memory && room == by_memory(o, n)) {
 		size_format(n->memory, has);
-		size_format(o->memory + o->overhead, takes);
-		buf_addf(out, "%s%s, a VM takes %s", has, o->pages ? " in reserved pages" : "", takes);
+		size_format(ordinary(o), takes);
+		buf_addf(out, "%s, a VM takes %s%s", has, takes,
+			 o->pages ? " beside its reserved pages" : "");
 	} else {
 		buf_adds(out, "its cores are not known");
 	}

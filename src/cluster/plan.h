@@ -14,6 +14,7 @@ struct plan_node {
 	const char *name;
 	uint32_t cpus;     /* 0: not known, counts as one VM's */
 	uint64_t memory;   /* bytes; 0: not known, no bound */
+	uint64_t pages;    /* bytes in reserved pages; 0: not known, no bound */
 	bool spare;        /* kept free for VMs of nodes that die */
 	bool down;         /* takes nothing; its name appears in the reasons */
 	const char *unfit; /* why no hypervisor there can run these VMs; NULL: one can */
@@ -33,7 +34,7 @@ struct plan_options {
 	uint64_t memory;    /* of a VM, bytes */
 	uint64_t overhead;  /* of a VM on its node beside its memory, bytes */
 	bool oversubscribe; /* cores and memory of a node are no bound */
-	bool pages;         /* memory is that in reserved pages: always a bound */
+	bool pages;         /* memory, without the overhead, is in reserved pages: always a bound */
 };
 
 /* "spread", "pack", or anything with a colon: a map. EINVAL for others. */

@@ -189,15 +189,32 @@ static void test_random(void)
 static void test_pages(void)
 {
 	struct plan_options o = options(PLAN_SPREAD);
-	struct plan_node n = {.name = "x", .cpus = 4, .memory = 3 * GIB};
+	struct plan_node n = {.name = "x", .cpus = 4, .memory = GIB / 2, .pages = 3 * GIB};
+	const struct plan_node two[] = {n, n};
+	uint32_t node_of[8];
+	struct err err = ERR_INIT;
 	o.pages = true;
+	o.overhead = 64u << 20;
 	is_int(plan_room(&o, &n), 3, "reserved pages are a bound");
 	is_str(why(&o, &n, 3), "full, room for 3: 3 GiB in reserved pages, a VM takes 1 GiB",
 	       "and named");
 	o.oversubscribe = true;
 	is_int(plan_room(&o, &n), 3, "also where cores are none: nobody can have more of them");
-	ok(strstr(made(&o, 3, 32), "18 of 32 VMs fit on 3 nodes: reserved pages of 2 MiB"), "%s",
-	   made(&o, 3, 32));
+	ok(plan_make(&o, two, 2, 8, node_of, &err) < 0 &&
+		   strstr(err.text, "6 of 8 VMs fit on 2 nodes: reserved pages of 2 MiB"),
+	   "%s", err.text);
+	o.oversubscribe = false;
+	n.memory = 3 * o.overhead - 1;
+	is_int(plan_room(&o, &n), 2, "what a VMM takes beside them is ordinary memory: a bound too");
+	ok(strstr(why(&o, &n, 2), ", a VM takes 64 MiB beside its reserved pages"), "and named: %s",
+	   why(&o, &n, 2));
+	const struct plan_node less[] = {n, n};
+	err = (struct err)ERR_INIT;
+	ok(plan_make(&o, less, 2, 8, node_of, &err) < 0 &&
+		   strstr(err.text, "4 of 8 VMs fit on 2 nodes: memory is the bound"),
+	   "%s", err.text);
+	o.oversubscribe = true;
+	is_int(plan_room(&o, &n), 3, "unless it may be too little");
 }
 
 int main(void)
