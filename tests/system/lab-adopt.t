@@ -1,22 +1,16 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 """Agents of nodes that are killed: their VMs run on, and the next agent takes them over."""
-import json
 import sys
 import time
 
 sys.dont_write_bytecode = True
 import harness  # noqa: E402
 import labworld  # noqa: E402
+from labworld import status, wait_for  # noqa: E402
 
 CACHE = "*/vse-cache-*"  # files of images, kept on purpose (docs/staging.md)
 BOUND_S = 15  # until all answer again; on a quiet machine it is less than a second
-
-
-def status(lab):
-    r = lab.vse("ps", "--json")
-    clusters = json.loads(r.out)["clusters"] if r.code == 0 else []
-    return clusters[0] if clusters else None
 
 
 def vms_of(s, node):
@@ -25,16 +19,6 @@ def vms_of(s, node):
 
 def agent_pid(lab, node):
     return [p.pid for p in lab.processes(node, "agent")]
-
-
-def wait_for(seconds, check):
-    """What check gives at last, once that is something, or the time is over."""
-    until = time.monotonic() + seconds
-    while True:
-        got = check()
-        if got or time.monotonic() > until:
-            return got
-        time.sleep(0.05)
 
 
 def answers(lab, *args, seconds=BOUND_S):

@@ -8,7 +8,7 @@ import sys
 sys.dont_write_bytecode = True
 import harness  # noqa: E402
 import labworld  # noqa: E402
-from migrating import status, wait_for  # noqa: E402
+from labworld import status, wait_for  # noqa: E402
 
 
 def vms(lab):

@@ -13,7 +13,8 @@ sys.dont_write_bytecode = True
 import counting  # noqa: E402
 import harness  # noqa: E402
 import labworld  # noqa: E402
-from migrating import BOUND_S, LOST_S, Fake, Qemu, Rounds, status, wait_for  # noqa: E402
+from labworld import status, wait_for  # noqa: E402
+from migrating import BOUND_S, LOST_S, Fake, Qemu, Rounds  # noqa: E402
 
 CACHE = "*/vse-cache-*"  # files of images, kept on purpose (docs/staging.md)
 NODES = ["n1", "n2", "n3"]

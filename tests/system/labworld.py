@@ -10,6 +10,7 @@
 """
 import contextlib
 import itertools
+import json
 import os
 import subprocess
 import sys
@@ -37,6 +38,23 @@ def skip_unless(ssh=False, slurm=False):
     if reason:
         print("1..0 # SKIP " + reason)
         sys.exit(0)
+
+
+def wait_for(seconds, check):
+    """What check gives at last, once that is something, or the time is over."""
+    until = time.monotonic() + seconds
+    while True:
+        got = check()
+        if got or time.monotonic() > until:
+            return got
+        time.sleep(0.05)
+
+
+def status(lab):
+    """The one cluster as 'vse ps --json' has it; None: there is none, or nobody answers."""
+    r = lab.vse("ps", "--json", timeout=60)
+    clusters = json.loads(r.out)["clusters"] if r.code == 0 else []
+    return clusters[0] if clusters else None
 
 
 class Process(harness.Process):

@@ -16,6 +16,7 @@ from collections import Counter
 
 import counting
 import harness
+from labworld import status, wait_for
 
 BOUND_S = 60  # until all is as it should be again; on a quiet machine some seconds
 DEATHS_S = 32  # within 30 s a node's third dead agent is its last
@@ -28,21 +29,6 @@ ALWAYS = ["nothing", "cancel", "Ctrl-C", "front end", "source agent", "target ag
 OF_FAKE = ["cut source long", "cut target long"]  # the node is lost; its VMs begin anew elsewhere (--recover)
 NIGHTLY = ["cut between for ever"]  # until the command has ended
 OF_QEMU = ["source VMM", "target VMM", "source VMM", "target VMM"]  # a process, which can be killed alone
-
-
-def wait_for(seconds, check):
-    until = time.monotonic() + seconds
-    while True:
-        got = check()
-        if got or time.monotonic() > until:
-            return got
-        time.sleep(0.1)
-
-
-def status(lab):
-    r = lab.vse("ps", "--json", timeout=60)
-    clusters = json.loads(r.out)["clusters"] if r.code == 0 else []
-    return clusters[0] if clusters else None
 
 
 class Broken(Exception):
@@ -83,7 +69,6 @@ class Fake:
     """What runs, told from the notes of the back end `fake`: "STARTED BOOTED PAUSED BOOT"."""
 
     MORE = OF_FAKE + NIGHTLY if harness.NIGHTLY else []
-    LOST_S = LOST_S
 
     def __init__(self, lab, nodes):
         self.roots = {n: lab.lab.root(n) for n in nodes}
@@ -165,7 +150,7 @@ class Round:
     def __init__(self, rounds, i):
         self.all, self.lab, self.kind = rounds, rounds.lab, rounds.kind
         self.rng = random.Random("%s/%s/%d" % (rounds.seed, type(rounds.kind).__name__, i))
-        self.i, self.said, self.lost = i, "", set()
+        self.i, self.said, self.lost = i, "", set()  # lost: of the nodes of the move, as the root says
         self.heal_at, self.heal = None, None
         self.hit = None  # a VMM that was killed: its node
 
@@ -193,7 +178,7 @@ class Round:
             node, long = ends[words[1]], words[-1] == "long"
             lab.cut(node)
             self.all.touched.add(node)
-            self.cut(lambda: lab.heal(node), rng.uniform(1.5, 2.5) * LOST_S if long else rng.uniform(0.05, 0.5) * LOST_S, node)
+            self.cut(lambda: lab.heal(node), rng.uniform(1.5, 2.5) * LOST_S if long else rng.uniform(0.05, 0.5) * LOST_S)
 
     def between(self, cut):
         """Of these two nodes alone; each reaches all others."""
@@ -202,17 +187,24 @@ class Round:
                               node=a, user=None)
             expect(r.code == 0, "no route can be changed", r)
 
-    def cut(self, heal, seconds, node=None):
-        self.heal, self.victim, self.cut_at = heal, node, time.monotonic()
-        self.heal_at = self.cut_at + seconds
+    def cut(self, heal, seconds):
+        self.heal, self.heal_at = heal, time.monotonic() + seconds
 
     def heal_now(self):
         heal, self.heal, self.heal_at = self.heal, None, None
-        if not heal:
-            return
-        heal()
-        if self.victim and time.monotonic() - self.cut_at > 0.8 * self.kind.LOST_S:  # meant so, or the machine was busy
-            self.lost.add(self.victim)
+        if heal:
+            heal()
+
+    def events(self):
+        r = self.lab.vse("events", "--json", timeout=60)
+        return r.text.splitlines() if r.code == 0 else []
+
+    def find_lost(self):
+        """A node that was cut off for long, or that a busy machine kept from answering, was lost when the root says so."""
+        now = self.events()
+        new = now[now.index(self.last_event) + 1:] if self.last_event in now else now
+        texts = [json.loads(line)["text"] for line in new]
+        self.lost = {n for n in (self.src, self.dst) if any(t.startswith(n + " is lost: ") for t in texts)}
 
     def play(self):
         rng, lab = self.rng, self.lab
@@ -228,6 +220,7 @@ class Round:
         self.what = what
         self.name = "vm%d %s->%s, %s %.2f s after it %s" % (self.rank, self.src, self.dst, what, self.delay, self.after)
         self.kind.before(self.rank)
+        self.last_event = (self.events() or [""])[-1]
         self.was = self.kind.identity(self.rank, self.src)
         expect(self.was, "vm%d cannot be known again" % self.rank)
         self.signs = Signs(self.kind.roots, self.rank, self.src, self.dst)
@@ -288,6 +281,8 @@ class Round:
             at = self.settled()
             return at is not None
         expect(wait_for(BOUND_S, look), "one copy of each, ready: that is not so", self.all.shown())
+        self.find_lost()
+        self.name += "".join(", %s is lost" % n for n in sorted(self.lost))
         self.name += ": exit %s, is on %s" % (self.code, at or "none, killed on " + self.failed_on if at == "" else at)
         self.outcome(at)
         if at == "":
