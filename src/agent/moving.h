@@ -4,6 +4,8 @@
 #define VSE_AGENT_MOVING_H
 
 #include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/err.h"
@@ -28,6 +30,28 @@ static inline uint64_t moving_get_offset(const char *p)
 	for (unsigned i = 0; i < MOVING_OFFSET; i++)
 		v = v << 8 | (unsigned char)p[i];
 	return v;
+}
+
+/* Whether the target of a move takes nothing any more. Counted in looks, each a while after the one before, and not in time: a
+ * source that did not run for a minute itself has looked once. */
+struct moving_stall {
+	uint64_t taken;
+	unsigned looks;
+};
+
+#define MOVING_STALL_LOOKS 10
+
+/* put: bytes that were given to the link since it was opened, queued: those of them that it still has; answer: all is out and
+ * the target has to say so. A link that has nothing to carry waits for the source, which may take as long as it wants. */
+static inline bool moving_stalls(struct moving_stall *s, uint64_t put, size_t queued, bool answer)
+{
+	uint64_t taken = put > queued ? put - queued : 0;
+	if (taken > s->taken || !(queued || answer)) {
+		s->taken = taken > s->taken ? taken : s->taken;
+		s->looks = 0;
+		return false;
+	}
+	return ++s->looks >= MOVING_STALL_LOOKS;
 }
 
 /* "rank" and "id" of a request or of a link's first message, within the cluster; id: borrowed from j. */

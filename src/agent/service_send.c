@@ -17,9 +17,8 @@
 #include "base/alloc.h"
 #include "wire/message.h"
 
-#define LOOK_MS 2000 /* so often it is looked whether it goes on */
-#define STALL_MS                                                                                   \
-	20000 /* without a byte that moves, or for "prepared": a link that is cut does not say so */
+#define LOOK_MS                                                                                    \
+	2000      /* so often it is looked whether it goes on: a link that is cut does not say so */
 #define PIECES 32 /* of the disk at once: others want the loop, too */
 
 struct sending {
@@ -40,10 +39,27 @@ struct sending {
 	int disk;       /* the VM's, once that stands still: it outlives its VMM; -1: none */
 	off_t disk_at;
 	bool reading;
-	size_t queued; /* on the link, when it was looked last */
-	uint64_t moved_at;
+	uint64_t put; /* bytes given to the link */
+	struct moving_stall stall;
 	struct evtimer *patience, *soon; /* soon: reads on */
 };
+
+static void put_message(struct sending *s, const json_t *j)
+{
+	struct buf *out = stream_out(s->link);
+	size_t had = buf_len(out);
+	message_write(out, 0, s->rank, j, NULL);
+	s->put += buf_len(out) - had;
+	stream_flush(s->link);
+}
+
+static void put_data(struct sending *s, int fd, const char *p, size_t n)
+{
+	struct buf *out = stream_out(s->link);
+	size_t had = buf_len(out);
+	frame_write_data(out, 0, s->rank, fd, p, n, false);
+	s->put += buf_len(out) - had;
+}
 
 static void forget(struct sending *s)
 {
@@ -89,8 +105,7 @@ static void give_up(struct sending *s, const struct err *err)
 		vm_unsend(vm);
 	if (s->link && s->ended) { /* perhaps it waits there for the root's word */
 		_cleanup_json_ json_t *j = json_pack("{s:b}", "forget", 1);
-		message_write(stream_out(s->link), 0, s->rank, j, NULL);
-		stream_flush(s->link);
+		put_message(s, j);
 	}
 	answer(s, false, false, err);
 	forget(s);
@@ -125,8 +140,7 @@ static void send_disk(struct sending *s)
 		size_t n = 0;
 		more = read_piece(s, fd, &s->disk_at, piece, &n);
 		if (more > 0) {
-			frame_write_data(stream_out(s->link), 0, s->rank, 2, piece,
-					 MOVING_OFFSET + n, false);
+			put_data(s, 2, piece, MOVING_OFFSET + n);
 			stream_flush(s->link);
 		}
 	}
@@ -141,8 +155,7 @@ static void send_disk(struct sending *s)
 		return; /* on_link_drain() goes on */
 	_cleanup_json_ json_t *j = json_pack("{s:b}", "end", 1);
 	s->ended = true;
-	message_write(stream_out(s->link), 0, s->rank, j, NULL);
-	stream_flush(s->link);
+	put_message(s, j);
 }
 
 static void look(struct sending *s)
@@ -158,11 +171,10 @@ static void on_state_data(void *arg, struct buf *in)
 	struct sending *s = arg;
 	while (buf_len(in)) {
 		size_t n = MIN(buf_len(in), (size_t)MOVING_PIECE);
-		frame_write_data(stream_out(s->link), 0, s->rank, 1, buf_head(in), n, false);
+		put_data(s, 1, buf_head(in), n);
 		buf_consume(in, n);
 		s->bytes += n;
 	}
-	s->moved_at = loop_now(s->agent->loop);
 	stream_flush(s->link);
 	if (stream_queued(s->link) > MOVING_QUEUE)
 		stream_pause(s->state, true);
@@ -184,8 +196,7 @@ static void begin_link(struct sending *s, const char *signature)
 					     signature ? signature : "", "boot", vm_boot(s->vm),
 					     "ready_ms", (json_int_t)vm_ready_ms(s->vm), "scratch",
 					     (json_int_t)cluster_get_spec(a->cluster)->scratch);
-	message_write(stream_out(s->link), 0, s->rank, j, NULL);
-	stream_flush(s->link);
+	put_message(s, j);
 }
 
 static void on_stream(void *arg, int fd, const char *signature)
@@ -268,7 +279,6 @@ static void on_link_close(void *arg, const struct err *err)
 static void on_link_drain(void *arg)
 {
 	struct sending *s = arg;
-	s->moved_at = loop_now(s->agent->loop);
 	if (s->state)
 		stream_pause(s->state, false);
 	else if (!s->reading)
@@ -305,7 +315,6 @@ static void on_opened(void *arg, uint32_t node _unused_, struct stream *link, co
 		return;
 	}
 	s->vm = vm;
-	s->moved_at = loop_now(s->agent->loop);
 	evtimer_start(s->patience, LOOK_MS, LOOK_MS);
 }
 
@@ -313,14 +322,10 @@ static void on_patience(void *arg)
 {
 	struct sending *s = arg;
 	struct err err = ERR_INIT;
-	size_t queued = s->link ? stream_queued(s->link) : 0;
-	if (queued < s->queued)
-		s->moved_at = loop_now(s->agent->loop);
-	s->queued = queued;
-	if (s->prepared || loop_now(s->agent->loop) - s->moved_at < STALL_MS)
+	if (s->prepared || !moving_stalls(&s->stall, s->put, stream_queued(s->link), s->ended))
 		return;
 	err_set(&err, ETIMEDOUT, "%s took nothing and said nothing for %d s",
-		mesh_node_name(s->agent->mesh, s->node), STALL_MS / 1000);
+		mesh_node_name(s->agent->mesh, s->node), MOVING_STALL_LOOKS * LOOK_MS / 1000);
 	give_up(s, &err);
 }
 
