@@ -16,6 +16,7 @@
 #include "base/log.h"
 #include "base/path.h"
 #include "base/rundir.h"
+#include "net/kernet.h"
 #include "wire/message.h"
 
 /* An agent that nobody gave a cluster ends after this: its front end was killed. Within the 5 s in which everything
@@ -304,11 +305,13 @@ static void on_probe(void *arg, const struct hv_probe *p)
 }
 
 /* By name of the operation: what cannot be done here, and why. */
-static json_t *lacks_json(const struct hypervisor *h, const struct hv_probe *p)
+static json_t *lacks_json(const struct hypervisor *h, const struct hv_probe *p, const char *no_tap)
 {
 	json_t *o = json_object();
 	for (enum hv_cap c = 0; c < HV_CAPS; c++) {
 		const char *why = hypervisor_lacks(h, p, c);
+		if (!why && c == HV_CAP_TAP)
+			why = no_tap;
 		json_object_set_new(o, hv_cap_name(c), why ? json_string(why) : json_null());
 	}
 	return o;
@@ -319,6 +322,8 @@ char *agent_probe(const char *accel)
 	struct loop *l = loop_create();
 	json_t *all = json_array();
 	const struct hypervisor *h;
+	struct err tap = ERR_INIT;
+	kernet_probe(&tap);
 	for (size_t i = 0; (h = hypervisor_at(i)); i++) {
 		struct err err = ERR_INIT;
 		struct hv_probe p = {0};
@@ -326,11 +331,11 @@ char *agent_probe(const char *accel)
 			snprintf(p.why, sizeof(p.why), "%.255s", err.text);
 		else
 			loop_run(l);
-		json_array_append_new(all,
-				      json_pack("{s:s, s:s, s:b, s:s, s:s, s:s, s:s, s:o}", "name",
-						h->name, "summary", h->summary, "usable", p.usable,
-						"accel", p.accel, "version", p.version, "why",
-						p.why, "note", p.note, "lacks", lacks_json(h, &p)));
+		json_array_append_new(all, json_pack("{s:s, s:s, s:b, s:s, s:s, s:s, s:s, s:o}",
+						     "name", h->name, "summary", h->summary,
+						     "usable", p.usable, "accel", p.accel, "version",
+						     p.version, "why", p.why, "note", p.note, "lacks",
+						     lacks_json(h, &p, tap.code ? tap.text : NULL)));
 	}
 	loop_destroy(l);
 	char *text = json_dumps(all, JSON_COMPACT);

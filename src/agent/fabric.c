@@ -9,6 +9,7 @@
 #include "base/alloc.h"
 #include "base/log.h"
 #include "base/size.h"
+#include "net/kernet.h"
 #include "net/tunnel.h"
 #include "stage/stage.h"
 #include "wire/message.h"
@@ -23,6 +24,7 @@ static const char *const file_names[] = {"kernel", "vmlinux", "initrd", "root"};
 struct fabric {
 	struct agent *agent;
 	struct tunnel *tunnel;
+	struct kernet *kernet; /* the cluster's; in place of the tunnel */
 	struct stage *stage;
 	struct stage_job *jobs[FILES]; /* kept: they serve other nodes, and lock files in the cache */
 };
@@ -91,10 +93,34 @@ void fabric_net_link(struct fabric *f, uint32_t node, struct stream *s)
 		log_warn("network: link from %s: %s", mesh_node_name(f->agent->mesh, node), err.text);
 }
 
+/* A rank in the kernel's tables. */
+static int place_kernel(struct fabric *f, uint32_t rank, uint32_t node, struct err *err)
+{
+	struct in_addr to = {.s_addr = INADDR_ANY};
+	if (node != f->agent->self && node <= mesh_nodes(f->agent->mesh) &&
+	    mesh_ipv4(f->agent->mesh, node, &to, err) < 0)
+		return -1;
+	return kernet_place(f->kernet, rank, to, err);
+}
+
+static int join_kernel(struct fabric *f, const struct cluster_spec *s, struct err *err)
+{
+	if (kernet_join(f->kernet, mesh_cluster_id(f->agent->mesh), err) < 0)
+		return -1;
+	for (uint32_t r = 0; r < s->size; r++)
+		if (place_kernel(f, r, s->node_of[r], err) < 0)
+			return -1;
+	return 0;
+}
+
 int fabric_join(struct fabric *f, struct cluster *c, struct err *err)
 {
 	const struct cluster_spec *s = cluster_get_spec(c);
 	struct tunnel_config config = {.self = f->agent->self};
+	f->kernet = s->node_of ? cluster_kernet(c) : NULL;
+	if (f->kernet && join_kernel(f, s, err) < 0)
+		return err_prefix(err, "%s: network by the kernel: ",
+				  mesh_node_name(f->agent->mesh, f->agent->self));
 	if (!cluster_net(c) || !s->node_of)
 		return 0;
 	f->tunnel = tunnel_create(f->agent->loop, cluster_net(c), &config, &tunnel_ops, f);
@@ -109,14 +135,19 @@ int fabric_join(struct fabric *f, struct cluster *c, struct err *err)
 
 void fabric_move(struct fabric *f, uint32_t rank, uint32_t node)
 {
+	struct err err = ERR_INIT;
 	if (f->tunnel)
 		tunnel_place(f->tunnel, rank, 1, node, NULL);
+	if (f->kernet && place_kernel(f, rank, node, &err) < 0)
+		log_warn("network: vm%u on %s: %s", rank, mesh_node_name(f->agent->mesh, node),
+			 err.text);
 }
 
 void fabric_part(struct fabric *f)
 {
 	tunnel_destroy(f->tunnel);
 	f->tunnel = NULL;
+	f->kernet = NULL;
 }
 
 /* ---- the files ---- */

@@ -9,6 +9,7 @@
 #define VSE_AGENT_MESH_H
 
 #include <jansson.h>
+#include <netinet/in.h>
 
 #include "base/err.h"
 #include "base/strvec.h"
@@ -78,6 +79,9 @@ void mesh_report(struct mesh *m, const json_t *bundle);
  * hands it on. */
 json_t *mesh_addresses(const struct mesh *m); /* new reference */
 void mesh_set_addresses(struct mesh *m, const json_t *addresses);
+/* The first IPv4 address of a node, for what the kernel sends by itself. */
+int mesh_ipv4(const struct mesh *m, uint32_t node, struct in_addr *ret, struct err *err);
+const char *mesh_cluster_id(const struct mesh *m); /* as text; the same on all nodes */
 /* Opens a link to a node. done runs once, from the loop: s taken, or NULL with the reason. */
 enum mesh_link { MESH_CONTROL, MESH_BULK, MESH_NET, MESH_STATE };
 void mesh_open(struct mesh *m, uint32_t node, enum mesh_link kind,

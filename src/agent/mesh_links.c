@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Links that others make, before it is known what for, and those that are made for other rooms. */
+#include <arpa/inet.h>
 #include <errno.h>
 #include <string.h>
 
@@ -39,6 +40,27 @@ static int parse_address(const char *text, struct strvec *ret, uint16_t *port, s
 		*port = (uint16_t)v;
 	}
 	return ret->n ? 0 : err_set(err, EPROTO, "no address");
+}
+
+int mesh_ipv4(const struct mesh *m, uint32_t node, struct in_addr *ret, struct err *err)
+{
+	_cleanup_strvec_ struct strvec hosts = STRVEC_INIT;
+	const char *address = node <= m->n_nodes ? m->nodes[node].address : NULL;
+	uint16_t port;
+	if (!address)
+		return err_set(err, EHOSTUNREACH, "node %s: its address is not known",
+			       mesh_node_name(m, node));
+	if (parse_address(address, &hosts, &port, err) < 0)
+		return -1;
+	for (size_t i = 0; i < hosts.n; i++)
+		if (inet_pton(AF_INET, hosts.v[i], ret) == 1)
+			return 0;
+	return err_set(err, EAFNOSUPPORT, "node %s has no IPv4 address", mesh_node_name(m, node));
+}
+
+const char *mesh_cluster_id(const struct mesh *m)
+{
+	return m->id;
 }
 
 struct link_dial *mesh_dial(struct mesh *m, const char *address,

@@ -186,7 +186,9 @@ static void set_keys(json_t *j, const char *name, struct err *err)
 /* What was asked for anew, or at all. */
 static void set_binding(const struct create *c, json_t *j)
 {
-	static const char *const texts[][2] = {{"cpu-bind", "cpu_bind"}, {"mem-bind", "mem_bind"}};
+	static const char *const texts[][2] = {{"cpu-bind", "cpu_bind"},
+					       {"mem-bind", "mem_bind"},
+					       {"network", "network"}};
 	static const char *const flags[] = {"hugepages", "oversubscribe"};
 	for (size_t i = 0; i < ARRAY_SIZE(texts); i++)
 		if (options_text(c->o, texts[i][0]))

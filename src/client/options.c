@@ -54,6 +54,7 @@ static const struct row table[] = {
 	{.key = "cpu-bind", .calls = FOR_UP, .kind = WORD, .words = "none threads cores"},
 	{.key = "mem-bind", .calls = FOR_UP, .kind = WORD, .words = "none local"},
 	{.key = "hugepages", .calls = FOR_UP, .kind = FLAG},
+	{.key = "network", .calls = FOR_UP, .kind = WORD, .words = "switch kernel"},
 	{.key = "missing", .calls = FOR_UP | FOR_NODES, .kind = WORD, .words = "abort go-on"},
 	{.key = "spare", .calls = FOR_UP, .kind = INT, .min = 1, .max = 1000000},
 	{.key = "recover", .calls = FOR_UP, .kind = FLAG},

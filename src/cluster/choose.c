@@ -32,6 +32,8 @@ static const char *unsuited(const struct cluster_spec *s, const struct hyperviso
 		return NULL;
 	if (s->scratch && (why = hypervisor_lacks(h, NULL, HV_CAP_SCRATCH)))
 		return why;
+	if (s->kernel_net && (why = hypervisor_lacks(h, NULL, HV_CAP_TAP)))
+		return why;
 	if (s->outbound && (why = hypervisor_lacks(h, NULL, HV_CAP_OUTBOUND)))
 		return why;
 	if (s->bind.unit != BINDING_NONE && (why = hypervisor_lacks(h, NULL, HV_CAP_PIN)))

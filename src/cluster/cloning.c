@@ -24,6 +24,8 @@ const char *cloning_lacks(const struct cluster_spec *s, const struct vm_profile 
 		why = hypervisor_lacks(p->hypervisor, &p->probe, HV_CAP_CLONE);
 	if (why)
 		return why;
+	if (s->kernel_net)
+		return "the template has no tap (--network kernel)";
 	if (s->hugepages)
 		return "memory in reserved pages cannot be shared";
 	if (s->systemd)

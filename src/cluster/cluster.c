@@ -13,7 +13,9 @@
 #include "cluster/bind.h"
 #include "cluster/choose.h"
 #include "cluster/cloning.h"
+#include "cluster/kernel_network.h"
 #include "cluster/setup.h"
+#include "net/kernet.h"
 #include "net/switch.h"
 
 struct cluster {
@@ -28,7 +30,8 @@ struct cluster {
 	uint64_t begun, ready_after, created_ns;
 	struct vm_profile profile;
 	struct setup_texts texts;
-	struct netswitch *net;
+	struct netswitch *net; /* one of the two, or none: */
+	struct kernet *kernet;
 	uint32_t self;
 	struct vm **vms; /* by rank; NULL: it is on another node */
 	struct vm **coming; /* by rank, or NULL: they come from other nodes, and are not of this one yet */
@@ -221,10 +224,18 @@ static void on_net(void *arg, struct vm *vm, int fd)
 		events_add(&c->events, vm_rank(vm), "note", "network: %s", err.text);
 }
 
+static int make_tap(void *arg, struct vm *vm, int *ret_fd, struct err *err)
+{
+	struct cluster *c = arg;
+	if (!c->kernet)
+		return err_set(err, ENODEV, "network by the kernel: there is none on this node");
+	return kernet_tap(c->kernet, vm_rank(vm), ret_fd, err);
+}
+
 static void make_setup(void *arg, struct vm *vm, struct buf *kv)
 {
 	struct cluster *c = arg;
-	setup_write(kv, &c->spec, &c->texts, vm_rank(vm), c->net != NULL, vm_is_set_up(vm));
+	setup_write(kv, &c->spec, &c->texts, vm_rank(vm), c->net || c->kernet, vm_is_set_up(vm));
 }
 
 static void on_note(void *arg, struct vm *vm, const char *text)
@@ -236,6 +247,7 @@ static void on_note(void *arg, struct vm *vm, const char *text)
 static const struct vm_ops vm_ops = {
 	.on_state = on_state,
 	.on_net = on_net,
+	.make_tap = make_tap,
 	.make_setup = make_setup,
 	.on_note = on_note,
 };
@@ -253,6 +265,7 @@ static void use_hypervisor(struct cluster *c)
 	const struct hypervisor *h = hypervisor_find(c->names.v[c->named]);
 	c->profile.hypervisor = h;
 	c->profile.nic = !hypervisor_lacks(h, NULL, HV_CAP_NET);
+	c->profile.tap = c->spec.kernel_net;
 }
 
 static void profile_init(struct cluster *c)
@@ -436,9 +449,10 @@ struct cluster *cluster_create(struct loop *l, struct cluster_spec *spec, uint32
 	c->soon = evtimer_create(l, on_soon, c);
 	setup_texts_init(&c->texts, &c->spec);
 	profile_init(c);
-	if (c->profile.nic)
+	if (c->profile.nic && !c->spec.kernel_net)
 		c->net = netswitch_create(l, &c->spec.subnet, c->spec.size);
-	if (check_setup(c, err) == 0 && make_vms(c, err) == 0)
+	if (kernel_network(l, &c->spec, c->profile.hypervisor, self, dir, &c->kernet, err) == 0 &&
+	    check_setup(c, err) == 0 && make_vms(c, err) == 0)
 		return c;
 	cluster_destroy(c);
 	return NULL;
@@ -457,6 +471,7 @@ void cluster_destroy(struct cluster *c)
 	template_destroy(c->template);
 	free(c->coming);
 	netswitch_destroy(c->net);
+	kernet_destroy(c->kernet);
 	evtimer_destroy(c->soon);
 	setup_texts_finish(&c->texts);
 	binding_destroy(c->profile.binding);
@@ -726,6 +741,11 @@ struct netswitch *cluster_net(struct cluster *c)
 	return c->net;
 }
 
+struct kernet *cluster_kernet(struct cluster *c)
+{
+	return c->kernet;
+}
+
 struct events *cluster_events(struct cluster *c)
 {
 	return &c->events;
@@ -748,7 +768,7 @@ static json_t *vm_status(struct cluster *c, struct vm *vm)
 	return json_pack(
 		"{s:i, s:s, s:s, s:s, s:s*, s:I, s:I, s:I, s:I, s:i, s:s*, s:s, s:s, s:s*}", "rank",
 		(int)vm_rank(vm), "name", vm_name(vm), "state", vm_state_name(vm_get_state(vm)),
-		"reason", reason, "address", c->net ? ip : NULL, "uptime_ms",
+		"reason", reason, "address", c->net || c->kernet ? ip : NULL, "uptime_ms",
 		(json_int_t)vm_uptime_ms(vm), "ready_ms", (json_int_t)vm_ready_ms(vm),
 		"memory_used", (json_int_t)st.rss, "cpu_ms", (json_int_t)st.cpu_ms, "pid",
 		(int)st.pid, "node", node, "hypervisor", c->profile.hypervisor->name, "accel",

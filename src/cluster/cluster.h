@@ -67,7 +67,8 @@ const char *cluster_phase_name(enum cluster_phase p);
 const struct cluster_spec *cluster_get_spec(const struct cluster *c);
 struct vm *cluster_vm(struct cluster *c,
 		      uint32_t rank); /* rank < size; NULL: it is on another node, or was fenced */
-struct netswitch *cluster_net(struct cluster *c); /* NULL: the VMs have no network */
+struct netswitch *cluster_net(struct cluster *c); /* NULL: the VMs have no network, or the kernel's: */
+struct kernet *cluster_kernet(struct cluster *c); /* NULL: none by the kernel here */
 struct events *cluster_events(struct cluster *c);
 /* Milliseconds from cluster_start() to all ready; 0 = not yet. */
 uint64_t cluster_ready_ms(const struct cluster *c);

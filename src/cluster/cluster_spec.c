@@ -119,6 +119,16 @@ static int read_binding(const json_t *j, struct cluster_spec *s, struct err *err
 	return 0;
 }
 
+static int read_network(const json_t *j, struct cluster_spec *s, struct err *err)
+{
+	const json_t *v = json_object_get(j, "network");
+	const char *how = v ? json_string_value(v) : "switch";
+	s->kernel_net = how && strcmp(how, "kernel") == 0;
+	if (!how || (!s->kernel_net && strcmp(how, "switch") != 0))
+		return err_set(err, EPROTO, "message: 'network' is none of switch, kernel");
+	return 0;
+}
+
 static int place_one(struct cluster_spec *s, const char *key, const json_t *ranks, struct err *err)
 {
 	_cleanup_rankset_ struct rankset set = RANKSET_INIT;
@@ -189,7 +199,7 @@ int cluster_spec_read(const json_t *j, struct cluster_spec *ret, struct err *err
 	}
 	s.size = (uint32_t)n.size;
 	s.memory = (uint64_t)n.memory;
-	if (read_place(j, &s, err) < 0 || read_binding(j, &s, err) < 0) {
+	if (read_place(j, &s, err) < 0 || read_binding(j, &s, err) < 0 || read_network(j, &s, err) < 0) {
 		cluster_spec_finish(&s);
 		return -1;
 	}

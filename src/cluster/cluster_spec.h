@@ -23,6 +23,7 @@ struct cluster_spec {
 	char *scratch_dir;
 	struct strvec env; /* NAME=VALUE */
 	bool outbound;
+	bool kernel_net; /* eth0 by the nodes' kernels (net/kernet.h), not by net/switch.h */
 	struct binding_spec bind; /* CPUs of the node for VMs (vm/binding.h) */
 	bool hugepages;           /* memory in reserved pages; whole ones */
 	bool clone;               /* VMs start from a template where that can be (vm/template.h) */

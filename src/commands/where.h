@@ -21,6 +21,8 @@
 		{"mem-bind", 0, "HOW", "memory of VMs: none (default) or local, near their CPUs",      \
 		 "none|local"},                                                                        \
 		{"hugepages", 0, NULL, "memory of VMs in reserved pages of 2 MiB", NULL},              \
+		{"network", 0, "HOW", "of VMs: switch (default), or kernel (root; see vse-up(1))",     \
+		 "switch|kernel"},                                                                     \
 		{"missing", 0, "WHAT", "when nodes do not come up: abort (default) or go-on",          \
 		 "abort|go-on"},                                                                       \
 		{"spare", 0, "N", "keep the last N nodes free for VMs of nodes that die", NULL},       \

@@ -480,6 +480,7 @@ const struct hypervisor hypervisor_container = {
 		  [HV_CAP_SNAPSHOT] = "there is no memory of a machine to share",
 		  [HV_CAP_CLONE] = "there is no memory of a machine to share; a start takes a "
 				   "tenth of a second",
+		  [HV_CAP_TAP] = "its eth0 is one end of a veth pair",
 		  [HV_CAP_OUTBOUND] = "needs a helper for NAT without root",
 		  [HV_CAP_SCRATCH] = "only root of the node may mount a disk; with --scratch 0 "
 				     "changes are in memory",

@@ -584,6 +584,7 @@ const struct hypervisor hypervisor_fake = {
 	.lacks = {[HV_CAP_KERNEL] = "its guest is scripted",
 		  [HV_CAP_STOP_GRACEFUL] = "no power button; ask the guest agent",
 		  [HV_CAP_NET] = "no network behind it",
+		  [HV_CAP_TAP] = "no network behind it",
 		  [HV_CAP_PIN] = "its VMs have no CPUs",
 		  [HV_CAP_NUMA] = "its VMs have no memory",
 		  [HV_CAP_HUGEPAGES] = "its VMs have no memory"},

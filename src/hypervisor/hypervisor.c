@@ -46,6 +46,7 @@ static const struct {
 	[HV_CAP_CLONE] = {"clone", "start from a template, memory copied on write"},
 	[HV_CAP_CONSOLE] = {"console", "the guest's console, both ways"},
 	[HV_CAP_NET] = {"network", "eth0 on the cluster's network"},
+	[HV_CAP_TAP] = {"tap", "eth0 as a tap of the node's kernel"},
 	[HV_CAP_OUTBOUND] = {"outbound", "a second NIC with NAT to the outside"},
 	[HV_CAP_SCRATCH] = {"scratch", "a writable disk"},
 	[HV_CAP_STATS] = {"stats", "memory and CPU time used on the node"},
@@ -135,9 +136,13 @@ static int check_spec(const struct hypervisor *h, const struct hv_spec *s, const
 		bool wanted;
 		enum hv_cap cap;
 	} extras[] = {
-		{s->template, HV_CAP_SNAPSHOT},   {s->nic, HV_CAP_NET},
-		{s->outbound, HV_CAP_OUTBOUND},   {s->scratch != NULL, HV_CAP_SCRATCH},
-		{s->pins != NULL, HV_CAP_PIN},    {s->numa_nodes != 0, HV_CAP_NUMA},
+		{s->template, HV_CAP_SNAPSHOT},
+		{s->nic, HV_CAP_NET},
+		{s->tap, HV_CAP_TAP},
+		{s->outbound, HV_CAP_OUTBOUND},
+		{s->scratch != NULL, HV_CAP_SCRATCH},
+		{s->pins != NULL, HV_CAP_PIN},
+		{s->numa_nodes != 0, HV_CAP_NUMA},
 		{s->hugepages, HV_CAP_HUGEPAGES},
 	};
 	if (check(h, p, from[s->from], err) < 0)

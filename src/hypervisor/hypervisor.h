@@ -73,7 +73,9 @@ struct hv_spec {
 	bool trusted;      /* single tenant: may relax guest-side mitigations under emulation */
 	uint8_t mac[6];    /* of eth0 on the virtual network */
 	bool nic;          /* eth0 wanted */
-	bool outbound;     /* a second NIC with NAT wanted */
+	bool tap; /* with nic: eth0 is that tap device (IFF_VNET_HDR), and HV_EVENT_NET does not come */
+	int tap_fd;    /* borrowed for the call; of no use to adopt, the VMM has it already */
+	bool outbound; /* a second NIC with NAT wanted */
 	const struct strvec *extra_args; /* more VMM arguments by the administrator, or NULL */
 	/* It lives on when this process ends without hv_release(), so that it can be adopted (HV_CAP_ADOPT). A VMM that
 	 * is a process becomes a child of our parent, which must be a subreaper (io/child.h), and dies with that one. */
@@ -160,6 +162,7 @@ enum hv_cap {
 	HV_CAP_CLONE,         /* start from a template */
 	HV_CAP_CONSOLE,       /* HV_EVENT_CONSOLE comes */
 	HV_CAP_NET,           /* spec.nic: HV_EVENT_NET comes */
+	HV_CAP_TAP,           /* spec.tap */
 	HV_CAP_OUTBOUND,      /* spec.outbound */
 	HV_CAP_SCRATCH,       /* spec.scratch */
 	HV_CAP_STATS,         /* op */

@@ -390,6 +390,7 @@ const struct hypervisor hypervisor_palacios = {
 		  [HV_CAP_SNAPSHOT] = "memory of its VMs cannot be shared",
 		  [HV_CAP_CLONE] = "memory of its VMs cannot be shared",
 		  [HV_CAP_NET] = "its NICs end at one of the host, not at the cluster's switch",
+		  [HV_CAP_TAP] = "its NICs end at one of the host, not at the cluster's bridge",
 		  [HV_CAP_OUTBOUND] = "it has no NAT",
 		  [HV_CAP_NUMA] = "the module chooses the memory, by the CPU that asks for it",
 		  [HV_CAP_HUGEPAGES] = "memory comes from the module's own pool"},

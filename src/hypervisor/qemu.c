@@ -335,7 +335,7 @@ static int open_sockets(struct hv_vm *vm, const struct hv_spec *spec, int vmm[QE
 {
 	bool stream = vm->qemu >= QEMU_SINCE_STREAM;
 	for (int i = 0; i < SOCKS; i++) {
-		if (i == SOCK_NET && (!spec->nic || !stream))
+		if (i == SOCK_NET && (!spec->nic || spec->tap || !stream))
 			continue;
 		_cleanup_free_ char *path = path_join(vm->dir, sock_names[i]);
 		unlink(path); /* of a VM that used this folder before and was not ended by us */
@@ -346,7 +346,7 @@ static int open_sockets(struct hv_vm *vm, const struct hv_spec *spec, int vmm[QE
 			return -1;
 	}
 	int pair[2];
-	if (!spec->nic || stream)
+	if (!spec->nic || spec->tap || stream)
 		return 0;
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
 		return err_errno(err, errno, "socketpair");
@@ -367,7 +367,19 @@ static int dup_given(const struct hv_spec *spec, int vmm[QEMU_FDS], struct err *
 		if (vmm[QEMU_FD_MEMORY] < 0)
 			return err_errno(err, errno, "the descriptor of the memory");
 	}
+	if (spec->tap) {
+		vmm[QEMU_FD_NET] = fcntl(spec->tap_fd, F_DUPFD_CLOEXEC, 3);
+		if (vmm[QEMU_FD_NET] < 0)
+			return err_errno(err, errno, "the descriptor of the tap");
+	}
 	return 0;
+}
+
+/* -1: none, or of no use: under emulation QEMU has to see every frame anyway. */
+static int open_vhost(const struct hv_spec *spec, const struct hv_probe *p)
+{
+	return spec->tap && strcmp(p->accel, "kvm") == 0 ? open("/dev/vhost-net", O_RDWR | O_CLOEXEC)
+							 : -1;
 }
 
 static int run_qemu(struct hv_vm *vm, const struct hv_spec *spec, struct strvec *argv,
@@ -452,9 +464,11 @@ static void release(struct hv_vm *vm)
 static int start(struct loop *l, const struct hv_spec *spec, const struct hv_probe *p,
 		 hv_event_fn *fn, void *arg, struct hv_vm **ret, struct err *err)
 {
+	_cleanup_close_ int vhost = open_vhost(spec, p);
 	const struct qemu_host host = {.binary = qemu_binary_known(),
 				       .accel = p->accel,
-				       .tsc_khz = host_tsc_khz()};
+				       .tsc_khz = host_tsc_khz(),
+				       .vhost = vhost >= 0};
 	_cleanup_strvec_ struct strvec argv = STRVEC_INIT;
 	if (!host.binary)
 		return err_set(err, EINVAL, "not probed yet");
@@ -478,7 +492,8 @@ static int start(struct loop *l, const struct hv_spec *spec, const struct hv_pro
 	make_vcpus(vm, spec->cpus, spec->pins);
 	vm->dir = xstrdup(spec->dir);
 	vm->timer = evtimer_create(l, on_timer, vm);
-	int vmm[QEMU_FDS] = {-1, -1, -1, -1, -1, -1, -1, -1, -1};
+	int vmm[QEMU_FDS] = {-1, -1, -1, -1, -1, -1, -1, -1, -1, -1};
+	vmm[QEMU_FD_VHOST] = TAKE_FD(vhost);
 	int rc = open_sockets(vm, spec, vmm, err);
 	if (rc == 0)
 		rc = dup_given(spec, vmm, err);
@@ -546,7 +561,7 @@ static int adopt(struct loop *l, const struct hv_spec *spec, hv_event_fn *fn, vo
 	} else if (!(vm->child = child_adopt(l, pid, on_exit_status, vm, err))) {
 		release(vm);
 		return -1;
-	} else if (reconnect(vm, spec->nic, &why) < 0) {
+	} else if (reconnect(vm, spec->nic && !spec->tap, &why) < 0) {
 		give_up(vm, why.text);
 	}
 	if (vm->exited)

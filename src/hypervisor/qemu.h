@@ -78,6 +78,7 @@ enum {
 	QEMU_FD_NET,
 	QEMU_FD_STATE,
 	QEMU_FD_MEMORY,
+	QEMU_FD_VHOST,
 	QEMU_FDS
 };
 
@@ -85,6 +86,7 @@ struct qemu_host {
 	const struct qemu_binary *binary;
 	const char *accel; /* "kvm" or "tcg": what the probe chose */
 	uint64_t tsc_khz;  /* of this node's TSC, 0 = unknown */
+	bool vhost; /* QEMU_FD_VHOST is /dev/vhost-net: the kernel moves a tap's frames past QEMU */
 };
 
 /* The machine type for a spec: its own name, or by what is there. NULL: unknown name. */

@@ -144,17 +144,26 @@ static void add_channel(struct strvec *v, const char *bus)
 	strvec_addf(v, "virtserialport,chardev=channel,name=%s", GUESTPROTO_PORT);
 }
 
+static void add_eth0(struct strvec *v, const struct hv_spec *spec, const struct qemu_host *host)
+{
+	strvec_add(v, "-netdev");
+	if (spec->tap && host->vhost)
+		strvec_addf(v, "tap,id=net0,fd=%d,vhost=on,vhostfd=%d", QEMU_FD_NET, QEMU_FD_VHOST);
+	else if (spec->tap)
+		strvec_addf(v, "tap,id=net0,fd=%d", QEMU_FD_NET);
+	else if (host->binary->number >= QEMU_SINCE_STREAM)
+		strvec_addf(v, "stream,id=net0,server=on,addr.type=fd,addr.str=%d", QEMU_FD_NET);
+	else
+		strvec_addf(v, "socket,id=net0,fd=%d", QEMU_FD_NET);
+}
+
 static void add_nics(struct strvec *v, const struct hv_spec *spec, const struct qemu_host *host,
 		     const char *bus)
 {
 	bool pci = strcmp(bus, "pci") == 0;
 	const uint8_t *m = spec->mac;
 	if (spec->nic) {
-		strvec_add(v, "-netdev");
-		if (host->binary->number >= QEMU_SINCE_STREAM)
-			strvec_addf(v, "stream,id=net0,server=on,addr.type=fd,addr.str=%d", QEMU_FD_NET);
-		else
-			strvec_addf(v, "socket,id=net0,fd=%d", QEMU_FD_NET);
+		add_eth0(v, spec, host);
 		strvec_add(v, "-device");
 		strvec_addf(v, "virtio-net-%s,netdev=net0,mac=%02x:%02x:%02x:%02x:%02x:%02x%s", bus,
 			    m[0], m[1], m[2], m[3], m[4], m[5], pci ? ",romfile=" : "");

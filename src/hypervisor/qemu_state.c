@@ -170,8 +170,11 @@ int qemu_signature(const struct hv_spec *spec, const struct qemu_host *host,
 	const char *machine = qemu_machine(spec, host);
 	buf_addf(&b, "qemu=%u.%u machine=%s accel=%s cpus=%u memory=%" PRIu64 " devices=%s%s%s%s",
 		 host->binary->number / 100, host->binary->number % 100, machine ? machine : "?",
-		 host->accel, spec->cpus, spec->memory, spec->root ? "r" : "",
-		 spec->scratch ? "s" : "", spec->nic ? "n" : "", spec->outbound ? "o" : "");
+		 host->accel, spec->cpus, spec->memory, spec->root ? "r" : "", spec->scratch ? "s" : "",
+		 spec->tap   ? "t"
+		 : spec->nic ? "n"
+			     : "",
+		 spec->outbound ? "o" : "");
 	add_processor(&b, host);
 	if (buf_len(&b) >= HV_SIGNATURE_MAX)
 		return err_set(err, E2BIG, "the signature of the VM is too long");

@@ -191,6 +191,7 @@ const struct hypervisor hypervisor_xen = {
 			  "Xen has no reset of a running domain: stop it and start it anew",
 		  [HV_CAP_SNAPSHOT] = "Xen cannot share memory of a template between domains by xl",
 		  [HV_CAP_CLONE] = "Xen cannot share memory of a template between domains by xl",
+		  [HV_CAP_TAP] = "not built yet",
 		  [HV_CAP_OUTBOUND] = "not built yet: dom0's own network would have to be changed",
 		  [HV_CAP_PIN] = "not built yet",
 		  [HV_CAP_NUMA] = "not built yet",

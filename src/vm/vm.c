@@ -399,6 +399,7 @@ static struct hv_spec make_spec(const struct vm *vm, const char *scratch)
 		.accel = p->accel,
 		.trusted = p->trusted,
 		.nic = p->nic,
+		.tap = p->nic && p->tap,
 		.outbound = p->outbound,
 		.extra_args = &p->extra_args,
 		.keep = p->keep && !hypervisor_lacks(p->hypervisor, NULL, HV_CAP_ADOPT),
@@ -413,15 +414,17 @@ static struct hv_spec make_spec(const struct vm *vm, const char *scratch)
 int vm_start_hv(struct vm *vm, int scratch_fd, struct err *err)
 {
 	const struct vm_profile *p = vm->profile;
-	_cleanup_close_ int state_fd = -1;
+	_cleanup_close_ int state_fd = -1, tap = -1;
 	struct hv_stats st;
 	char scratch[64];
 	snprintf(scratch, sizeof(scratch), "/proc/%d/fd/%d", (int)getpid(), scratch_fd);
 	if (vm_bind(vm, err) < 0)
 		return -1;
 	struct hv_spec spec = make_spec(vm, scratch_fd >= 0 ? scratch : NULL);
-	if (add_saved(vm, &spec, &state_fd, err) < 0)
+	if (add_saved(vm, &spec, &state_fd, err) < 0 ||
+	    (spec.tap && vm->ops->make_tap(vm->arg, vm, &tap, err) < 0))
 		return -1;
+	spec.tap_fd = tap;
 	if (hv_start(p->hypervisor, vm->loop, &spec, &p->probe, on_hv_event, vm, &vm->hv, err) < 0) {
 		if (!vm->cloned)
 			return -1;

@@ -24,6 +24,7 @@ struct vm_profile {
 	uint64_t memory, scratch; /* bytes */
 	char *scratch_dir;        /* where scratch disks are made */
 	bool nic, outbound, trusted;
+	bool tap; /* with nic: eth0 is what ops.make_tap() gives */
 	struct binding *binding; /* VMs have CPUs of their own, and memory near them (vm/binding.h); NULL: anywhere */
 	bool hugepages;                  /* memory in reserved pages */
 	const struct template *template; /* VMs start from it (vm/template.h) while it is not NULL */
@@ -37,6 +38,8 @@ struct vm_ops {
 	void (*on_state)(void *arg, struct vm *vm, enum vm_state was, const char *reason);
 	/* The Ethernet side of eth0: fd taken. */
 	void (*on_net)(void *arg, struct vm *vm, int fd);
+	/* With profile->tap, for each start: a tap for this VM's eth0, the caller's. */
+	int (*make_tap)(void *arg, struct vm *vm, int *ret_fd, struct err *err);
 	/* Writes the "setup" record of this VM. */
 	void (*make_setup)(void *arg, struct vm *vm, struct buf *kv);
 	/* Something worth an entry in the cluster's events. */

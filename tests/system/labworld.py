@@ -208,14 +208,14 @@ class Lab:
 
 
 @contextlib.contextmanager
-def real_lab(**options):
+def real_lab(binds=(), **options):
     """A lab whose n0 has the VSE bb.yaml of harness.real_world(), built, for VMs of QEMU: (lab, None), or (None, why not)."""
     world, file, why = harness.real_world()
     if why:
         yield None, why
         return
     try:
-        with Lab(store=harness.shared_data() / "vse", binds=[("n0", world.dir / "root", "/opt/root")], **options) as lab:
+        with Lab(store=harness.shared_data() / "vse", binds=[("n0", world.dir / "root", "/opt/root"), *binds], **options) as lab:
             # The root that the image was built of lies at the same place on n0: then the image there is known to be it.
             lab.call("sh", "-c", "mkdir -p %s && ln -s /opt/root %s" % (world.dir, world.dir), user=None)
             lab.write("bb.yaml", file.read_text())

@@ -74,16 +74,17 @@ static void test_binding(void)
 	struct err err = ERR_INIT;
 	_cleanup_json_ json_t *j = whole();
 	ok(cluster_spec_read(j, &s, &err) == 0 && s.bind.unit == BINDING_NONE && !s.bind.memory &&
-		   !s.bind.share && !s.hugepages,
+		   !s.bind.share && !s.hugepages && !s.kernel_net,
 	   "no binding unless it is asked for %s", err.text);
 	cluster_spec_finish(&s);
 	json_object_set_new(j, "cpu_bind", json_string("cores"));
 	json_object_set_new(j, "mem_bind", json_string("local"));
 	json_object_set_new(j, "hugepages", json_true());
 	json_object_set_new(j, "oversubscribe", json_true());
+	json_object_set_new(j, "network", json_string("kernel"));
 	ok(cluster_spec_read(j, &s, &err) == 0 && s.bind.unit == BINDING_CORES && s.bind.memory &&
-		   s.bind.share && s.hugepages,
-	   "cores, memory near them, reserved pages, shared %s", err.text);
+		   s.bind.share && s.hugepages && s.kernel_net,
+	   "cores, memory near them, reserved pages, shared, network by the kernel %s", err.text);
 	cluster_spec_finish(&s);
 	json_object_set_new(j, "memory", json_integer(257 << 20));
 	refused(json_incref(j), "half a page");
@@ -92,6 +93,8 @@ static void test_binding(void)
 	with("mem_bind", json_string("near"));
 	with("mem_bind", json_true());
 	with("mem_bind", json_string("local")); /* without cpu_bind */
+	with("network", json_string("bridge"));
+	with("network", json_true());
 }
 
 static void test_bounds(void)

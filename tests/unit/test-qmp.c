@@ -11,6 +11,7 @@
 #include "hypervisor/fake.h"
 #include "hypervisor/qemu.h"
 #include "hypervisor/qemu_qmp.h"
+#include "hypervisor/qemu_state.h"
 #include "tap.h"
 
 /* ---- lines ---- */
@@ -391,6 +392,25 @@ static void has_args(const struct hv_spec *spec, const char *want, bool has)
 	ok(!!strstr(text, line) == has, "%s '%s'", has ? "has" : "has not", want);
 }
 
+static void test_args_of_taps(void)
+{
+	struct hv_spec s = {
+		.name = "vm1", .kernel = "/k", .cpus = 1, .memory = 64 << 20, .nic = true, .tap = true};
+	struct qemu_host host = {.binary = &new_qemu, .accel = "kvm", .vhost = true};
+	char with[HV_SIGNATURE_MAX], without[HV_SIGNATURE_MAX];
+	_cleanup_strvec_ struct strvec v = STRVEC_INIT;
+	struct err e = ERR_INIT;
+	has_args(&s, "-netdev tap,id=net0,fd=6", true);
+	is_int(qemu_args(&s, &host, &v, &e), 0, "with vhost: %s", e.text);
+	ok(strvec_has(&v, "tap,id=net0,fd=6,vhost=on,vhostfd=9"), "has vhost's descriptor");
+	is_int(qemu_signature(&s, &host, with, &e), 0, "its signature: %s", e.text);
+	s.tap = false;
+	has_args(&s, "-netdev tap,id=net0,fd=6", false);
+	is_int(qemu_signature(&s, &host, without, &e), 0, "that without a tap: %s", e.text);
+	ok(qemu_signature_check(with, without, &e) < 0 && qemu_signature_check(without, with, &e) < 0,
+	   "a save with a tap goes not on without, nor the other way: %s", e.text);
+}
+
 static void test_args_of_templates(void)
 {
 	struct hv_spec s = full;
@@ -608,6 +628,7 @@ int main(void)
 	test_bounds();
 	test_closing();
 	test_args();
+	test_args_of_taps();
 	test_args_of_templates();
 	test_args_refused();
 	test_texts();
