@@ -9,6 +9,7 @@
 #include "base/alloc.h"
 #include "base/log.h"
 #include "base/size.h"
+#include "base/time.h"
 #include "net/kernet.h"
 #include "net/tunnel.h"
 #include "stage/stage.h"
@@ -21,10 +22,16 @@
 static const char *const file_names[] = {"kernel", "vmlinux", "initrd", "root"};
 #define FILES ARRAY_SIZE(file_names)
 
+/* The kernel clears up a network namespace when it gets round to it. Until then the VXLAN in it has its number. */
+#define AGAIN_MS 100
+#define AGAIN_FOR_MS 15000
+
 struct fabric {
 	struct agent *agent;
 	struct tunnel *tunnel;
 	struct kernet *kernet; /* the cluster's; in place of the tunnel */
+	struct evtimer *again; /* to join it later */
+	uint64_t again_until;  /* time_mono_ms() */
 	struct stage *stage;
 	struct stage_job *jobs[FILES]; /* kept: they serve other nodes, and lock files in the cache */
 };
@@ -105,12 +112,46 @@ static int place_kernel(struct fabric *f, uint32_t rank, uint32_t node, struct e
 
 static int join_kernel(struct fabric *f, const struct cluster_spec *s, struct err *err)
 {
+	const char *self = mesh_node_name(f->agent->mesh, f->agent->self);
 	if (kernet_join(f->kernet, mesh_cluster_id(f->agent->mesh), err) < 0)
-		return -1;
-	for (uint32_t r = 0; r < s->size; r++)
-		if (place_kernel(f, r, s->node_of[r], err) < 0)
-			return -1;
-	return 0;
+		return err_prefix(err, "%s: network by the kernel: ", self);
+	int rc = 0;
+	for (uint32_t r = 0; r < s->size; r++) /* the others may be reached all the same */
+		if (place_kernel(f, r, s->node_of[r], rc ? NULL : err) < 0)
+			rc = -1;
+	return rc < 0 ? err_prefix(err, "%s: network by the kernel: ", self) : 0;
+}
+
+static void no_network(struct fabric *f, uint32_t rank, const struct err *err)
+{
+	log_warn("network: %s", err->text);
+	events_add(cluster_events(f->agent->cluster), rank, "note", "network: %s", err->text);
+}
+
+static void on_again(void *arg)
+{
+	struct fabric *f = arg;
+	struct err err = ERR_INIT;
+	if (!f->kernet || join_kernel(f, cluster_get_spec(f->agent->cluster), &err) == 0)
+		return;
+	if (err.code == EEXIST && time_mono_ms() < f->again_until)
+		evtimer_start(f->again, AGAIN_MS, 0);
+	else
+		no_network(f, EVENT_NO_RANK, &err);
+}
+
+void fabric_rejoin(struct fabric *f, struct cluster *c)
+{
+	struct err err = ERR_INIT;
+	if (fabric_join(f, c, &err) == 0)
+		return;
+	f->again_until = time_mono_ms() + AGAIN_FOR_MS;
+	if (!f->again)
+		f->again = evtimer_create(f->agent->loop, on_again, f);
+	if (f->kernet && err.code == EEXIST)
+		evtimer_start(f->again, AGAIN_MS, 0);
+	else
+		no_network(f, EVENT_NO_RANK, &err);
 }
 
 int fabric_join(struct fabric *f, struct cluster *c, struct err *err)
@@ -119,8 +160,7 @@ int fabric_join(struct fabric *f, struct cluster *c, struct err *err)
 	struct tunnel_config config = {.self = f->agent->self};
 	f->kernet = s->node_of ? cluster_kernet(c) : NULL;
 	if (f->kernet && join_kernel(f, s, err) < 0)
-		return err_prefix(err, "%s: network by the kernel: ",
-				  mesh_node_name(f->agent->mesh, f->agent->self));
+		return -1;
 	if (!cluster_net(c) || !s->node_of)
 		return 0;
 	f->tunnel = tunnel_create(f->agent->loop, cluster_net(c), &config, &tunnel_ops, f);
@@ -139,15 +179,16 @@ void fabric_move(struct fabric *f, uint32_t rank, uint32_t node)
 	if (f->tunnel)
 		tunnel_place(f->tunnel, rank, 1, node, NULL);
 	if (f->kernet && place_kernel(f, rank, node, &err) < 0)
-		log_warn("network: vm%u on %s: %s", rank, mesh_node_name(f->agent->mesh, node),
-			 err.text);
+		no_network(f, rank, &err);
 }
 
 void fabric_part(struct fabric *f)
 {
 	tunnel_destroy(f->tunnel);
+	evtimer_destroy(f->again);
 	f->tunnel = NULL;
 	f->kernet = NULL;
+	f->again = NULL;
 }
 
 /* ---- the files ---- */

@@ -26,6 +26,8 @@ void fabric_node_lost(struct fabric *f, uint32_t node);
 
 /* Joins the cluster's switch to those of the other nodes, as its spec places the VMs. Without a network: nothing. */
 int fabric_join(struct fabric *f, struct cluster *c, struct err *err);
+/* The same where the VMs ran before this agent: what is not to be had is tried again, and told as an event. */
+void fabric_rejoin(struct fabric *f, struct cluster *c);
 void fabric_move(struct fabric *f, uint32_t rank, uint32_t node); /* a VM belongs to another node now */
 void fabric_part(struct fabric *f); /* before the cluster is destroyed */
 

@@ -79,7 +79,7 @@ void mesh_report(struct mesh *m, const json_t *bundle);
  * hands it on. */
 json_t *mesh_addresses(const struct mesh *m); /* new reference */
 void mesh_set_addresses(struct mesh *m, const json_t *addresses);
-/* The first IPv4 address of a node, for what the kernel sends by itself. */
+/* The IPv4 address of another node (tcp_nearest_ipv4()), for what the kernel sends by itself. */
 int mesh_ipv4(const struct mesh *m, uint32_t node, struct in_addr *ret, struct err *err);
 const char *mesh_cluster_id(const struct mesh *m); /* as text; the same on all nodes */
 /* Opens a link to a node. done runs once, from the loop: s taken, or NULL with the reason. */

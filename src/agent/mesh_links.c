@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Links that others make, before it is known what for, and those that are made for other rooms. */
-#include <arpa/inet.h>
 #include <errno.h>
 #include <string.h>
 
 #include "agent/mesh_state.h"
+#include "io/tcp.h"
 
 static const char *const kinds[] = {
 	[MESH_CONTROL] = "control", [MESH_BULK] = "bulk", [MESH_NET] = "net", [MESH_STATE] = "state"};
@@ -52,10 +52,9 @@ int mesh_ipv4(const struct mesh *m, uint32_t node, struct in_addr *ret, struct e
 			       mesh_node_name(m, node));
 	if (parse_address(address, &hosts, &port, err) < 0)
 		return -1;
-	for (size_t i = 0; i < hosts.n; i++)
-		if (inet_pton(AF_INET, hosts.v[i], ret) == 1)
-			return 0;
-	return err_set(err, EAFNOSUPPORT, "node %s has no IPv4 address", mesh_node_name(m, node));
+	if (tcp_nearest_ipv4(&hosts, ret, err) < 0)
+		return err_prefix(err, "node %s: ", mesh_node_name(m, node));
+	return 0;
 }
 
 const char *mesh_cluster_id(const struct mesh *m)

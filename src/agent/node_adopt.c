@@ -143,8 +143,7 @@ static int resume(struct agent *a, struct err *err)
 	if (service_know_nodes(a, req, err) < 0) /* nodes that were added since the start */
 		return -1;
 	mesh_set_addresses(a->mesh, json_object_get(req, "addresses"));
-	if (fabric_join(a->fabric, a->cluster, err) < 0)
-		log_warn("network: %s", err->text);
+	fabric_rejoin(a->fabric, a->cluster);
 	if (files)
 		a->adoption->fetch = fabric_fetch(a->fabric, files, on_fetched, a, NULL);
 	cluster_adopt(a->cluster, json_object_get(j, "cluster"));

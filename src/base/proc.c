@@ -11,6 +11,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <linux/capability.h>
+
 #include "base/path.h"
 
 void proc_fill_stdio(void)
@@ -96,6 +98,14 @@ void proc_kill(pid_t pid, uint64_t start)
 		syscall(SYS_pidfd_send_signal, fd, SIGKILL, NULL, 0);
 	else if (errno == ENOSYS || errno == EPERM)
 		kill(pid, SIGKILL); /* Linux before 5.3: the window for reuse is the best there is */
+}
+
+bool proc_capable(unsigned cap)
+{
+	struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
+	struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3] = {0};
+	return cap < 64 && syscall(SYS_capget, &head, data) == 0 &&
+	       data[cap / 32].effective & 1u << cap % 32;
 }
 
 int proc_usage(pid_t pid, uint64_t *ret_rss, uint64_t *ret_cpu_ms, struct err *err)

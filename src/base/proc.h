@@ -24,6 +24,8 @@ bool proc_alive(pid_t pid, uint64_t start);
 int proc_exit_status(pid_t pid, uint64_t start, int *ret, struct err *err);
 /* SIGKILL by pidfd, only if the start time still matches: never hits a stranger. */
 void proc_kill(pid_t pid, uint64_t start);
+/* The calling thread has this capability (CAP_... of linux/capability.h, 0..63) in effect. */
+bool proc_capable(unsigned cap);
 /* Resident memory in bytes, CPU time (user+system) in ms; either may be NULL. */
 int proc_usage(pid_t pid, uint64_t *ret_rss, uint64_t *ret_cpu_ms, struct err *err);
 

@@ -6,7 +6,10 @@
 #include <string.h>
 #include <unistd.h>
 
+#include <linux/capability.h>
+
 #include "base/alloc.h"
+#include "base/proc.h"
 #include "base/rundir.h"
 #include "base/text.h"
 #include "base/topology.h"
@@ -46,6 +49,28 @@ static int check_binding(const struct vse_options *o, struct vse_error *e)
 			    " local: near which CPUs? It goes with --cpu-bind threads or cores");
 }
 
+/* Elsewhere the agents may be somebody else's: the nodes say it. */
+static int check_network(const struct create *c, struct vse_error *e)
+{
+	const char *asked = options_text(c->o, "network"),
+		   *saved = json_string_value(json_object_get(c->saved, "network"));
+	if (!asked)
+		asked = saved;
+	if (!asked || strcmp(asked, "kernel") != 0 || c->launch)
+		return 0;
+	if (proc_capable(CAP_NET_ADMIN) && proc_capable(CAP_SYS_ADMIN))
+		return 0;
+	return error_option(e, "network",
+			    " kernel: root is needed (CAP_NET_ADMIN and CAP_SYS_ADMIN); the "
+			    "network that needs none is --network switch");
+}
+
+static int choose_place(struct create *c, struct vse_error *e)
+{
+	int rc = place_choose(c->o, &c->launch, c->where, e);
+	return rc ? rc : check_network(c, e);
+}
+
 int create_prepare(struct create *c, const char *file, const struct vse_options *o, struct vse_error *e)
 {
 	int rc = options_check(o, FOR_UP, e);
@@ -72,7 +97,7 @@ int create_prepare(struct create *c, const char *file, const struct vse_options 
 		e->usage = true;
 		return error_code(e);
 	}
-	return place_choose(o, &c->launch, c->where, e);
+	return choose_place(c, e);
 }
 
 /* What a saved machine has cannot be chosen anew. */
@@ -107,7 +132,7 @@ int create_prepare_saved(struct create *c, const char *dir, const struct vse_opt
 		e->usage = true;
 		return c->name ? error_code(e) : error_set(e, EBADMSG, "%s: no name in it", c->dir);
 	}
-	return place_choose(o, &c->launch, c->where, e);
+	return choose_place(c, e);
 }
 
 void create_finish(struct create *c)

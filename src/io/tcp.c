@@ -261,3 +261,43 @@ int tcp_own_addresses(struct strvec *ret, struct err *err)
 	freeifaddrs(all);
 	return 0;
 }
+
+#define LOOPBACK_NET 127
+
+enum nearness { USELESS, FAR, NEAR };
+
+static enum nearness nearness(const struct ifaddrs *all, struct in_addr host)
+{
+	enum nearness best = FAR;
+	if (ntohl(host.s_addr) >> 24 == LOOPBACK_NET)
+		return USELESS;
+	for (const struct ifaddrs *i = all; i; i = i->ifa_next) {
+		const struct sockaddr_in *own = (const void *)i->ifa_addr,
+					 *mask = (const void *)i->ifa_netmask;
+		if (!own || !mask || own->sin_family != AF_INET || !(i->ifa_flags & IFF_UP))
+			continue;
+		if (own->sin_addr.s_addr == host.s_addr)
+			return USELESS;
+		if (mask->sin_addr.s_addr &&
+		    !((own->sin_addr.s_addr ^ host.s_addr) & mask->sin_addr.s_addr))
+			best = NEAR;
+	}
+	return best;
+}
+
+int tcp_nearest_ipv4(const struct strvec *hosts, struct in_addr *ret, struct err *err)
+{
+	struct ifaddrs *all;
+	enum nearness best = USELESS;
+	if (getifaddrs(&all) < 0)
+		return err_errno(err, errno, "this host's addresses");
+	for (size_t i = 0; i < hosts->n; i++) {
+		struct in_addr one;
+		if (inet_pton(AF_INET, hosts->v[i], &one) == 1 && nearness(all, one) > best) {
+			best = nearness(all, one);
+			*ret = one;
+		}
+	}
+	freeifaddrs(all);
+	return best == USELESS ? err_set(err, EAFNOSUPPORT, "no IPv4 address that leads there") : 0;
+}

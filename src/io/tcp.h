@@ -4,6 +4,7 @@
 #ifndef VSE_IO_TCP_H
 #define VSE_IO_TCP_H
 
+#include <netinet/in.h>
 #include <stdint.h>
 
 #include "base/err.h"
@@ -35,5 +36,9 @@ int tcp_peer_address(int fd, char out[TCP_ADDRESS_SIZE], struct err *err);
 /* This host's addresses that others may reach, from the interfaces that are up: appends numeric texts, IPv4 first,
  * then IPv6; the loopback's last. Link-local IPv6 is left out: its scope means nothing elsewhere. */
 int tcp_own_addresses(struct strvec *ret, struct err *err);
+/* Of another host's addresses (numeric texts) the IPv4 one to send to: the first on a network that this host is on too,
+ * else the first. The loopback's, and what this host has itself (each has its own 172.17.0.1), never lead to another.
+ * EAFNOSUPPORT: none is left. */
+int tcp_nearest_ipv4(const struct strvec *hosts, struct in_addr *ret, struct err *err);
 
 #endif

@@ -290,19 +290,40 @@ int kernet_tap(struct kernet *k, uint32_t rank, int *ret_fd, struct err *err)
 
 /* ---- other nodes ---- */
 
-static int join(struct kernet *k, uint32_t vni, uint16_t port, struct err *err)
+static int add_vxlan(struct kernet *k, uint32_t vni, uint16_t port, struct err *err)
 {
 	struct sock_filter filter[KERNET_FILTER_MAX];
-	if (k->vxlan)
-		return 0; /* found with the namespace, as it was */
 	_cleanup_close_ int outside = rtnetlink_open(err);
-	if (outside < 0 || kernet_add_vxlan(outside, k->netns, vni, port, k->mtu, err) < 0)
+	/* One that was found with the namespace may be no port yet: it is made one, again. */
+	if (outside < 0 ||
+	    (!k->vxlan && kernet_add_vxlan(outside, k->netns, vni, port, k->mtu, err) < 0))
 		return -1;
 	k->vxlan = index_of(k, KERNET_VXLAN);
 	struct kernet_port p = {
 		.index = k->vxlan, .bridge = k->bridge, .mtu = k->mtu, .locked = true, .filter = filter};
 	p.n = (uint16_t)kernet_filter(&k->members.subnet, KERNET_ANY_RANK, filter);
-	return kernet_add_port(k->in, &p, err);
+	if (kernet_add_port(k->in, &p, err) == 0)
+		return 0;
+	kernet_remove(k->in, k->vxlan, NULL); /* half of one is none */
+	k->vxlan = 0;
+	return -1;
+}
+
+static int join(struct kernet *k, uint32_t vni, uint16_t port, struct err *err)
+{
+	struct err why = ERR_INIT;
+	if (add_vxlan(k, vni, port, &why) == 0)
+		return 0;
+	if (why.code == EEXIST)
+		return err_set(err, EEXIST,
+			       "VXLAN %u at UDP port %u is taken on this node, by a cluster whose "
+			       "id gives the same number (the next start has another) or "
+			       "by what is being cleared up",
+			       vni, port);
+	if (why.code == EADDRINUSE)
+		return err_set(err, EADDRINUSE,
+			       "UDP port %u is taken on this node by another program", port);
+	return err_copy(err, &why);
 }
 
 int kernet_join(struct kernet *k, const char *cluster, struct err *err)

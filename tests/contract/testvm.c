@@ -37,7 +37,7 @@ static void send_setup(struct testvm *t)
 	kv_addu(&b, "time_ns", time_wall_ns());
 	kv_add(&b, "seed", seed, sizeof(seed));
 	kv_adds(&b, "machine_id", "0123456789abcdef0123456789abcdef");
-	if (t->net_fd >= 0) {
+	if (t->net_fd >= 0 || t->env->spec.tap) {
 		kv_adds(&b, "mac", "02:00:00:00:00:01");
 		kv_adds(&b, "ipv4", "10.77.0.1/16");
 		kv_adds(&b, "mtu", "1500");

@@ -199,7 +199,7 @@ def refused(tap, lab):
     r = vse(lab, "up", "-q", "--hypervisor", "fake", "--network", "kernel", "/home/labuser/bb.yaml", timeout=60)
     tap.ok(r.code == 1 and "fake: " in r.said, "a hypervisor that cannot: refused", r)
     r = lab.vse("up", "-q", "--accel", "tcg", "--network", "kernel", "bb.yaml", timeout=60)
-    tap.ok(r.code == 1 and "root is needed" in r.said, "an ordinary user: refused", r)
+    tap.ok(r.code == 2 and "--network kernel: root is needed" in r.said, "an ordinary user: refused, as a wrong command line", r)
 
 
 def main():

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The network by the node's kernel: the filter of a port against net/filter.h, which has the rules, and (as root) real taps
  * on a real bridge. */
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -14,6 +15,7 @@
 #include <linux/virtio_net.h>
 
 #include "base/macros.h"
+#include "io/tcp.h"
 #include "net-frames.h"
 #include "net/bytes.h"
 #include "net/filter.h"
@@ -345,6 +347,72 @@ static void test_found_again(struct loop *l, const struct kernet_config *c, stru
 	close(b);
 }
 
+/* Another cluster of the same number on this node, and another program on the port. */
+static void test_taken(struct loop *l, const struct kernet_config *c)
+{
+	struct err err = ERR_INIT;
+	struct kernet *k = NULL, *other = NULL;
+	const struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons(KERNET_PORT)};
+	_cleanup_close_ int s = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (!ok(kernet_create(l, c, &k, &err) == 0 && kernet_create(l, c, &other, &err) == 0,
+		"networks of two clusters: %s", err.text))
+		return;
+	ok(kernet_join(k, "some cluster", &err) == 0, "joined to other nodes: %s", err.text);
+	ok(kernet_join(other, "some cluster", &err) < 0 && err.code == EEXIST &&
+		   strstr(err.text, "UDP port 4789 is taken") && !strchr(err.text, '\n'),
+	   "the same number twice on a node: %s", err.text);
+	err = (struct err)ERR_INIT;
+	ok(kernet_join(other, "its own", &err) == 0, "another number beside it: %s", err.text);
+	kernet_destroy(k);
+	kernet_destroy(other);
+	ok(bind(s, (const struct sockaddr *)&at, sizeof(at)) == 0, "the port is free at once");
+	if (!ok(kernet_create(l, c, &k, &err) == 0, "another network: %s", err.text))
+		return;
+	ok(kernet_join(k, "some cluster", &err) < 0 && err.code == EADDRINUSE, "then it is not: %s",
+	   err.text);
+	close(TAKE_FD(s));
+	err = (struct err)ERR_INIT;
+	ok(kernet_join(k, "some cluster", &err) == 0, "and after it is free it can be had: %s",
+	   err.text);
+	kernet_destroy(k);
+}
+
+static int set_address(int s, unsigned long what, const char *text)
+{
+	struct ifreq r = {.ifr_name = "lo"};
+	struct sockaddr_in a = {.sin_family = AF_INET};
+	inet_pton(AF_INET, text, &a.sin_addr);
+	memcpy(&r.ifr_addr, &a, sizeof(a));
+	return ioctl(s, what, &r);
+}
+
+/* Here the loopback plays an interface of a network of its own. */
+static void test_nearest(void)
+{
+	_cleanup_close_ int s = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	char *v[] = {(char *)"fd00::7", (char *)"10.8.0.1", (char *)"10.9.0.1", (char *)"10.9.0.2",
+		     (char *)"127.0.0.1"};
+	struct strvec hosts = {.v = v, .n = ARRAY_SIZE(v)};
+	struct in_addr got;
+	struct err err = ERR_INIT;
+	char text[INET_ADDRSTRLEN] = "";
+	ok(set_address(s, SIOCSIFADDR, "10.9.0.1") == 0 &&
+		   set_address(s, SIOCSIFNETMASK, "255.255.255.0") == 0,
+	   "an address");
+	ok(tcp_nearest_ipv4(&hosts, &got, &err) == 0, "one of another host's: %s", err.text);
+	inet_ntop(AF_INET, &got, text, sizeof(text));
+	is_str(text, "10.9.0.2", "on the same network, and not our own");
+	hosts.n = 3;
+	ok(tcp_nearest_ipv4(&hosts, &got, &err) == 0, "none on it: %s", err.text);
+	inet_ntop(AF_INET, &got, text, sizeof(text));
+	is_str(text, "10.8.0.1", "the first");
+	hosts.v += 2, hosts.n = 1;
+	ok(tcp_nearest_ipv4(&hosts, &got, &err) < 0 && err.code == EAFNOSUPPORT, "only ours: %s",
+	   err.text);
+	hosts.v += 2;
+	ok(tcp_nearest_ipv4(&hosts, &got, &err) < 0, "only its loopback: %s", err.text);
+}
+
 static void test_kernel(void)
 {
 	const struct kernet_config c = {.subnet = all.subnet, .size = all.size, .mtu = 1500};
@@ -364,6 +432,8 @@ static void test_kernel(void)
 		test_found_again(l, &c, k);
 	}
 	kernet_destroy(k);
+	test_taken(l, &c);
+	test_nearest();
 	loop_destroy(l);
 }
 
