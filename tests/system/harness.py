@@ -5,6 +5,7 @@ A World has its own run, data, temporary and home folders, and every process tha
 its mark in the environment: so what is left over is found without looking at names, beside other people's
 clusters on the same machine.
 """
+import ctypes
 import os
 import shutil
 import signal
@@ -27,6 +28,15 @@ def shared_data():
     home = os.environ.get("VSE_TEST_HOME") or os.environ.get("HOME") or "/"
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(home, ".cache")
     return Path(os.environ.get("VSE_TEST_DATA") or os.path.join(cache, "vse-test/data"))
+
+
+def why_no_numa():
+    """Why this kernel binds no memory to NUMA nodes, or does not show it; None: it does."""
+    call = {"x86_64": 239, "aarch64": 236}.get(os.uname().machine)
+    libc = ctypes.CDLL(None, use_errno=True)
+    if call and libc.syscall(call, None, None, ctypes.c_ulong(0), None, ctypes.c_ulong(0)):
+        return "get_mempolicy: " + os.strerror(ctypes.get_errno())
+    return None if os.path.exists("/proc/self/numa_maps") else "this kernel has no numa_maps"
 
 
 def on_signal(signo, _):

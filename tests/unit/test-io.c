@@ -1,13 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -97,43 +101,106 @@ static void test_child_fds(void)
 	close(leak);
 }
 
-/* Where a child may run, and where its memory comes from: as the kernel says. */
-static void test_child_bound(void)
+/* What a shell says of itself that was started so. */
+static void bound_child(const char *script, const cpu_set_t *cpus, uint64_t numa_nodes, char out[256])
 {
-	int p[2];
+	int p[2] = {-1, -1};
 	struct seen s = {0};
 	struct err err = ERR_INIT;
+	ok(pipe2(p, O_CLOEXEC) == 0, "a pipe");
+	struct child_spec spec = {
+		.argv = (char *[]){(char *)"sh", (char *)"-c", (char *)script, NULL},
+		.fds = {-1, p[1], 2},
+		.n_fds = 3,
+		.cpus = cpus,
+		.numa_nodes = numa_nodes,
+	};
+	struct child *c = child_start(loop, &spec, on_exit_status, &s, &err);
+	memset(out, 0, 256);
+	if (ok(c != NULL, "start %s", err.text))
+		loop_run(loop);
+	close(p[1]);
+	fd_read_full(p[0], out, 255);
+	child_destroy(c);
+	close(p[0]);
+}
+
+/* Where a child may run: as the kernel says. */
+static void test_child_cpus(void)
+{
 	cpu_set_t own, one;
 	unsigned last = 0;
-	ok(sched_getaffinity(0, sizeof(own), &own) == 0 && pipe2(p, O_CLOEXEC) == 0,
-	   "CPUs and a pipe");
+	char out[256], want[80];
+	ok(sched_getaffinity(0, sizeof(own), &own) == 0, "CPUs");
 	for (unsigned i = 0; i < CPU_SETSIZE; i++)
 		last = CPU_ISSET(i, &own) ? i : last;
 	CPU_ZERO(&one);
 	CPU_SET(last, &one);
+	bound_child("grep Cpus_allowed_list /proc/self/status", &one, 0, out);
+	snprintf(want, sizeof(want), "Cpus_allowed_list:\t%u\n", last);
+	is_str(out, want, "one CPU");
+}
+
+/* NULL: this kernel binds memory, and shows it. */
+static const char *why_no_numa(void)
+{
+	if (syscall(SYS_get_mempolicy, NULL, NULL, 0ul, NULL, 0ul) < 0)
+		return errno == ENOSYS ? "a kernel without NUMA" : "memory policies are forbidden here";
+	if (!topology_memory_nodes() || !path_exists("/proc/self/numa_maps"))
+		return "this kernel does not show NUMA nodes";
+	return NULL;
+}
+
+/* And where its memory comes from. */
+static void test_child_memory(void)
+{
+	const char *why = why_no_numa();
+	char out[256], want[80];
+	struct seen s = {0};
+	struct err err = ERR_INIT;
+	if (why) {
+		tap_skip(why);
+		return;
+	}
 	uint64_t nodes = topology_memory_nodes(), first = nodes & -nodes;
-	struct child_spec spec = {
-		.argv = (char *[]){(char *)"sh",
-				   (char *)"-c", (char *)"grep Cpus_allowed_list /proc/self/status; cut -d' ' -f2 /proc/self/numa_maps | sort -u",
-				   NULL},
-		.fds = {-1, p[1], 2},
-		.n_fds = 3,
-		.cpus = &one,
-		.numa_nodes = first,
-	};
-	struct child *c = child_start(loop, &spec, on_exit_status, &s, &err);
-	ok(c != NULL, "start %s", err.text);
-	loop_run(loop);
-	close(p[1]);
-	char out[256] = "", want[80];
-	fd_read_full(p[0], out, sizeof(out) - 1);
-	snprintf(want, sizeof(want), "Cpus_allowed_list:\t%u\nbind:%d\n", last, __builtin_ctzll(first));
-	is_str(out, want, "one CPU, one NUMA node");
-	child_destroy(c);
-	close(p[0]);
-	spec.numa_nodes = UINT64_C(1) << 63;
-	c = nodes & spec.numa_nodes ? NULL : child_start(loop, &spec, on_exit_status, &s, &err);
+	bound_child("cut -d' ' -f2 /proc/self/numa_maps | sort -u", NULL, first, out);
+	snprintf(want, sizeof(want), "bind:%d\n", __builtin_ctzll(first));
+	is_str(out, want, "one NUMA node");
+	struct child_spec spec = {.argv = (char *[]){(char *)"true", NULL},
+				  .numa_nodes = UINT64_C(1) << 63};
+	struct child *c = nodes & spec.numa_nodes
+				  ? NULL
+				  : child_start(loop, &spec, on_exit_status, &s, &err);
 	ok(!c, "a node that is not there: %s", err.text);
+}
+
+/* From here on this process is on a kernel that has no such call. */
+static bool take_away(unsigned call, unsigned code)
+{
+	struct sock_filter f[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, call, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | code),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog prog = {.len = ARRAY_SIZE(f), .filter = f};
+	return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
+	       prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &prog) == 0;
+}
+
+static void test_no_numa(void)
+{
+	struct seen s = {0};
+	struct err err = ERR_INIT;
+	if (!take_away(SYS_set_mempolicy, ENOSYS) || !take_away(SYS_get_mempolicy, ENOSYS)) {
+		tap_skip("no seccomp filters here");
+		return;
+	}
+	struct child_spec spec = {.argv = (char *[]){(char *)"true", NULL}, .numa_nodes = 1};
+	struct child *c = child_start(loop, &spec, on_exit_status, &s, &err);
+	ok(!c && err.code == ENOSYS, "a kernel without NUMA: refused, not unbound: %s", err.text);
+	child_destroy(c);
+	ok(why_no_numa() != NULL, "and what needs one is skipped: %s", why_no_numa());
 }
 
 static bool raise_in_child;
@@ -428,7 +495,8 @@ int main(void)
 	loop = loop_create();
 	test_child();
 	test_child_fds();
-	test_child_bound();
+	test_child_cpus();
+	test_child_memory();
 	test_child_signal();
 	test_child_limit();
 	test_adopt();
@@ -439,6 +507,7 @@ int main(void)
 	test_timer();
 	test_listener();
 	test_listener_full();
+	test_no_numa(); /* the last: it stays so */
 	loop_destroy(loop);
 	return done();
 }
