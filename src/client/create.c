@@ -274,6 +274,9 @@ json_t *create_message(const struct create *c, struct err *ret_err)
 	set_text(j, "protection", v->protection, &err);
 	set_text(j, "accel", create_choice(c, "accel", "auto"), &err);
 	set_text(j, "machine", create_choice(c, "machine", "auto"), &err);
+	if (options_text(c->o, "hung-after"))
+		json_object_set_new(j, "hung_after_ms",
+				    json_integer((json_int_t)options_ms(c->o, "hung-after", 0)));
 	json_object_set_new(j, "extra_args", text_list(options_all(c->o, "hypervisor-arg")));
 	json_object_set_new(j, "env", env_list(v));
 	json_object_set_new(j, "clone", json_boolean(options_flag(c->o, "clone")));

@@ -35,6 +35,7 @@ static const struct row table[] = {
 	{.key = "memory", .calls = FOR_UP, .kind = SIZE, .min = 64ull << 20},
 	{.key = "scratch", .calls = FOR_UP, .kind = SIZE, .min = 16ull << 20},
 	{.key = "timeout", .calls = FOR_UP, .kind = TIME, .min = 1},
+	{.key = "hung-after", .calls = FOR_UP, .kind = TIME, .min = 100},
 	{.key = "parallel", .calls = FOR_UP, .kind = INT, .min = 1, .max = COUNT_MAX},
 	{.key = "hypervisor", .calls = FOR_UP, .kind = TEXT},
 	{.key = "hypervisor-arg", .calls = FOR_UP, .kind = TEXT, .many = true},

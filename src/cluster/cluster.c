@@ -8,13 +8,14 @@
 
 #include "base/alloc.h"
 #include "base/path.h"
-#include "base/text.h"
 #include "base/time.h"
 #include "cluster/bind.h"
 #include "cluster/choose.h"
 #include "cluster/cloning.h"
+#include "cluster/hung.h"
 #include "cluster/kernel_network.h"
 #include "cluster/setup.h"
+#include "cluster/status.h"
 #include "net/kernet.h"
 #include "net/switch.h"
 
@@ -48,6 +49,7 @@ struct cluster {
 	uint32_t told_ready, told_lost;
 	struct cluster **probe; /* the cell that a probe under way reports to; NULL: none */
 	struct evtimer *soon;   /* does what must not happen inside a VM's callback */
+	struct hung *hung;
 	struct events events;
 };
 
@@ -210,6 +212,7 @@ static void on_state(void *arg, struct vm *vm, enum vm_state was _unused_, const
 		   reason[0] ? ": " : "", reason);
 	if (c->net && vm_state_is_over(now))
 		netswitch_detach(c->net, vm_rank(vm));
+	hung_vm_state(c->hung, vm);
 	c->ops->on_vm_state(c->arg, vm);
 	soon(c);
 }
@@ -242,6 +245,14 @@ static void on_note(void *arg, struct vm *vm, const char *text)
 {
 	struct cluster *c = arg;
 	events_add(&c->events, vm_rank(vm), "note", "%s", text);
+}
+
+static void on_anew(void *arg, struct vm *vm, const char *text)
+{
+	struct cluster *c = arg;
+	_cleanup_free_ char *said = xasprintf("%s: %s", vm_name(vm), text);
+	on_note(c, vm, text);
+	c->ops->on_note(c->arg, said);
 }
 
 static const struct vm_ops vm_ops = {
@@ -325,6 +336,7 @@ static int make_vm(struct cluster *c, uint32_t rank, struct err *err)
 static int make_vms(struct cluster *c, struct err *err)
 {
 	c->vms = xcalloc(c->spec.size, sizeof(*c->vms));
+	c->hung = hung_create(c->loop, &c->spec, c->vms, on_anew, c);
 	for (uint32_t r = 0; r < c->spec.size; r++)
 		if ((!c->spec.node_of || c->spec.node_of[r] == c->self) && make_vm(c, r, err) < 0)
 			return -1;
@@ -468,6 +480,7 @@ void cluster_destroy(struct cluster *c)
 	for (uint32_t r = 0; c->vms && r < c->spec.size; r++)
 		vm_destroy(c->vms[r]);
 	free(c->vms);
+	hung_destroy(c->hung);
 	template_destroy(c->template);
 	free(c->coming);
 	netswitch_destroy(c->net);
@@ -756,32 +769,14 @@ uint64_t cluster_ready_ms(const struct cluster *c)
 	return c->ready_after;
 }
 
-static json_t *vm_status(struct cluster *c, struct vm *vm)
-{
-	struct hv_stats st = {0};
-	char ip[16];
-	_cleanup_free_ char *reason = text_cleaned(vm_reason(vm)); /* the guest's words may be in it */
-	_cleanup_free_ char *cpus = bind_text(&c->spec, vm);
-	const char *node = c->spec.node_of ? c->spec.nodes.v[c->spec.node_of[vm_rank(vm)] - 1] : NULL;
-	vm_stats(vm, &st, NULL);
-	address_ipv4_text(address_ipv4(&c->spec.subnet, vm_rank(vm)), ip);
-	return json_pack(
-		"{s:i, s:s, s:s, s:s, s:s*, s:I, s:I, s:I, s:I, s:i, s:s*, s:s, s:s, s:s*}", "rank",
-		(int)vm_rank(vm), "name", vm_name(vm), "state", vm_state_name(vm_get_state(vm)),
-		"reason", reason, "address", c->net || c->kernet ? ip : NULL, "uptime_ms",
-		(json_int_t)vm_uptime_ms(vm), "ready_ms", (json_int_t)vm_ready_ms(vm),
-		"memory_used", (json_int_t)st.rss, "cpu_ms", (json_int_t)st.cpu_ms, "pid",
-		(int)st.pid, "node", node, "hypervisor", c->profile.hypervisor->name, "accel",
-		c->profile.probe.accel, "bound_to", cpus);
-}
-
 json_t *cluster_status(struct cluster *c)
 {
 	const struct cluster_spec *s = &c->spec;
 	json_t *vms = json_array();
 	for (uint32_t r = 0; r < s->size; r++)
 		if (c->vms[r])
-			json_array_append_new(vms, vm_status(c, c->vms[r]));
+			json_array_append_new(vms, status_of_vm(s, &c->profile, c->net || c->kernet,
+								c->vms[r]));
 	return json_pack("{s:s, s:s, s:s, s:s, s:i, s:s, s:s, s:s, s:i, s:I, s:I, s:I, s:I, s:o}",
 			 "name", s->name, "phase", phase_names[c->phase], "vse", s->vse, "image",
 			 s->image, "size", (int)s->size, "hypervisor",

@@ -12,6 +12,7 @@
 
 #define MEMORY_MIN (32ll << 20)
 #define MEMORY_MAX (1ll << 46)
+#define HUNG_AFTER_MS 60000 /* of a message that does not say */
 
 static int text(const json_t *j, const char *key, char **ret, struct err *err)
 {
@@ -43,7 +44,7 @@ static int list(const json_t *j, const char *key, struct strvec *ret, struct err
 }
 
 struct numbers {
-	json_int_t size, cpus, memory, scratch, parallel, boot, stop;
+	json_int_t size, cpus, memory, scratch, parallel, boot, stop, hung;
 };
 
 static int read_numbers(const json_t *j, struct numbers *n, struct err *err)
@@ -54,7 +55,9 @@ static int read_numbers(const json_t *j, struct numbers *n, struct err *err)
 			       message_int(j, "scratch", 0, MEMORY_MAX, &n->scratch, err) < 0 ||
 			       message_int(j, "parallel", 0, CLUSTER_SIZE_MAX, &n->parallel, err) < 0 ||
 			       message_int(j, "boot_timeout_ms", 1, 86400000, &n->boot, err) < 0 ||
-			       message_int(j, "stop_timeout_ms", 1, 86400000, &n->stop, err) < 0
+			       message_int(j, "stop_timeout_ms", 1, 86400000, &n->stop, err) < 0 ||
+			       (json_object_get(j, "hung_after_ms") &&
+				message_int(j, "hung_after_ms", 1, 86400000, &n->hung, err) < 0)
 		       ? -1
 		       : 0;
 }
@@ -187,7 +190,7 @@ void cluster_spec_write_place(const struct strvec *nodes, const uint32_t *node_o
 int cluster_spec_read(const json_t *j, struct cluster_spec *ret, struct err *err)
 {
 	struct cluster_spec s = {0};
-	struct numbers n = {0};
+	struct numbers n = {.hung = HUNG_AFTER_MS};
 	const char *subnet;
 	if (read_numbers(j, &n, err) < 0 || read_texts(j, &s, err) < 0 ||
 	    list(j, "env", &s.env, err) < 0 || list(j, "extra_args", &s.extra_args, err) < 0 ||
@@ -208,6 +211,7 @@ int cluster_spec_read(const json_t *j, struct cluster_spec *ret, struct err *err
 	s.parallel = (unsigned)n.parallel;
 	s.boot_timeout_ms = (uint64_t)n.boot;
 	s.stop_timeout_ms = (uint64_t)n.stop;
+	s.hung_after_ms = (uint64_t)n.hung;
 	s.systemd = json_is_true(json_object_get(j, "systemd"));
 	s.outbound = json_is_true(json_object_get(j, "outbound"));
 	s.clone = json_is_true(json_object_get(j, "clone"));

@@ -35,6 +35,7 @@ struct cluster_spec {
 	struct strvec extra_args;
 	unsigned parallel; /* VMs of a node that may be between start and ready at once; 0: its CPUs */
 	uint64_t boot_timeout_ms, stop_timeout_ms;
+	uint64_t hung_after_ms;         /* cluster/hung.h */
 	char *restore;                  /* folder of a save that the VMs start from, or NULL */
 	char *ssh_private, *ssh_public; /* cluster-only key, or NULL */
 	/* Where the VMs run. Without nodes all of them run here (node_of NULL). */

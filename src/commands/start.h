@@ -15,6 +15,9 @@
 		{"scratch", 0, "SIZE", "scratch disk of a VM, instead of the VSE's (0: none)", NULL},                        \
 		{"timeout", 0, "TIME",                                                                                       \
 		 "a VM that is not ready after this has failed (default 2m)", NULL},                                         \
+		{"hung-after", 0,                                                                                            \
+		 "TIME", "start one anew that gives no sign of life in its boot for this long (default 1m)",                 \
+		 NULL},                                                                                                      \
 		{"parallel", 0, "N", "VMs that boot at once (default: CPUs of the node)", NULL},                             \
 		{"hypervisor", 0,                                                                                            \
 		 "NAME", "qemu (default), container, xen, palacios or fake; the first usable of names with commas; or auto", \

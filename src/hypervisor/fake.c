@@ -11,6 +11,7 @@
 
 #include "base/alloc.h"
 #include "base/path.h"
+#include "base/rankset.h"
 #include "hypervisor/teller.h"
 
 /* What was asked for and is told in the next round of the loop, in order. */
@@ -32,7 +33,8 @@ enum act {
 #define ACTS_MAX 16
 #define CONSOLE_LINES 256 /* printed at once */
 
-#define NOTE "fake" /* a file */
+#define NOTE "fake"   /* a file */
+#define HANGS "hangs" /* another: how often it has hung */
 struct life {
 	uint64_t started, booted; /* loop time: of this host's clock, so of use to another process */
 	int paused;
@@ -53,7 +55,7 @@ struct hv_vm {
 	struct fake_in in;
 	unsigned cpus;
 	enum hv_from from;
-	bool template;
+	bool template, hangs;
 	struct stream *console;
 	uint64_t console_left;       /* bytes still to be printed */
 	struct evtimer *tick, *doom; /* doom: crash-after and poweroff-after; NULL = none */
@@ -92,6 +94,20 @@ static void forget_note(struct hv_vm *vm)
 	if (vm->note)
 		unlink(vm->note);
 	free(TAKE_PTR(vm->note));
+}
+
+/* Whether it hangs in this start. */
+static bool hangs(const struct fake_script *s, const struct hv_spec *spec)
+{
+	_cleanup_free_ char *path = path_join(spec->dir, HANGS), *text = NULL;
+	size_t n = 0;
+	if (!s->hangs || spec->from != HV_FROM_BOOT ||
+	    (s->hang_rank != UINT64_MAX && s->hang_rank != spec->rank))
+		return false;
+	path_read(path, RANK_MAX, &text, &n, NULL);
+	_cleanup_close_ int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW | O_CLOEXEC,
+				      0600);
+	return n < s->hangs && fd >= 0 && fd_write_all(fd, "x", 1) == 0;
 }
 
 /* ---- telling ---- */
@@ -492,6 +508,8 @@ static int start(struct loop *l, const struct hv_spec *spec, const struct hv_pro
 		return err_set(err, EPERM, "told to refuse by its script");
 	}
 	set_doom(vm);
+	vm->hangs = hangs(&vm->script, spec);
+	vm->script.never_hello |= vm->hangs;
 	if (spec->from == HV_FROM_BOOT)
 		act_later(vm, ACT_START);
 	else if (start_from(vm, spec, err) < 0)
@@ -572,8 +590,8 @@ static int cancel(struct hv_vm *vm, struct err *err)
 
 static int stats(struct hv_vm *vm, struct hv_stats *ret, struct err *err _unused_)
 {
-	*ret = (struct hv_stats){.rss = vm->memory / 4,
-				 .cpu_ms = (loop_now(vm->loop) - vm->started) / 100};
+	uint64_t age = loop_now(vm->loop) - vm->started;
+	*ret = (struct hv_stats){.rss = vm->memory / 4, .cpu_ms = vm->hangs ? 1 : age / 100};
 	return 0;
 }
 

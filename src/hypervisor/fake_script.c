@@ -4,13 +4,14 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/rankset.h"
 #include "base/size.h"
 #include "hypervisor/fake.h"
 
 #define STATE_DEFAULT (512u << 10)
 #define STATE_MAX (1u << 30)
 
-enum word_kind { FLAG, DURATION, SIZE, TEXT };
+enum word_kind { FLAG, DURATION, SIZE, NUMBER, TEXT };
 
 static const struct {
 	const char *name;
@@ -36,11 +37,14 @@ static const struct {
 	WORD("console", TEXT, console),
 	WORD("console-bytes", SIZE, console_bytes),
 	WORD("state", SIZE, state_bytes),
+	WORD("hang", NUMBER, hangs),
+	WORD("hang-rank", NUMBER, hang_rank),
 #undef WORD
 };
 
 static int set_word(void *at, enum word_kind kind, const char *value, struct err *err)
 {
+	int64_t number;
 	switch (kind) {
 	case FLAG:
 		if (value)
@@ -51,6 +55,11 @@ static int set_word(void *at, enum word_kind kind, const char *value, struct err
 		return value ? duration_parse(value, at, err)
 			     : err_set(err, EINVAL, "needs a duration");
 	case SIZE: return value ? size_parse(value, at, err) : err_set(err, EINVAL, "needs a size");
+	case NUMBER:
+		if (int_parse(value ? value : "", 0, RANK_MAX, &number, err) < 0)
+			return -1;
+		*(uint64_t *)at = (uint64_t)number;
+		return 0;
 	case TEXT:
 		free(*(char **)at);
 		*(char **)at = xstrdup(value ? value : "");
@@ -76,6 +85,7 @@ static int parse_word(struct fake_script *s, const char *word, struct err *err)
 int fake_script_parse(struct fake_script *s, const struct strvec *list, struct err *err)
 {
 	s->state_bytes = STATE_DEFAULT;
+	s->hang_rank = UINT64_MAX;
 	for (size_t i = 0; list && i < list->n; i++)
 		if (parse_word(s, list->v[i], err) < 0)
 			return -1;

@@ -140,7 +140,7 @@ enum hv_stop { HV_STOP_GRACEFUL, HV_STOP_HARD }; /* ask the guest by ACPI or its
 
 struct hv_stats {
 	uint64_t rss;    /* bytes resident on the node, 0 = unknown */
-	uint64_t cpu_ms; /* CPU time used on the node */
+	uint64_t cpu_ms; /* CPU time used on the node, 0 = unknown */
 	pid_t pid;       /* of the VMM, 0 = none */
 };
 

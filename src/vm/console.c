@@ -29,6 +29,7 @@ struct console {
 	char *path, *old_path;
 	int log;
 	size_t written; /* bytes in the current file */
+	uint64_t said;
 	struct stream *stream;
 	struct evtimer *gather; /* runs while the stream is paused */
 	bool gathering;
@@ -53,6 +54,7 @@ static void keep(struct console *c, const char *p, size_t n)
 
 static void deliver(struct console *c, const char *p, size_t n)
 {
+	c->said += n;
 	keep(c, p, n);
 	for (struct console_reader *r = c->readers, *next; r; r = next) {
 		next = r->next;
@@ -140,6 +142,11 @@ int console_connect(struct console *c, int fd, struct err *err)
 	c->gathering = false;
 	c->stream = stream_create(c->loop, fd, &stream_ops, c, err);
 	return c->stream ? 0 : -1;
+}
+
+uint64_t console_said(const struct console *c)
+{
+	return c->said;
 }
 
 void console_note(struct console *c, const char *text)

@@ -4,6 +4,8 @@
 #ifndef VSE_VM_CONSOLE_H
 #define VSE_VM_CONSOLE_H
 
+#include <stdint.h>
+
 #include "io/loop.h"
 
 #define CONSOLE_LOG_MAX (2u << 20) /* bytes */
@@ -15,6 +17,7 @@ struct console *console_create(struct loop *l, const char *log_path);
 void console_destroy(struct console *c); /* NULL is fine; the log stays */
 /* fd: taken; the one before is closed. */
 int console_connect(struct console *c, int fd, struct err *err);
+uint64_t console_said(const struct console *c);         /* bytes that the guest has printed */
 void console_note(struct console *c, const char *text); /* a line of our own, into the log */
 /* on_data gets what is printed from now on. `lag` of a slow reader is bounded by the caller, who detaches. */
 struct console_reader *console_attach(struct console *c,

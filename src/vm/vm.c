@@ -98,6 +98,7 @@ static void on_hello(void *arg, const char *boot)
 {
 	struct vm *vm = arg;
 	_cleanup_buf_ struct buf kv = BUF_INIT;
+	vm->heard++;
 	bool same = vm->boot && strcmp(vm->boot, boot) == 0;
 	if (vm->boot && !same) {
 		vm->set_up = false;
@@ -144,6 +145,7 @@ static void on_bye(void *arg, const char *how)
 static void on_guest_log(void *arg, const char *text)
 {
 	struct vm *vm = arg;
+	vm->heard++;
 	console_note(vm->console, text);
 }
 
@@ -489,6 +491,7 @@ int vm_begin(struct vm *vm, struct err *err)
 	vm->ready_after = 0;
 	vm->ran = false;
 	vm->ran_ms = 0;
+	vm->pulse = (struct pulse){0};
 	input(vm, VM_IN_START, "");
 	evtimer_start(vm->timer, vm->profile->boot_timeout_ms, 0);
 	return 0;

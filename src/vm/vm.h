@@ -124,6 +124,11 @@ int vm_run_taken(struct vm *vm, struct err *err); /* it goes on; on_state follow
 
 /* Ends it hard, if it runs, and starts it anew. */
 int vm_restart(struct vm *vm, struct err *err);
+/* Of one that boots: for how long it has given no sign of life (vm/pulse.h). To be asked again and again; 0: it gives some,
+ * does not boot, or nobody can tell. */
+uint64_t vm_silent_ms(struct vm *vm);
+int vm_boot_anew(struct vm *vm,
+		 struct err *err); /* vm_restart() of one that boots: from its image, not its template */
 
 bool vm_is_restarting(const struct vm *vm); /* it ends in order to be started anew */
 uint32_t vm_rank(const struct vm *vm);

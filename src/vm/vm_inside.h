@@ -5,6 +5,7 @@
 
 #include <stdio.h>
 
+#include "vm/pulse.h"
 #include "vm/restoring.h"
 #include "vm/scratch.h"
 #include "vm/vm.h"
@@ -30,6 +31,9 @@ struct vm {
 	bool adopting, adopted; /* adopting: not yet as it was */
 	bool cloned, unclonable; /* started from the template; one that did not come up boots from then on */
 	bool attach;             /* the next channel is one to a guest that runs already */
+
+	struct pulse pulse;
+	uint64_t heard; /* words of its guest agent */
 
 	unsigned *cpus; /* of the node: its own while it runs; NULL: none, or any */
 	uint64_t numa_nodes;

@@ -238,6 +238,7 @@ test_expect_success 'what the command line alone tells is wrong is told before a
 		! grep "starting VMs" err && test $(wc -l <err) = 1 || return 1
 	done &&
 	test_expect_code 2 vse up --memory 100T f.yaml 2>err && grep "^vse up: --memory 100T: too large, at most 64T" err &&
+	test_expect_code 2 vse up --hung-after 5ms f.yaml 2>err && grep "^vse up: --hung-after 5ms: from 0.1s to 24h" err &&
 	test_expect_code 2 vse up --timeout 2d f.yaml 2>err && grep "^vse up: --timeout 2d: too long, at most 24h" err &&
 	nothing_left
 '
@@ -249,6 +250,38 @@ test_expect_success 'any number of interrupted downs, then a hard one' '
 		{ $fg vse down -g f 2>err & } && pid=$! && sleep 0.2 && kill -INT $pid && ! wait $pid || return 1
 	done &&
 	vse ps | grep "^f\\|vm0" && vse down f && wait_for 5 nothing_left
+'
+
+hang='--hypervisor-arg hang=' rank='--hypervisor-arg hang-rank='
+test_expect_success 'a VM that hangs in its boot is started anew, and that is told' '
+	test_when_finished "vse down --all" &&
+	timeout 120 vse up $fake -n 4 ${hang}1 ${rank}2 --hung-after 300ms --timeout 1h f.yaml 2>err &&
+	grep "note: vm2: no sign of life for .*, [23] others of this node are ready: started anew (1 of 2)" err &&
+	state_is ready,ready,ready,ready && vse events >out && grep "vm2 .*no sign of life" out &&
+	test "$(grep -c "no sign of life" out)" = 1 && vse exec -r 2 true
+'
+
+test_expect_success 'twice and not more' '
+	test_expect_code 1 timeout 120 vse up $fake -n 2 ${hang}9 ${rank}1 --hung-after 200ms --timeout 2s f.yaml 2>err &&
+	test "$(grep -c "no sign of life" err)" = 2 && grep "vm1: not ready within 2 s" err && wait_for 5 nothing_left
+'
+
+test_expect_success 'one alone has most of its time' '
+	test_when_finished "vse down --all" &&
+	timeout 120 vse up $fake ${hang}1 --hung-after 100ms --timeout 4s f.yaml 2>err &&
+	grep "vm0: no sign of life for [3-9].*, no other of this node is ready: started anew" err
+'
+
+test_expect_success 'one that is slow and uses CPU time is left alone' '
+	test_expect_code 1 vse up $fake -n 2 --hypervisor-arg never-ready --hung-after 100ms --timeout 4s f.yaml 2>err &&
+	grep "not ready within 4 s" err && ! grep "no sign of life" err
+'
+
+test_expect_success 'a restart that hangs is started anew, too' '
+	test_when_finished "vse down --all" &&
+	vse up -q $fake -n 2 --hung-after 200ms ${hang}1 ${rank}1 --timeout 1h f.yaml && vse events >out &&
+	rm -f "$XDG_RUNTIME_DIR"/vse/f/vm1/hangs && timeout 120 vse restart 1 && state_is ready,ready &&
+	test "$(vse events | grep -c "vm1 .*started anew (1 of 2)")" = 2
 '
 
 test_expect_success 'words of a guest: no escape sequence, no lost event' '

@@ -64,8 +64,11 @@ def fake(tap, lab):
     r = lab.vse("down")
     tap.ok(r.code == 0, "down", r)
     nothing_left(tap, lab, "after down")
-    r = lab.vse("up", *args, "-n", "4", *HOSTS, file, timeout=60)
-    tap.ok(r.code == 0, "the next cluster of the same name at once", r)
+    r = lab.vse("up", *args, "-n", "16", "--hypervisor-arg", "hang=1", "--hypervisor-arg", "hang-rank=9", "--hung-after", "300ms",
+                "--timeout", "1h", *HOSTS, file, timeout=60)
+    tap.ok(r.code == 0 and "vm9: no sign of life" in r.said, "the next of the same name at once; a VM that hangs is started anew", r)
+    line = "1 other of this node is ready: started anew (1 of 2)"
+    tap.ok(labworld.wait_for(30, lambda: line in lab.vse("events").text), "and events tell so", lab.vse("events"))
     lab.vse("down")
 
 

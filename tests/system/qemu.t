@@ -4,11 +4,13 @@
 import json
 import os
 import shutil
+import signal
+import subprocess
 import sys
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
-from harness import BUILD, BUSYBOX_VSE, VSE, Tap, real_world  # noqa: E402
+from harness import BUILD, BUSYBOX_VSE, NIGHTLY, VSE, Tap, real_world  # noqa: E402
 
 
 def main():
@@ -19,7 +21,28 @@ def main():
         return 0
     with world:
         checks(tap, world, file)
+        if NIGHTLY:
+            hung(tap, world, file)
     return tap.done()
+
+
+def hung(tap, w, file):
+    """A VMM that stops in the boot of its guest."""
+    front = w.start(VSE, "up", "--name", "h", "-n", "2", "--parallel", "2", "--hung-after", "1s", "--timeout", "1h", file,
+                    stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    stopped = 0
+    while not stopped and front.poll() is None:
+        r = w.vse("ps", "--json")
+        for c in json.loads(r.out)["clusters"] if r.code == 0 else []:
+            for v in c["vms"][1:]:
+                if v["state"] == "booting" and v["pid"]:
+                    stopped = v["pid"]
+                    os.kill(stopped, signal.SIGSTOP)
+        time.sleep(0.05)
+    out, _ = front.communicate(timeout=600)
+    tap.ok(stopped and front.returncode == 0 and b"vm1: no sign of life" in out and b"vm0: no" not in out,
+           "a VM whose VMM stands still in its boot is started anew, the other is not", out.decode())
+    w.vse("down", "h")
 
 
 def checks(tap, w, file):

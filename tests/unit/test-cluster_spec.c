@@ -108,6 +108,7 @@ static void test_bounds(void)
 	with("scratch", json_integer(-1));
 	with("parallel", json_integer(-1));
 	with("boot_timeout_ms", json_integer(0));
+	with("hung_after_ms", json_integer(0));
 	with("name", json_string("../x"));
 	with("name", json_string("UPPER"));
 	with("subnet", json_string("10.0.0.0/33"));
