@@ -553,6 +553,8 @@ int service_migrate(struct call *call, const json_t *req, struct err *err)
 	    (json_object_get(req, "timeout_ms") &&
 	     message_int(req, "timeout_ms", 1, INT32_MAX, &bound, err) < 0))
 		return -1;
+	if (cluster_spec_can_leave(cluster_get_spec(a->cluster), "migrate", err) < 0)
+		return -1;
 	uint32_t to = find_node(d, node);
 	if (!to)
 		return err_set(err, EINVAL, "the cluster has no node '%.60s'", node);

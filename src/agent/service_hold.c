@@ -122,6 +122,8 @@ int service_hold(struct call *call, const json_t *req, struct err *err)
 	const char *dir;
 	if (message_str(req, "dir", &dir, err) < 0)
 		return -1;
+	if (a->cluster && cluster_spec_can_leave(cluster_get_spec(a->cluster), "save", err) < 0)
+		return -1;
 	if (dir[0] != '/')
 		return err_set(err, EINVAL, "%s: not an absolute path", dir);
 	if (service_ranks(a, req, &ranks, err) < 0) {

@@ -2,6 +2,7 @@
 #include "client/create.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -71,6 +72,19 @@ static int choose_place(struct create *c, struct vse_error *e)
 	return rc ? rc : check_network(c, e);
 }
 
+static int add_mounts(struct vse *v, const struct vse_options *o, struct vse_error *e)
+{
+	const struct strvec *all = options_all(o, "mount");
+	char cwd[PATH_MAX] = "/";
+	struct err err = ERR_INIT;
+	if (all->n && !getcwd(cwd, sizeof(cwd)))
+		return error_set(e, errno, "the current folder: %s", strerror(errno));
+	for (size_t i = 0; i < all->n; i++)
+		if (vse_add_mount(v, all->v[i], cwd, &err) < 0)
+			return error_option(e, "mount", ": %s", err.text);
+	return 0;
+}
+
 int create_prepare(struct create *c, const char *file, const struct vse_options *o, struct vse_error *e)
 {
 	int rc = options_check(o, FOR_UP, e);
@@ -78,6 +92,8 @@ int create_prepare(struct create *c, const char *file, const struct vse_options 
 		rc = check_binding(o, e);
 	if (!rc)
 		rc = load(c, file, e);
+	if (!rc)
+		rc = add_mounts(c->vse, o, e);
 	if (rc)
 		return rc;
 	struct vse *v = c->vse;
@@ -103,9 +119,9 @@ int create_prepare(struct create *c, const char *file, const struct vse_options 
 /* What a saved machine has cannot be chosen anew. */
 static int check_saved_options(const struct vse_options *o, struct vse_error *e)
 {
-	static const char *const fixed[] = {"count",   "cpus",           "memory",
-					    "scratch", "hypervisor",     "machine",
-					    "accel",   "hypervisor-arg", "clone"};
+	static const char *const fixed[] = {"count",      "cpus",    "memory", "scratch",
+					    "hypervisor", "machine", "accel",  "hypervisor-arg",
+					    "clone",      "mount"};
 	for (size_t i = 0; i < ARRAY_SIZE(fixed); i++)
 		if (options_text(o, fixed[i]))
 			return error_option(e, fixed[i], " is as it was saved");
@@ -169,6 +185,16 @@ static json_t *text_list(const struct strvec *v)
 	json_t *list = json_array();
 	for (size_t i = 0; i < v->n; i++)
 		json_array_append_new(list, json_string(v->v[i]));
+	return list;
+}
+
+static json_t *mount_list(const struct vse *v)
+{
+	json_t *list = json_array();
+	for (size_t i = 0; i < v->n_mounts; i++)
+		json_array_append_new(list,
+				      json_pack("{s:s, s:s, s:b}", "host", v->mounts[i].host,
+						"guest", v->mounts[i].guest, "rw", v->mounts[i].rw));
 	return list;
 }
 
@@ -279,6 +305,7 @@ json_t *create_message(const struct create *c, struct err *ret_err)
 				    json_integer((json_int_t)options_ms(c->o, "hung-after", 0)));
 	json_object_set_new(j, "extra_args", text_list(options_all(c->o, "hypervisor-arg")));
 	json_object_set_new(j, "env", env_list(v));
+	json_object_set_new(j, "mounts", mount_list(v));
 	json_object_set_new(j, "clone", json_boolean(options_flag(c->o, "clone")));
 	set_binding(c, j);
 	if (c->launch)

@@ -13,11 +13,26 @@
 #include "base/text.h"
 #include "launcher/launcher.h"
 #include "spec/rules.h"
+#include "spec/vse.h"
 
 #define DAY_MS 86400000 /* as the agent's own bounds */
 #define COUNT_MAX 1500
 
-enum kind { TEXT, FLAG, INT, SIZE, TIME, WORD, CLUSTER, HOSTS, LAUNCHER, FILE_PATH, PLACE, ENV };
+enum kind {
+	TEXT,
+	FLAG,
+	INT,
+	SIZE,
+	TIME,
+	WORD,
+	CLUSTER,
+	HOSTS,
+	LAUNCHER,
+	FILE_PATH,
+	PLACE,
+	ENV,
+	MOUNT
+};
 
 struct row {
 	const char *key;
@@ -56,6 +71,7 @@ static const struct row table[] = {
 	{.key = "mem-bind", .calls = FOR_UP, .kind = WORD, .words = "none local"},
 	{.key = "hugepages", .calls = FOR_UP, .kind = FLAG},
 	{.key = "network", .calls = FOR_UP, .kind = WORD, .words = "switch kernel"},
+	{.key = "mount", .calls = FOR_UP, .kind = MOUNT, .many = true},
 	{.key = "missing", .calls = FOR_UP | FOR_NODES, .kind = WORD, .words = "abort go-on"},
 	{.key = "spare", .calls = FOR_UP, .kind = INT, .min = 1, .max = 1000000},
 	{.key = "recover", .calls = FOR_UP, .kind = FLAG},
@@ -189,6 +205,19 @@ static int check_place(const struct row *r, const char *v, struct vse_error *e)
 	return error_option(e, r->key, " %s: spread, pack, or a map as n1:2,n2:1", v);
 }
 
+static int check_mount(const struct row *r, const char *v, struct vse_error *e)
+{
+	struct vse alone = {0};
+	struct err err = ERR_INIT;
+	int rc = vse_add_mount(&alone, v, "/", &err);
+	if (!rc) {
+		free(alone.mounts[0].host);
+		free(alone.mounts[0].guest);
+	}
+	free(alone.mounts);
+	return rc ? error_option(e, r->key, ": %s", err.text) : 0;
+}
+
 static int check(const struct row *r, const char *v, struct vse_error *e)
 {
 	if (!text_is_utf8(v))
@@ -210,6 +239,7 @@ static int check(const struct row *r, const char *v, struct vse_error *e)
 		if (v[0] != '=' && strchr(v, '='))
 			return 0;
 		return error_option(e, r->key, " %s: not NAME=VALUE", v);
+	case MOUNT: return check_mount(r, v, e);
 	case FILE_PATH:
 	case TEXT: return 0;
 	}

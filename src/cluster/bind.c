@@ -26,7 +26,8 @@ static int check_caps(const struct cluster_spec *s, const struct vm_profile *p, 
 		enum hv_cap cap;
 	} extras[] = {{s->bind.unit != BINDING_NONE, HV_CAP_PIN},
 		      {s->bind.memory, HV_CAP_NUMA},
-		      {s->hugepages, HV_CAP_HUGEPAGES}};
+		      {s->hugepages, HV_CAP_HUGEPAGES},
+		      {s->n_mounts, HV_CAP_HOST_DIR}};
 	for (size_t i = 0; i < ARRAY_SIZE(extras); i++) {
 		const char *why = extras[i].wanted
 					  ? hypervisor_lacks(p->hypervisor, &p->probe, extras[i].cap)
@@ -40,7 +41,7 @@ static int check_caps(const struct cluster_spec *s, const struct vm_profile *p, 
 
 int bind_check(const struct cluster_spec *s, const struct vm_profile *p, uint32_t vms, struct err *err)
 {
-	if (check_caps(s, p, err) < 0 ||
+	if (check_caps(s, p, err) < 0 || hypervisor_check_mounts(s->mounts, s->n_mounts, err) < 0 ||
 	    (p->binding && binding_check(p->binding, vms, s->cpus, err) < 0))
 		return -1;
 	uint64_t want = s->memory / HUGEPAGE * vms, have = topology_hugepages("/sys", 0) / HUGEPAGE;

@@ -66,8 +66,8 @@ static int make_key(const struct cluster_spec *s, const struct vm_profile *p, ch
 		add(h, texts[i]);
 	for (size_t i = 0; i < s->extra_args.n; i++)
 		add(h, s->extra_args.v[i]);
-	const uint64_t numbers[] = {s->extra_args.n, s->cpus,    s->memory, p->nic,
-				    p->outbound,     p->trusted, n};
+	const uint64_t numbers[] = {s->extra_args.n, s->cpus,    s->memory,   p->nic,
+				    p->outbound,     p->trusted, p->n_mounts, n};
 	for (size_t i = 0; i < ARRAY_SIZE(numbers); i++)
 		add_number(h, numbers[i]);
 	sha_add(h, initrd ? initrd : "", n);

@@ -298,15 +298,18 @@ static void profile_init(struct cluster *c)
 		.outbound = s->outbound,
 		.binding = s->node_of && !c->self ? NULL : bind_create(s),
 		.hugepages = s->hugepages,
+		.mounts = s->mounts,
+		.n_mounts = s->n_mounts,
 		.trusted = true, /* a VM of the user's own, next to nobody else's */
 		.boot_timeout_ms = s->boot_timeout_ms,
 		.stop_timeout_ms = s->stop_timeout_ms,
 	};
 	use_hypervisor(c);
 	/* No login prompt on the console: nobody has a password, and systemd would wait for the device. */
-	p->cmdline = xasprintf("vse.mods=%s vse.root=%s:vda:%s vse.init=%s", s->modules,
+	p->cmdline = xasprintf("vse.mods=%s vse.root=%s:vda:%s vse.init=%s%s", s->modules,
 			       s->root_type, s->scratch ? "vdb" : "mem",
-			       s->systemd ? "systemd systemd.getty_auto=no" : "vse");
+			       s->systemd ? "systemd systemd.getty_auto=no" : "vse",
+			       s->n_mounts ? " vse.mounts=9p" : "");
 }
 
 /* A set-up record is one frame; the last rank's is the longest. */

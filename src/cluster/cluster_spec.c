@@ -132,6 +132,37 @@ static int read_network(const json_t *j, struct cluster_spec *s, struct err *err
 	return 0;
 }
 
+/* [{"host", "guest", "rw"}] */
+static int read_mounts(const json_t *j, struct cluster_spec *s, struct err *err)
+{
+	const json_t *list = json_object_get(j, "mounts"), *m;
+	size_t i;
+	if (list && (!json_is_array(list) || json_array_size(list) > HV_MOUNTS_MAX))
+		return err_set(err, EPROTO, "message: 'mounts' is no list of at most %d", HV_MOUNTS_MAX);
+	s->mounts = xcalloc(HV_MOUNTS_MAX, sizeof(*s->mounts));
+	json_array_foreach (list, i, m) {
+		const char *host, *guest;
+		if (message_str(m, "host", &host, err) < 0 || message_str(m, "guest", &guest, err) < 0)
+			return -1;
+		if (host[0] != '/' || guest[0] != '/')
+			return err_set(err, EPROTO,
+				       "message: 'mounts' holds a path that is not absolute");
+		s->mounts[s->n_mounts++] = (struct hv_mount){.host = xstrdup(host),
+							     .guest = xstrdup(guest),
+							     .rw = json_is_true(
+								     json_object_get(m, "rw"))};
+	}
+	return 0;
+}
+
+int cluster_spec_can_leave(const struct cluster_spec *s, const char *verb, struct err *err)
+{
+	if (!s->n_mounts)
+		return 0;
+	return err_set(err, ENOTSUP, "%s: not supported: the VMs have directories of their nodes (%s), which cannot come along",
+		       verb, s->mounts[0].guest);
+}
+
 static int place_one(struct cluster_spec *s, const char *key, const json_t *ranks, struct err *err)
 {
 	_cleanup_rankset_ struct rankset set = RANKSET_INIT;
@@ -202,7 +233,8 @@ int cluster_spec_read(const json_t *j, struct cluster_spec *ret, struct err *err
 	}
 	s.size = (uint32_t)n.size;
 	s.memory = (uint64_t)n.memory;
-	if (read_place(j, &s, err) < 0 || read_binding(j, &s, err) < 0 || read_network(j, &s, err) < 0) {
+	if (read_place(j, &s, err) < 0 || read_binding(j, &s, err) < 0 ||
+	    read_network(j, &s, err) < 0 || read_mounts(j, &s, err) < 0) {
 		cluster_spec_finish(&s);
 		return -1;
 	}
@@ -232,6 +264,11 @@ void cluster_spec_finish(struct cluster_spec *s)
 	strvec_finish(&s->extra_args);
 	strvec_finish(&s->hypervisor_of);
 	strvec_finish(&s->nodes);
+	for (size_t i = 0; i < s->n_mounts; i++) {
+		free((char *)s->mounts[i].host);
+		free((char *)s->mounts[i].guest);
+	}
+	free(s->mounts);
 	free(s->node_of);
 	*s = (struct cluster_spec){0};
 }

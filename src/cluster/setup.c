@@ -4,6 +4,7 @@
 #include <arpa/inet.h>
 #include <sys/random.h>
 
+#include "base/alloc.h"
 #include "base/time.h"
 #include "wire/kv.h"
 
@@ -94,6 +95,11 @@ void setup_write(struct buf *kv, const struct cluster_spec *s, const struct setu
 	kv_adds(kv, "hostfile", t->hostfile);
 	if (s->outbound)
 		kv_adds(kv, "nat", "1");
+	for (size_t i = 0; i < s->n_mounts; i++) {
+		_cleanup_free_ char *mount = xasprintf("vse%zu %s %s", i, s->mounts[i].rw ? "rw" : "ro",
+						       s->mounts[i].guest);
+		kv_adds(kv, "mount", mount);
+	}
 	for (size_t i = 0; i < s->env.n; i++)
 		kv_adds(kv, "env", s->env.v[i]);
 	snprintf(text, sizeof(text), "VSE_RANK=%u", rank);

@@ -28,6 +28,9 @@
 		{"machine", 0, "TYPE", "auto (default), microvm or q35; with xen: pv, pvh or hvm",                           \
 		 "auto|microvm|q35|pv|pvh|hvm"},                                                                             \
 		{"clone", 0, NULL, "boot one VM of a node, start the others from its memory", NULL},                         \
+		{"mount", 0,                                                                                                 \
+		 "MOUNT", "HOST:GUEST[:MODE]: a directory of the nodes in the VMs, ro (default) or rw (may be repeated)",    \
+		 NULL},                                                                                                      \
 		WHERE_OPTIONS,                                                                                               \
 		{"keep-failed", 0, NULL,                                                                                     \
 		 "leave a cluster that did not come up, for a look at its logs", NULL},                                      \

@@ -92,7 +92,34 @@ static void switch_root(void)
 		give_up("switch to the root");
 }
 
-static void build_root(uint64_t upper, uint64_t run)
+/* Over the switch of the root they are kept in /dev: a link of the image must lead where it leads inside. */
+static char *kept_mount(const char *root, size_t i)
+{
+	return xasprintf("%s/dev" CONTAINER_MOUNT "%zu", root, i);
+}
+
+static void keep_mounts(char **dirs)
+{
+	for (size_t i = 0; dirs[i]; i++) {
+		_cleanup_free_ char *from = xasprintf(CONTAINER_MOUNT "%zu", i),
+				    *to = kept_mount(CONTAINER_ROOT, i);
+		move(from, to);
+	}
+}
+
+static void place_mounts(char **dirs)
+{
+	struct err err = ERR_INIT;
+	for (size_t i = 0; dirs[i]; i++) {
+		_cleanup_free_ char *from = kept_mount("", i);
+		if (path_mkdirs(dirs[i], 0755, &err) < 0)
+			give_up_err(&err);
+		move(from, dirs[i]);
+		rmdir(from);
+	}
+}
+
+static void build_root(uint64_t upper, uint64_t run, char **mounts)
 {
 	mount_root(upper);
 	mask_sysrq();
@@ -102,6 +129,7 @@ static void build_root(uint64_t upper, uint64_t run)
 	/* Every file system that can be written has a bound: it is the node's memory. */
 	mount(NULL, CONTAINER_ROOT "/dev", NULL, MS_REMOUNT | MS_NOSUID | MS_RELATIME,
 	      "size=1m,mode=0755");
+	keep_mounts(mounts);
 	switch_root();
 	mount_small("/run", 0, "0755", run);
 	mount_small("/dev/shm", MS_NOEXEC, "1777", run);
@@ -109,6 +137,7 @@ static void build_root(uint64_t upper, uint64_t run)
 	chmod("/run/lock", 01777);
 	mkdir("/tmp", 01777);
 	chmod("/tmp", 01777);
+	place_mounts(mounts);
 }
 
 /* ---- the rest ---- */
@@ -154,7 +183,7 @@ _Noreturn void contain_main(char **argv)
 	for (int fd = CONTAINER_FD_CHANNEL; fd < CONTAINER_FDS; fd++)
 		fcntl(fd, F_SETFD, FD_CLOEXEC);
 	syscall(SYS_close_range, CONTAINER_FDS, ~0u, 0);
-	build_root(v[0], v[1]);
+	build_root(v[0], v[1], argv + ARRAY_SIZE(v));
 	net_loopback();
 	if (v[5] && contain_net(CONTAINER_FD_WIRE, &err) < 0)
 		give_up_err(&err);

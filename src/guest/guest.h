@@ -116,6 +116,9 @@ int setup_marked(const char *path, const char *otherwise, const char *block, mod
 /* `name` (KEY of KEY=VALUE, `len` bytes) can be a shell variable. */
 bool setup_env_name_ok(const char *name, size_t len);
 
+/* mounts.c: the host directories that "setup" names. */
+int mounts_apply(const char *data, size_t len, struct err *err);
+
 /* systemd.c */
 /* systemd ends us, and the whole system, in order to boot it again. Asks systemctl; at most its own time-out. */
 bool systemd_reboots(void);

@@ -124,8 +124,19 @@ static bool has_pci(void)
 	return found;
 }
 
+/* For host directories; those that only 9p needs are told by their names, too. */
+static bool is_for_9p(const char *name)
+{
+	static const char *const names[] = {"9p", "9pnet", "9pnet_virtio", "netfs", "fscache"};
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
+		if (strcmp(name, names[i]) == 0)
+			return true;
+	return false;
+}
+
 static void load_modules(void)
 {
+	_cleanup_free_ char *mounts = cmdline_get("vse.mounts");
 	_cleanup_free_ char *list = cmdline_get("vse.mods");
 	bool pci = has_pci(), xen = path_exists("/sys/hypervisor/type");
 	for (char *rest = list, *name; rest && (name = strsep(&rest, ","));) {
@@ -135,6 +146,8 @@ static void load_modules(void)
 		if (!pci && strncmp(name, "virtio_pci", 10) == 0)
 			continue;
 		if (!xen && strncmp(name, "xen", 3) == 0)
+			continue;
+		if (!mounts && is_for_9p(name))
 			continue;
 		_cleanup_free_ char *path = xasprintf("/modules/%s.ko", name);
 		_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);

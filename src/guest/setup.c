@@ -267,7 +267,8 @@ int setup_apply(struct guest *g, const char *data, size_t len, struct err *err)
 		apply_boot_id(g);
 	if (apply_names(g, data, len, err) < 0 || apply_machine_id(g, data, len, &fresh, err) < 0 ||
 	    apply_env(g, err) < 0 || net_apply(data, len, err) < 0 ||
-	    ssh_apply(g, data, len, fresh, err) < 0)
+	    ssh_apply(g, data, len, fresh, err) < 0 ||
+	    (!g->container && mounts_apply(data, len, err) < 0))
 		return err_prefix(err, "setup: ");
 	g->personal = true;
 	return 0;

@@ -26,6 +26,7 @@ struct hv_vm {
 	char *name;
 	struct container_ids ids;
 	struct container_size size;
+	struct container_mounts mounts;
 	struct strvec extra;
 	char *root; /* the unpacked tree; NULL until it is there */
 	struct rootdir *rootdir;
@@ -190,7 +191,7 @@ static int launch(struct hv_vm *vm, struct err *err)
 	if (make_pair(&vm->channel, &channel, err) < 0 || make_status(vm, &status, err) < 0)
 		return -1;
 	vm->up = false;
-	container_args(vm->name, &vm->size, &vm->extra, vm->root, vm->console_name, &args);
+	container_args(vm->name, &vm->size, &vm->mounts, &vm->extra, vm->root, vm->console_name, &args);
 	struct cage_spec spec = {.ids = &vm->ids, .args = &args, .fds = {-1, -1, -1}};
 	spec.fds[CONTAINER_FD_CHANNEL] = channel;
 	spec.fds[CONTAINER_FD_CONSOLE] = vm->terminal;
@@ -269,6 +270,8 @@ static void release(struct hv_vm *vm)
 			close(fds[i]);
 	tree_finish(&vm->stopped);
 	strvec_finish(&vm->extra);
+	strvec_finish(&vm->mounts.args);
+	strvec_finish(&vm->mounts.dirs);
 	free(vm->name);
 	free(vm->root);
 	free(vm);
@@ -294,6 +297,7 @@ static int start(struct loop *l, const struct hv_spec *spec, const struct hv_pro
 			     .net = -1,
 			     .channel = -1};
 	container_size(spec, &vm->size);
+	container_mounts(spec, &vm->mounts);
 	vm->timer = evtimer_create(l, on_timer, vm);
 	if (spec->extra_args)
 		strvec_copy(&vm->extra, spec->extra_args);

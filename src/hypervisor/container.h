@@ -94,7 +94,13 @@ struct container_size {
 	bool nic;
 };
 void container_size(const struct hv_spec *spec, struct container_size *ret);
-void container_args(const char *name, const struct container_size *size, const struct strvec *extra,
+/* Host directories: for bwrap, which puts them at CONTAINER_MOUNT; and where vse-guest puts them then. */
+struct container_mounts {
+	struct strvec args, dirs;
+};
+void container_mounts(const struct hv_spec *spec, struct container_mounts *ret); /* *ret: only zeroes before */
+void container_args(const char *name, const struct container_size *size,
+		    const struct container_mounts *mounts, const struct strvec *extra,
 		    const char *root, const char *console, struct strvec *args);
 
 #endif

@@ -83,12 +83,25 @@ void container_size(const struct hv_spec *spec, struct container_size *ret)
 
 /* ---- what bwrap is told ---- */
 
-void container_args(const char *name, const struct container_size *size, const struct strvec *extra,
+void container_mounts(const struct hv_spec *spec, struct container_mounts *ret)
+{
+	for (size_t i = 0; i < spec->n_mounts; i++) {
+		const struct hv_mount *m = &spec->mounts[i];
+		/* bwrap adds nosuid and nodev by itself. */
+		strvec_addv(&ret->args, m->rw ? "--bind" : "--ro-bind", m->host, NULL);
+		strvec_addf(&ret->args, CONTAINER_MOUNT "%zu", i);
+		strvec_add(&ret->dirs, m->guest);
+	}
+}
+
+void container_args(const char *name, const struct container_size *size,
+		    const struct container_mounts *mounts, const struct strvec *extra,
 		    const char *root, const char *console, struct strvec *v)
 {
 	strvec_addv(v, "--hostname", name, "--dir", CONTAINER_ROOT, "--dir", CONTAINER_UPPER, "--dev",
 		    "/dev", "--dev-bind", console, "/dev/console", "--proc", "/proc", "--ro-bind",
 		    "/sys", "/sys", "--ro-bind", root, CONTAINER_LOWER, "--chdir", "/", NULL);
+	strvec_copy(v, &mounts->args);
 	if (extra)
 		strvec_copy(v, extra);
 	strvec_add(v, "--");
@@ -100,4 +113,5 @@ void container_args(const char *name, const struct container_size *size, const s
 	strvec_addf(v, "%u", size->first);
 	strvec_addf(v, "%" PRIu64, size->memory);
 	strvec_add(v, size->nic ? "1" : "0");
+	strvec_copy(v, &mounts->dirs);
 }

@@ -47,6 +47,7 @@ struct hv_vm {
 	char *name;
 	char *note;       /* path of the file that adopt reads; NULL: not to be kept */
 	struct life life; /* as that file said */
+	char *mounts;     /* what its program `mounts` prints */
 	uint64_t memory, started;
 	struct fake_script script;
 	struct fake_guest guest;
@@ -220,6 +221,7 @@ static bool boot(struct hv_vm *vm, const struct life *life, const char *reason)
 					.script = &vm->script,
 					.on_down = on_down,
 					.arg = vm,
+					.mounts = vm->mounts,
 					.paused = vm->to.state == HV_PAUSED};
 	if (life) {
 		vm->guest.booted = life->booted;
@@ -444,7 +446,17 @@ static void release(struct hv_vm *vm)
 	fake_script_finish(&vm->script);
 	forget_note(vm);
 	free(vm->name);
+	free(vm->mounts);
 	free(vm);
+}
+
+static char *mounts_text(const struct hv_spec *spec)
+{
+	struct buf text = BUF_INIT;
+	for (size_t i = 0; i < spec->n_mounts; i++)
+		buf_addf(&text, "%s on %s %s\n", spec->mounts[i].host, spec->mounts[i].guest,
+			 spec->mounts[i].rw ? "rw" : "ro");
+	return buf_take(&text);
 }
 
 static int make(struct loop *l, const struct hv_spec *spec, hv_event_fn *fn, void *arg,
@@ -465,6 +477,7 @@ static int make(struct loop *l, const struct hv_spec *spec, hv_event_fn *fn, voi
 			     .started = loop_now(l),
 			     .script = s};
 	vm->name = xstrdup(spec->name);
+	vm->mounts = mounts_text(spec);
 	vm->note = spec->keep ? path_join(spec->dir, NOTE) : NULL;
 	vm->tick = evtimer_create(l, on_tick, vm);
 	*ret = vm;

@@ -177,6 +177,8 @@ static void run(struct fake_request *r)
 	else if (strcmp(name, "hostname") == 0)
 		buf_addf(&r->out[0].text, "%s\n", r->guest->hostname ? r->guest->hostname : "(none)"),
 			end(r, 0, 0);
+	else if (strcmp(name, "mounts") == 0)
+		buf_adds(&r->out[0].text, r->guest->mounts ? r->guest->mounts : ""), end(r, 0, 0);
 	else if (strcmp(name, "modulo") == 0 && int_parse(arg(r, 1), 1, INT32_MAX, &n, NULL) == 0)
 		modulo(r, n), end(r, 0, 0);
 	else if (strcmp(name, "cat") == 0)

@@ -9,4 +9,8 @@
  * hypervisor would find out later, told at once and with nothing begun. EINVAL, or access(2)'s. */
 int hv_check_files(const struct hv_spec *spec, struct err *err);
 
+/* From the text of /proc/self/mountinfo (spoilt): that `dir` (absolute, without links) is on no file system of the kernel's
+ * own, such as /proc, and has none mounted in it. EPERM. */
+int hostdir_judge(char *mountinfo, const char *dir, struct err *err);
+
 #endif

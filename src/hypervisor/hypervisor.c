@@ -25,6 +25,7 @@ struct hv {
 	void *arg;
 	const struct hv_probe *probe; /* borrowed */
 	enum hv_cap busy;             /* what streams its state out; HV_CAPS = nothing */
+	char mount[64];               /* the first host directory, in the guest; "": none */
 	bool gone;
 };
 
@@ -53,6 +54,7 @@ static const struct {
 	[HV_CAP_PIN] = {"pin", "vCPUs onto CPUs of the node"},
 	[HV_CAP_NUMA] = {"numa", "memory from chosen NUMA nodes"},
 	[HV_CAP_HUGEPAGES] = {"hugepages", "memory in reserved pages of 2 MiB"},
+	[HV_CAP_HOST_DIR] = {"host directories", "seen from inside the VM"},
 };
 
 const struct hypervisor *hypervisor_find(const char *name)
@@ -144,13 +146,28 @@ static int check_spec(const struct hypervisor *h, const struct hv_spec *s, const
 		{s->pins != NULL, HV_CAP_PIN},
 		{s->numa_nodes != 0, HV_CAP_NUMA},
 		{s->hugepages, HV_CAP_HUGEPAGES},
+		{s->n_mounts != 0, HV_CAP_HOST_DIR},
 	};
 	if (check(h, p, from[s->from], err) < 0)
 		return -1;
 	for (size_t i = 0; i < ARRAY_SIZE(extras); i++)
 		if (extras[i].wanted && check(h, p, extras[i].cap, err) < 0)
 			return -1;
-	return 0;
+	if (s->n_mounts && (s->from == HV_FROM_SAVE || s->from == HV_FROM_MIGRATION))
+		return err_set(err, ENOTSUP, "%s: %s: not supported with host directories", h->name,
+			       hv_cap_name(from[s->from]));
+	return hypervisor_check_mounts(s->mounts, s->n_mounts, err) < 0
+		       ? err_prefix(err, "%s: ", h->name)
+		       : 0;
+}
+
+static struct hv *make(const struct hypervisor *h, const struct hv_spec *s, hv_event_fn *fn,
+		       void *arg, const struct hv_probe *p)
+{
+	struct hv *v = xcalloc(1, sizeof(*v));
+	*v = (struct hv){.h = h, .fn = fn, .arg = arg, .probe = p, .busy = HV_CAPS};
+	snprintf(v->mount, sizeof(v->mount), "%.63s", s->n_mounts ? s->mounts[0].guest : "");
+	return v;
 }
 
 int hv_start(const struct hypervisor *h, struct loop *l, const struct hv_spec *spec,
@@ -160,8 +177,7 @@ int hv_start(const struct hypervisor *h, struct loop *l, const struct hv_spec *s
 		return err_set(err, ENOTSUP, "%s: %s", h->name, p->why);
 	if (check_spec(h, spec, p, err) < 0)
 		return -1;
-	struct hv *v = xcalloc(1, sizeof(*v));
-	*v = (struct hv){.h = h, .fn = fn, .arg = arg, .probe = p, .busy = HV_CAPS};
+	struct hv *v = make(h, spec, fn, arg, p);
 	if (h->start(l, spec, p, on_event, v, &v->vm, err) < 0) {
 		free(v);
 		return named(h, -1, err);
@@ -175,8 +191,7 @@ int hv_adopt(const struct hypervisor *h, struct loop *l, const struct hv_spec *s
 {
 	if (check(h, NULL, HV_CAP_ADOPT, err) < 0)
 		return -1;
-	struct hv *v = xcalloc(1, sizeof(*v));
-	*v = (struct hv){.h = h, .fn = fn, .arg = arg, .busy = HV_CAPS};
+	struct hv *v = make(h, spec, fn, arg, NULL);
 	if (h->adopt(l, spec, on_event, v, &v->vm, err) < 0) {
 		free(v);
 		return named(h, -1, err);
@@ -229,6 +244,9 @@ static int stream_out(struct hv *v, enum hv_cap cap, int (*op)(struct hv_vm *vm,
 {
 	if (allow(v, cap, err) < 0 || not_busy(v, err) < 0)
 		return -1;
+	if (v->mount[0] && cap != HV_CAP_SNAPSHOT)
+		return err_set(err, ENOTSUP, "%s: %s: not supported with host directories (%s)",
+			       v->h->name, hv_cap_name(cap), v->mount);
 	if (op(v->vm, err) < 0)
 		return named(v->h, -1, err);
 	v->busy = cap;

@@ -55,6 +55,17 @@ enum hv_from {
 			    * same randomness, clock, MAC and names until the guest agent was told its own */
 };
 
+#define HV_MOUNTS_MAX 8
+
+/* A directory of the node that the VM sees. The back end gives it a tag, "vse0" for the first, by which the guest agent
+ * mounts it where it belongs (wire/guestproto.h, "mount"); a container has it there already. Everything in it is done as the
+ * user that this process is, with no right that he has not, and never outside of the directory: links in it lead where
+ * they lead inside the VM. No file in it gets a set-id bit or becomes a device node. */
+struct hv_mount {
+	const char *host, *guest; /* absolute */
+	bool rw;
+};
+
 /* What to run. All strings borrowed for the call only. */
 struct hv_spec {
 	const char *name; /* "vm3": for process titles and logs */
@@ -103,6 +114,10 @@ struct hv_spec {
 	/* Memory in pages of 2 MiB that were reserved, all of them taken at the start. ENOMEM: there are too few, EINVAL:
 	 * memory is no whole number of them. Not with HV_FROM_TEMPLATE or spec.template: ENOTSUP. */
 	bool hugepages;
+	/* HV_CAP_HOST_DIR. Not to be saved, moved or restored with them (hypervisor.c: ENOTSUP): what is open in there is of
+	 * this node. Snapshots and clones have the same number of them; a template has none mounted. */
+	const struct hv_mount *mounts;
+	size_t n_mounts; /* at most HV_MOUNTS_MAX */
 };
 
 enum hv_state { HV_STARTING, HV_RUNNING, HV_PAUSED, HV_CRASHED, HV_SHUTDOWN };
@@ -169,6 +184,7 @@ enum hv_cap {
 	HV_CAP_PIN,           /* spec.pins, and op */
 	HV_CAP_NUMA,          /* spec.numa_nodes */
 	HV_CAP_HUGEPAGES,     /* spec.hugepages */
+	HV_CAP_HOST_DIR,      /* spec.mounts */
 	HV_CAPS
 };
 
@@ -255,6 +271,10 @@ void hypervisor_warm(struct loop *l);
 const char *hypervisor_lacks(const struct hypervisor *h, const struct hv_probe *p, enum hv_cap cap);
 const char *hv_cap_name(enum hv_cap cap); /* "migrate out" */
 const char *hv_cap_help(enum hv_cap cap); /* half a line, for tables */
+
+/* That each of them is a directory of this node which may be seen from a VM (hostdir.c): what the site forbids belongs there,
+ * and nowhere else. hv_start() asks it again. */
+int hypervisor_check_mounts(const struct hv_mount *mounts, size_t n, struct err *err);
 
 struct hv; /* one VM under one back end */
 /* p: borrowed, outlives the VM. ENOTSUP also for what spec wants and the back end or node lacks (from, pins, ...). */

@@ -405,6 +405,7 @@ static int run_qemu(struct hv_vm *vm, const struct hv_spec *spec, struct strvec 
 				.n_fds = QEMU_FDS,
 				.cpus = pinned ? &cpus : NULL,
 				.numa_nodes = spec->numa_nodes,
+				.no_set_id = spec->n_mounts > 0,
 				.die_with_parent = !spec->keep,
 				.die_with_keeper = spec->keep};
 	memcpy(cs.fds, vmm, sizeof(int) * QEMU_FDS);

@@ -177,6 +177,22 @@ static void add_nics(struct strvec *v, const struct hv_spec *spec, const struct 
 	}
 }
 
+/* security_model=none: owner and mode of a file are those it has on the node, so that a user finds inside what he has outside;
+ * all is done with QEMU's rights, and what those do not allow (chown) is left out. The other models keep owners, modes,
+ * links and devices in extended attributes or files beside: not what programs on the node could use, and not
+ * there on every file system. That nothing gets a set-id bit is the filter's (io/child.h). */
+static void add_mounts(struct strvec *v, const struct hv_spec *spec, const char *bus)
+{
+	for (size_t i = 0; i < spec->n_mounts; i++) {
+		_cleanup_free_ char *q = quoted(spec->mounts[i].host);
+		strvec_add(v, "-fsdev");
+		strvec_addf(v, "local,id=host%zu,path=%s,security_model=none,multidevs=remap%s", i,
+			    q, spec->mounts[i].rw ? "" : ",readonly=on");
+		strvec_add(v, "-device");
+		strvec_addf(v, "virtio-9p-%s,fsdev=host%zu,mount_tag=vse%zu", bus, i, i);
+	}
+}
+
 int qemu_args(const struct hv_spec *spec, const struct qemu_host *host, struct strvec *argv,
 	      struct err *err)
 {
@@ -218,6 +234,7 @@ int qemu_args(const struct hv_spec *spec, const struct qemu_host *host, struct s
 	if (spec->scratch) /* it lives as long as its VM: nothing to flush for */
 		add_disk(argv, "scratch", spec->scratch, "cache.no-flush=on,discard=unmap", bus);
 	add_nics(argv, spec, host, bus);
+	add_mounts(argv, spec, bus);
 	if (spec->extra_args)
 		strvec_copy(argv, spec->extra_args);
 	return 0;

@@ -195,7 +195,9 @@ const struct hypervisor hypervisor_xen = {
 		  [HV_CAP_OUTBOUND] = "not built yet: dom0's own network would have to be changed",
 		  [HV_CAP_PIN] = "not built yet",
 		  [HV_CAP_NUMA] = "not built yet",
-		  [HV_CAP_HUGEPAGES] = "Xen chooses its pages by itself"},
+		  [HV_CAP_HUGEPAGES] = "Xen chooses its pages by itself",
+		  [HV_CAP_HOST_DIR] =
+			  "9p under Xen wants a QEMU of dom0 beside each VM, which is not begun"},
 	.probe = xen_probe,
 	.start = start,
 	.adopt = adopt,

@@ -397,7 +397,7 @@ static int fetch(struct private_apt *a, const struct recipe *r, const char *cach
 	return 0;
 }
 
-/* "auto": what the distribution makes for virtual machines. */
+/* "auto": what the distribution makes for virtual machines. Debian's has no 9p, by which VMs see host directories. */
 static void candidates(const struct recipe *r, struct strvec *out)
 {
 	const char *k = r->v->kernel;
@@ -406,7 +406,8 @@ static void candidates(const struct recipe *r, struct strvec *out)
 	else if (r->v->distro && strcmp(r->v->distro, "ubuntu") == 0)
 		strvec_addv(out, "linux-image-virtual", "linux-image-kvm", NULL);
 	else {
-		strvec_addf(out, "linux-image-cloud-%s", r->v->arch);
+		if (!r->v->n_mounts)
+			strvec_addf(out, "linux-image-cloud-%s", r->v->arch);
 		strvec_addf(out, "linux-image-%s", r->v->arch);
 	}
 }

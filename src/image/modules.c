@@ -28,7 +28,8 @@ static const struct {
 	{"virtio_blk", true},    {"virtio_net", true},    {"pvpanic", false},
 	{"pvpanic_mmio", false}, {"squashfs", true},      {"overlay", true},
 	{"ext4", false},         {"ipv6", false},         {"af_packet", false},
-	{"xen_blkfront", false}, {"xen_netfront", false},
+	{"xen_blkfront", false}, {"xen_netfront", false}, {"9pnet_virtio", false},
+	{"9p", false},
 };
 
 struct tree {

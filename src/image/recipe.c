@@ -227,6 +227,8 @@ static int add_base(struct recipe *r, const char *store, struct err *err)
 static int add_kernel(struct recipe *r, struct err *err)
 {
 	const char *k = r->v->kernel ? r->v->kernel : "auto";
+	if (strcmp(k, "auto") == 0 && r->v->n_mounts)
+		k = "auto, with 9p";
 	char hex[DIGEST_HEX];
 	json_object_set_new(r->json, "kernel", json_string(k));
 	if (!kernel_is_file(r->v))

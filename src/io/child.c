@@ -15,6 +15,7 @@
 #include "base/alloc.h"
 #include "base/path.h"
 #include "base/proc.h"
+#include "io/child_filter.h"
 
 #define POLL_MS 100 /* without pidfd (Linux before 5.3) a process is looked at this often */
 
@@ -187,7 +188,7 @@ static _Noreturn void run(const struct child_spec *spec, const char *program, in
 		goto fail;
 	if (spec->nice && setpriority(PRIO_PROCESS, 0, getpriority(PRIO_PROCESS, 0) + spec->nice) < 0)
 		errno = 0;
-	if (bind_to_node(spec) < 0)
+	if (bind_to_node(spec) < 0 || (spec->no_set_id && child_filter_set_id() < 0))
 		goto fail;
 	if (spec->env)
 		execve(program, spec->argv, spec->env);

@@ -30,6 +30,10 @@ struct child_spec {
 	bool new_session;      /* setsid() */
 	int nice;              /* added to the nice value; 0 = unchanged */
 	const cpu_set_t *cpus; /* where its threads may run; NULL: where the parent's may */
+	/* For one that makes files as others tell it: none gets a set-user-id bit (EPERM), nor a set-group-id bit with which
+	 * others could execute it, or becomes a device node; nor does it gain rights by what it executes. Its umask is 0.
+	 * Much as RestrictSUIDSGID= of systemd.exec(5). */
+	bool no_set_id;
 	uint64_t numa_nodes; /* bit i: it gets memory from NUMA node i, and from none without a bit; 0: as the parent */
 };
 

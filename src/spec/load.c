@@ -422,6 +422,11 @@ void vse_destroy(struct vse *v)
 		free(v->env[i].value);
 	}
 	free(v->env);
+	for (size_t i = 0; i < v->n_mounts; i++) {
+		free(v->mounts[i].host);
+		free(v->mounts[i].guest);
+	}
+	free(v->mounts);
 	strvec_finish(&v->components);
 	strvec_finish(&v->packages);
 	strvec_finish(&v->build);

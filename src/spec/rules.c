@@ -178,6 +178,12 @@ int rule_package(const char *s, struct err *err)
 	return package_name(name, s, err);
 }
 
+static bool is_below(const char *s, const char *dir) /* or is it */
+{
+	size_t n = strlen(dir);
+	return strncmp(s, dir, n) == 0 && (s[n] == '/' || !s[n]);
+}
+
 int rule_guest_path(const char *s, struct err *err)
 {
 	static const struct {
@@ -203,10 +209,58 @@ int rule_guest_path(const char *s, struct err *err)
 		p += n;
 	}
 	for (size_t i = 0; i < ARRAY_SIZE(hidden); i++) {
-		size_t n = strlen(hidden[i].dir);
-		if (strncmp(s, hidden[i].dir, n) == 0 && (s[n] == '/' || !s[n]))
+		if (is_below(s, hidden[i].dir))
 			return bad(err, s, "is below %s, which is %s", hidden[i].dir, hidden[i].why);
 	}
+	return 0;
+}
+
+bool rule_paths_meet(const char *a, const char *b)
+{
+	return is_below(a, b) || is_below(b, a);
+}
+
+/* What is mounted there hides what is in the image; and what is written there is written on the node. */
+int rule_mount_guest(const char *s, struct err *err)
+{
+	static const char *const whole[] = {"/etc",   "/boot",  "/bin",    "/sbin",     "/lib",
+					    "/lib32", "/lib64", "/libx32", "/root/.ssh"},
+				 *const itself[] = {"/usr",     "/usr/bin",   "/usr/sbin",
+						    "/usr/lib", "/usr/lib64", "/var",
+						    "/root"};
+	if (rule_guest_path(s, err) < 0)
+		return -1;
+	if (strpbrk(s, " \\"))
+		return bad_char(err, s, strpbrk(s, " \\"));
+	for (size_t i = 0; i < ARRAY_SIZE(whole); i++)
+		if (is_below(s, whole[i]))
+			return strcmp(s, whole[i]) == 0
+				       ? bad(err, s, "is a part of the system")
+				       : bad(err, s, "is below %s, which is a part of the system",
+					     whole[i]);
+	for (size_t i = 0; i < ARRAY_SIZE(itself); i++)
+		if (strcmp(s, itself[i]) == 0)
+			return bad(err, s, "is a part of the system");
+	return 0;
+}
+
+int rule_mount_host(const char *s, struct err *err)
+{
+	if (*s != '/')
+		return bad(err, s, "is not an absolute path");
+	if (!s[strspn(s, "/")])
+		return bad(err, s, "is the node's root itself: name the directories");
+	if (control_char(s, ""))
+		return bad(err, s, "has a control character in it");
+	return strlen(s) > 1024 ? bad(err, s, "is %zu bytes long", strlen(s)) : 0;
+}
+
+int rule_mount_mode(const char *s, bool *ret_rw, struct err *err)
+{
+	bool rw = strcmp(s, "rw") == 0;
+	if (!rw && strcmp(s, "ro") != 0)
+		return bad(err, s, "is neither ro nor rw");
+	*ret_rw = rw;
 	return 0;
 }
 

@@ -24,8 +24,13 @@ int rule_description(const char *s, struct err *err);
 int rule_suite(const char *s, struct err *err); /* of a distribution */
 int rule_mirror(const char *s, struct err *err);
 int rule_component(const char *s, struct err *err);
-int rule_package(const char *s, struct err *err);    /* NAME[:ARCH][=VERSION] */
-int rule_guest_path(const char *s, struct err *err); /* where a file may go in the image */
+int rule_package(const char *s, struct err *err);     /* NAME[:ARCH][=VERSION] */
+int rule_guest_path(const char *s, struct err *err);  /* where a file may go in the image */
+int rule_mount_guest(const char *s, struct err *err); /* where a host directory may be seen */
+int rule_mount_host(const char *s, struct err *err);  /* an absolute path */
+int rule_mount_mode(const char *s, bool *ret_rw, struct err *err);
+/* One of the two is the other, or below it. */
+bool rule_paths_meet(const char *a, const char *b);
 int rule_env_name(const char *s, struct err *err);
 int rule_env_value(const char *s, struct err *err);
 int rule_build_step(const char *s, struct err *err);

@@ -227,6 +227,84 @@ static int set_file_owner(const struct spec_context *c, void *object, const char
 	return rule_owner(text, &f->uid, &f->gid, err);
 }
 
+static void *add_mount(void *object)
+{
+	struct vse *v = object;
+	v->mounts = xreallocarray(v->mounts, v->n_mounts + 1, sizeof(*v->mounts));
+	struct vse_mount *m = &v->mounts[v->n_mounts++];
+	*m = (struct vse_mount){0};
+	return m;
+}
+
+static int set_mount_host(const struct spec_context *c, void *object, const char *text, struct err *err)
+{
+	struct vse_mount *m = object;
+	if (!*text)
+		return err_set(err, EINVAL, "'' is no path");
+	_cleanup_free_ char *path = host_path(c->dir, text);
+	if (rule_mount_host(path, err) < 0)
+		return -1;
+	replace(&m->host, TAKE_PTR(path));
+	return 0;
+}
+
+static int set_mount_guest(const struct spec_context *c, void *object, const char *text, struct err *err)
+{
+	struct vse_mount *m = object;
+	char shown[RULE_SHOWN], other[RULE_SHOWN];
+	if (rule_mount_guest(text, err) < 0)
+		return -1;
+	if (c->vse->n_mounts > VSE_MOUNTS_MAX)
+		return err_set(err, EINVAL, "'%s' is one too many: a VM has at most %d",
+			       rule_shown(text, shown), VSE_MOUNTS_MAX);
+	for (size_t i = 0; i + 1 < c->vse->n_mounts; i++) {
+		const char *there = c->vse->mounts[i].guest;
+		if (there && rule_paths_meet(there, text))
+			return err_set(err, EINVAL,
+				       "'%s' and '%s' of mounts[%zu] lie one over the other",
+				       rule_shown(text, shown), rule_shown(there, other), i);
+	}
+	replace(&m->guest, xstrdup(text));
+	return 0;
+}
+
+static int set_mount_mode(const struct spec_context *c, void *object, const char *text, struct err *err)
+{
+	struct vse_mount *m = object;
+	(void)c;
+	return rule_mount_mode(text, &m->rw, err);
+}
+
+/* The parts of HOST:GUEST[:MODE], in place. */
+static int split_mount(char *text, char *part[3])
+{
+	size_t n = 0;
+	for (char *p; (p = strsep(&text, ":"));) {
+		if (n == 3)
+			return -1;
+		part[n++] = p;
+	}
+	return n >= 2 ? 0 : -1;
+}
+
+int vse_add_mount(struct vse *v, const char *text, const char *dir, struct err *err)
+{
+	_cleanup_free_ char *copy = xstrdup(text);
+	char *part[3] = {0}, shown[RULE_SHOWN];
+	struct spec_context c = {.vse = v, .dir = dir};
+	if (split_mount(copy, part) < 0)
+		return err_set(err, EINVAL, "'%s' is not HOST:GUEST or HOST:GUEST:MODE",
+			       rule_shown(text, shown));
+	void *m = add_mount(v);
+	if (set_mount_host(&c, m, part[0], err) == 0 && set_mount_guest(&c, m, part[1], err) == 0 &&
+	    (!part[2] || set_mount_mode(&c, m, part[2], err) == 0))
+		return 0;
+	v->n_mounts--;
+	free(v->mounts[v->n_mounts].host);
+	free(v->mounts[v->n_mounts].guest);
+	return -1;
+}
+
 static int add_env(void *object, const char *name, const char *text, struct err *err)
 {
 	struct vse *v = object;
@@ -328,6 +406,27 @@ static const struct spec_field needs_fields[] = {
 	{0},
 };
 
+static const struct spec_field mount_fields[] = {
+	{.name = "host",
+	 .required = true,
+	 .set = set_mount_host,
+	 .allowed = "a directory of the nodes, absolute or relative to the VSE file, not /",
+	 .help = "the directory; looked up on the node when a VM starts"},
+	{.name = "guest",
+	 .required = true,
+	 .set = set_mount_guest,
+	 .allowed =
+		 "an absolute path such as /scratch, without '.' and '..', not in the way of the "
+		 "system (/, /etc, /usr, /proc, /tmp, ...), none below another",
+	 .help = "where a VM sees it; made when it is not there"},
+	{.name = "mode",
+	 .set = set_mount_mode,
+	 .standard = "ro",
+	 .allowed = "ro or rw",
+	 .help = "whether VMs may write to it"},
+	{0},
+};
+
 static const struct spec_field network_fields[] = {
 	{.name = "outbound",
 	 .set = set_outbound,
@@ -419,6 +518,13 @@ const struct spec_field spec_fields[] = {
 	 .standard = "{}",
 	 .allowed = "cpus, memory, scratch",
 	 .help = "what one VM asks for; 'vse up' and 'vse run' may override it"},
+	{.name = "mounts",
+	 .kind = SPEC_MAPS,
+	 .fields = mount_fields,
+	 .add = add_mount,
+	 .standard = "[]",
+	 .allowed = "a list of maps with host, guest, mode; at most 8",
+	 .help = "directories of the nodes that the VMs see; 'vse up' and 'vse run' may add some"},
 	{.name = "network",
 	 .kind = SPEC_MAP,
 	 .fields = network_fields,

@@ -31,6 +31,15 @@ struct vse_file {
 	unsigned uid, gid; /* default 0, at most 65534; hold for all that is inside a folder */
 };
 
+/* A directory of the node that the VM sees. */
+struct vse_mount {
+	char *host; /* absolute path on the node; looked up there, when a VM starts */
+	char *guest; /* absolute path inside the VM, clean; not one that the system itself needs; none below another's */
+	bool rw; /* the VM may write to it */
+};
+
+#define VSE_MOUNTS_MAX 8 /* each is a device of the VM */
+
 struct vse_env {
 	char *name, *value; /* value: one line of text, may be empty */
 };
@@ -52,12 +61,16 @@ struct vse {
 	size_t n_env;
 	struct strvec build; /* build steps: each a shell text run by /bin/sh -e inside the root as root, in order */
 	enum vse_init init;
-	char *kernel; /* "auto" (the distribution's cloud kernel), a package name, or an absolute path of a bzImage/vmlinux */
+	/* "auto" (the distribution's cloud kernel; with mounts the general one, which has 9p), a package's name, or an
+	 * absolute path of a bzImage/vmlinux */
+	char *kernel;
 	char *protection; /* "vm" or "container": the least that shall stand between a VM and the node; NULL: not said */
 	/* needs: what one VM asks for; `up` and `run` may override them (spec/rules.h checks those) */
 	unsigned cpus;   /* default 1 */
 	uint64_t memory; /* bytes, default 512 MiB; whole MiB, at least 64 */
 	uint64_t scratch; /* bytes of writable scratch disk, 0 = none: changes live in memory; whole MiB */
+	struct vse_mount *mounts; /* `up` and `run` may add some */
+	size_t n_mounts;
 	bool net_outbound; /* NAT to the outside */
 	char *net_subnet;  /* "10.199.0.0/16" by default: the virtual network's IPv4 */
 	/* The fields that the file itself gives, sorted: "name", "needs.memory", "files[0].mode". */
@@ -78,6 +91,9 @@ static inline void vse_destroyp(struct vse **v)
 {
 	vse_destroy(*v);
 }
+/* Adds a mount of the text HOST:GUEST, HOST:GUEST:ro or HOST:GUEST:rw; a HOST that is not absolute begins in the folder
+ * `dir`. EINVAL with what is wrong. */
+int vse_add_mount(struct vse *v, const char *text, const char *dir, struct err *err);
 bool vse_gives(const struct vse *v, const char *field); /* the file itself gives "needs.memory" */
 /* The whole definition with all defaults filled in, as JSON (new reference) or as YAML text (malloc'ed) that
  * loads to the same object. The JSON has the fields of the YAML form in the order of the table; sizes are bytes,

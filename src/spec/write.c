@@ -57,6 +57,16 @@ static json_t *needs_json(const struct vse *v)
 			 (json_int_t)v->memory, "scratch", (json_int_t)v->scratch);
 }
 
+static json_t *mounts_json(const struct vse *v)
+{
+	json_t *a = json_array();
+	for (size_t i = 0; i < v->n_mounts; i++)
+		json_array_append_new(a, json_pack("{s:s, s:s, s:s}", "host", v->mounts[i].host,
+						   "guest", v->mounts[i].guest, "mode",
+						   v->mounts[i].rw ? "rw" : "ro"));
+	return a;
+}
+
 json_t *vse_to_json(const struct vse *v)
 {
 	json_t *o = json_object();
@@ -76,6 +86,7 @@ json_t *vse_to_json(const struct vse *v)
 	put_text(o, "kernel", v->kernel);
 	put_text(o, "protection", v->protection);
 	json_object_set_new(o, "needs", needs_json(v));
+	json_object_set_new(o, "mounts", mounts_json(v));
 	json_object_set_new(o, "network",
 			    json_pack("{s:b, s:s}", "outbound", v->net_outbound, "subnet",
 				      v->net_subnet));

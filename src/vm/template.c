@@ -332,6 +332,8 @@ static int boot(struct template *t, struct err *err)
 			       .nic = p->nic,
 			       .outbound = p->outbound,
 			       .extra_args = &p->extra_args,
+			       .mounts = p->mounts,
+			       .n_mounts = p->n_mounts,
 			       .template = true,
 			       .memory_fd = t->fds[MEMORY]};
 	address_mac(ADDRESS_RANKS_MAX - 1, spec.mac);

@@ -408,6 +408,8 @@ static struct hv_spec make_spec(const struct vm *vm, const char *scratch)
 		.pins = vm->cpus,
 		.numa_nodes = vm->numa_nodes,
 		.hugepages = p->hugepages,
+		.mounts = p->mounts,
+		.n_mounts = p->n_mounts,
 	};
 	address_mac(vm->rank, spec.mac);
 	return spec;

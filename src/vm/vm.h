@@ -26,7 +26,9 @@ struct vm_profile {
 	bool nic, outbound, trusted;
 	bool tap; /* with nic: eth0 is what ops.make_tap() gives */
 	struct binding *binding; /* VMs have CPUs of their own, and memory near them (vm/binding.h); NULL: anywhere */
-	bool hugepages;                  /* memory in reserved pages */
+	bool hugepages;                /* memory in reserved pages */
+	const struct hv_mount *mounts; /* host directories; borrowed */
+	size_t n_mounts;
 	const struct template *template; /* VMs start from it (vm/template.h) while it is not NULL */
 	bool keep; /* notes for vm_adopt() of the next process; VMs outlive this one if their hypervisor can do that */
 	uint64_t boot_timeout_ms; /* from start to ready */

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What the back end `container` and vse-guest, which is process 1 in there, agree on. The program comes from the
  * image's initramfs in a memfd, so both are always of one build.
- *   vse-guest --container UPPER RUN CPUS FIRST MEMORY NET   process 1: bytes of the writable layer, bytes of each
+ *   vse-guest --container UPPER RUN CPUS FIRST MEMORY NET [DIR...]   process 1: bytes of the writable layer, bytes of each
  *                                                       of /run and /dev/shm, CPUs from the FIRST of those allowed,
- *                                                       bytes that one process may have (0: any), 1 = with an eth0
+ *                                                       bytes that one process may have (0: any), 1 = with an eth0;
+ *                                                       DIR: where CONTAINER_MOUNT 0, 1... are to be
  *   vse-guest --guard UID GID DIR PROGRAM ARG...        runs bwrap, ends it and its process 1 when the agent ends; as
  *                                                       UID if that is not 0, with an image that only root may read
  *                                                       as a nameless copy in DIR ("-": no image)
@@ -29,6 +30,7 @@ enum {
 #define CONTAINER_LOWER "/lower"
 #define CONTAINER_UPPER "/upper"
 #define CONTAINER_ROOT "/newroot"
+#define CONTAINER_MOUNT "/mount" /* and a number: a host directory */
 
 /* Of --relay. */
 enum { RELAY_FD_WIRE = 3, RELAY_FD_SWITCH };

@@ -30,6 +30,7 @@
  *           nat=1                       eth1 is there: 10.0.2.15/24, gateway 10.0.2.2, DNS 10.0.2.3
  *           hosts=<text appended to /etc/hosts>  hostfile=<text of /etc/vse/hostfile>
  *           env=NAME=VALUE (repeats)    for every program started; also /etc/profile.d/vse.sh and /etc/environment
+ *           mount=<TAG ro|rw PATH> (repeats)   a host directory: 9p over virtio with that tag; in a container it is there already
  *           ssh_private, ssh_public, ssh_authorized=<text>   cluster-only key of root; absent: no ssh set-up.
  *                                       With them and /usr/sbin/sshd present (init: vse): host keys are made and sshd is started.
  *   ping    -> answered by "pong" with the same id

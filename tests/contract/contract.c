@@ -645,6 +645,7 @@ WITH_ENV(migrate)
 WITH_ENV(pin)
 WITH_ENV(numa)
 WITH_ENV(hugepages)
+WITH_ENV(host_dir)
 WITH_ENV(clone)
 WITH_ENV(tap)
 WITH_ENV(lacking)
@@ -669,6 +670,10 @@ static void run_all(void)
 		covers(numa, HV_CAP_NUMA);
 		covers(hugepages, HV_CAP_HUGEPAGES);
 	}
+	/* The kernels that boot fastest have no 9p: a run of its own has one (tests/system/contract-qemu.t). */
+	if (strcmp(env.h->name, "qemu") != 0 ||
+	    (env.spec.cmdline && strstr(env.spec.cmdline, "9pnet")))
+		covers(host_dir, HV_CAP_HOST_DIR);
 	covers(test_guest_shutdown, HV_CAP_START);
 	covers(test_guest_panics, HV_CAP_KERNEL);
 	covers(test_vmm_killed, HV_CAP_START);

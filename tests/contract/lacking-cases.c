@@ -68,6 +68,10 @@ void test_lacking(struct env *env)
 		LACKS(hv_start(&bare, env->loop, &spec, &p, NULL, NULL, &v, &e));
 	}
 	spec.from = HV_FROM_BOOT;
+	spec.n_mounts = 1;
+	spec.mounts = &(struct hv_mount){.host = "/", .guest = "/x"};
+	LACKS(hv_start(&bare, env->loop, &spec, &p, NULL, NULL, &v, &e));
+	spec.n_mounts = 0;
 	spec.hugepages = true;
 	LACKS(hv_start(&bare, env->loop, &spec, &p, NULL, NULL, &v, &e));
 	spec.hugepages = false;

@@ -51,13 +51,18 @@ static size_t read_lines(char *text, struct line **ret)
 	return n;
 }
 
-/* The last one counts: a run may have been repeated. */
+/* The last one counts: a run may have been repeated, or another have had what the first had not. */
 static const struct line *find(const struct line *lines, size_t n, const char *label, const char *op)
 {
-	while (n--)
-		if (strcmp(lines[n].label, label) == 0 && strcmp(lines[n].op, op) == 0)
+	const struct line *untested = NULL;
+	while (n--) {
+		if (strcmp(lines[n].label, label) != 0 || strcmp(lines[n].op, op) != 0)
+			continue;
+		if (strcmp(lines[n].result, words[CELL_UNTESTED]) != 0)
 			return &lines[n];
-	return NULL;
+		untested = &lines[n];
+	}
+	return untested;
 }
 
 static void print_row(const struct line *lines, size_t n, const struct strvec *labels, const char *op)

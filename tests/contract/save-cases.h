@@ -14,4 +14,7 @@ void test_pin(struct env *env);
 void test_numa(struct env *env);
 void test_hugepages(struct env *env);
 
+/* dir-cases.c: host directories */
+void test_host_dir(struct env *env);
+
 #endif

@@ -42,6 +42,11 @@ static void send_setup(struct testvm *t)
 		kv_adds(&b, "ipv4", "10.77.0.1/16");
 		kv_adds(&b, "mtu", "1500");
 	}
+	for (size_t i = 0; i < t->env->spec.n_mounts; i++) {
+		const struct hv_mount *m = &t->env->spec.mounts[i];
+		_cleanup_free_ char *text = xasprintf("vse%zu %s %s", i, m->rw ? "rw" : "ro", m->guest);
+		kv_adds(&b, "mount", text);
+	}
 	send_kv(t, 0, &b);
 }
 

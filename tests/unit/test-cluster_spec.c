@@ -97,6 +97,34 @@ static void test_binding(void)
 	with("network", json_true());
 }
 
+static void test_mounts(void)
+{
+	struct cluster_spec s;
+	struct err err = ERR_INIT;
+	_cleanup_json_ json_t *j = whole();
+	ok(cluster_spec_read(j, &s, &err) == 0 && !s.n_mounts, "no host directories %s", err.text);
+	is_int(cluster_spec_can_leave(&s, "save", &err), 0, "so it can be saved");
+	cluster_spec_finish(&s);
+	json_object_set_new(j, "mounts",
+			    json_pack("[{s:s, s:s}, {s:s, s:s, s:b}]", "host", "/h", "guest", "/g",
+				      "host", "/i", "guest", "/j", "rw", 1));
+	ok(cluster_spec_read(j, &s, &err) == 0 && s.n_mounts == 2, "two %s", err.text);
+	ok(strcmp(s.mounts[0].host, "/h") == 0 && strcmp(s.mounts[0].guest, "/g") == 0 &&
+		   !s.mounts[0].rw && s.mounts[1].rw,
+	   "the first is read-only");
+	ok(cluster_spec_can_leave(&s, "save", &err) < 0 && err.code == ENOTSUP, "%s", err.text);
+	cluster_spec_finish(&s);
+	with("mounts", json_string("/h:/g"));
+	with("mounts", json_pack("[s]", "/h:/g"));
+	with("mounts", json_pack("[{s:s}]", "host", "/h"));
+	with("mounts", json_pack("[{s:s, s:s}]", "host", "h", "guest", "/g"));
+	with("mounts", json_pack("[{s:s, s:s}]", "host", "/h", "guest", "g"));
+	json_t *many = json_array();
+	for (int i = 0; i <= HV_MOUNTS_MAX; i++)
+		json_array_append_new(many, json_pack("{s:s, s:s}", "host", "/h", "guest", "/g"));
+	with("mounts", many);
+}
+
 static void test_bounds(void)
 {
 	with("size", json_integer(0));
@@ -124,6 +152,7 @@ int main(void)
 	test_whole();
 	test_each_is_needed();
 	test_bounds();
+	test_mounts();
 	test_binding();
 	return done();
 }

@@ -118,12 +118,13 @@ static void test_args(void)
 	_cleanup_strvec_ struct strvec v = STRVEC_INIT, extra = STRVEC_INIT;
 	struct hv_spec spec = {.name = "vm3", .rank = 3, .cpus = 2, .memory = 1000u << 20, .nic = true};
 	struct container_size size;
+	struct container_mounts mounts = {0}, some = {0};
 	container_size(&spec, &size);
 	ok(size.upper == 800u << 20 && size.run == 500u << 20 && size.memory == 1000u << 20,
 	   "the share of memory");
 	ok(size.cpus == 2 && size.first == 6 && size.nic, "CPUs of its own");
 	strvec_addv(&extra, "--ro-bind", "/a", "/b", NULL);
-	container_args("vm3", &size, &extra, "/the/root", "/dev/pts/7", &v);
+	container_args("vm3", &size, &mounts, &extra, "/the/root", "/dev/pts/7", &v);
 	_cleanup_buf_ struct buf line = BUF_INIT;
 	for (size_t i = 0; i < v.n; i++)
 		buf_addf(&line, "%s ", v.v[i]);
@@ -136,6 +137,20 @@ static void test_args(void)
 	ok(end && strcmp(end,
 			 " -- /proc/self/fd/6 --container 838860800 524288000 2 6 1048576000 1 ") == 0,
 	   "what process 1 is told: %s", end ? end : "");
+	spec.mounts = (const struct hv_mount[]){{.host = "/h", .guest = "/g"},
+						{.host = "/i", .guest = "/j", .rw = true}};
+	spec.n_mounts = 2;
+	container_mounts(&spec, &some);
+	container_args("vm3", &size, &some, NULL, "/the/root", "/dev/pts/7", &v);
+	buf_clear(&line);
+	for (size_t i = 0; i < v.n; i++)
+		buf_addf(&line, "%s ", v.v[i]);
+	text = buf_cstr(&line);
+	ok(strstr(text, " --ro-bind /h /mount0 --bind /i /mount1 -- "),
+	   "host directories for bwrap");
+	ok(strstr(text, " 1048576000 1 /g /j "), "and for process 1");
+	strvec_finish(&some.args);
+	strvec_finish(&some.dirs);
 }
 
 static void refused(const struct hv_spec *spec, const char *say)

@@ -434,6 +434,15 @@ static void test_args_of_templates(void)
 		 true);
 	has_args(&s, "-machine q35,vmport=off,smbus=off,sata=off,usb=off,memory-backend=pc.ram", true);
 	s.hugepages = false;
+	const struct hv_mount mounts[] = {{.host = "/a,b", .guest = "/in"},
+					  {.host = "/c", .guest = "/out", .rw = true}};
+	s.mounts = mounts;
+	s.n_mounts = 2;
+	has_args(&s, "-fsdev local,id=host0,path=/a,,b,security_model=none,multidevs=remap,readonly=on",
+		 true);
+	has_args(&s, "-device virtio-9p-pci,fsdev=host0,mount_tag=vse0", true);
+	has_args(&s, "-fsdev local,id=host1,path=/c,security_model=none,multidevs=remap", true);
+	s.n_mounts = 0;
 	has_args(&s, "-S", true);
 	has_args(&s, "-machine q35,vmport=off,smbus=off,sata=off,usb=off", true);
 }

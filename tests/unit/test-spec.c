@@ -361,6 +361,8 @@ static void test_values(void)
 		"\"\\tx\"}\n"
 		"build: [make, \"a\\nb\\n\"]\ninit: systemd\nkernel: linux-image-6.1.0-13-amd64\n"
 		"needs: {cpus: 0012, memory: 1.5g, scratch: 100000000}\n"
+		"mounts: [{host: ../../h/./x//, guest: /home}, {host: /i, guest: /var/i, mode: "
+		"rw}]\n"
 		"network: {outbound: 'true', subnet: 192.168.4.0/29}\n");
 	if (!ok(v != NULL, "a file with every field loads"))
 		return;
@@ -383,6 +385,9 @@ static void test_values(void)
 	ok(v->files[2].content == NULL, "no content beside it");
 	is_int(v->files[3].mode, 0750, "0750 is octal");
 	is_int(v->files[3].gid, 65534, "the last group");
+	is_int(v->n_mounts, 2, "mounts");
+	is_str(v->mounts[0].host, SOURCE_DIR "/tests/spec/good/../../h/x", "relative to the file");
+	ok(!v->mounts[0].rw && v->mounts[1].rw, "read-only unless said");
 	static const char *const env[] = {"1",    "yes", "~",    "",         "0x10",
 					  "1.50", "",    "null", "12:30:45", "\tx"};
 	is_int(v->n_env, ARRAY_SIZE(env), "environment");
@@ -398,6 +403,18 @@ static void test_values(void)
 	ok(v->net_outbound, "outbound");
 	is_str(v->net_subnet, "192.168.4.0/29", "subnet");
 	ok(round_trip(v), "its YAML loads to the same");
+	struct err e = ERR_INIT;
+	is_int(vse_add_mount(v, "k:/k:rw", "/cwd", &e), 0, "one more %s", e.text);
+	is_str(v->mounts[2].host, "/cwd/k", "from the command line");
+	ok(strcmp(v->mounts[2].guest, "/k") == 0 && v->mounts[2].rw, "and where it goes");
+	static const char *const bad[] = {
+		"",        ":",      "/a",        "/a:",     ":/b",     "/a:b",
+		"/a:/b:x", "/a:/b:", "/a:/b:ro:", "/a:/k/l", "/a:/etc", "/:/b"};
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		e = ERR_INIT;
+		ok(vse_add_mount(v, bad[i], "/cwd", &e) < 0 && e.code == EINVAL && v->n_mounts == 3,
+		   "'%s': %s", bad[i], e.text);
+	}
 }
 
 static void test_sources(void)
@@ -480,7 +497,8 @@ static void test_json(void)
 	       "a\",\"content\":\"x\",\"mode\":\"0600\",\"owner\":\"0:0\"}],"
 	       "\"env\":{\"B\":\"1\",\"A\":\"2\"},\"build\":[],\"init\":\"vse\",\"kernel\":"
 	       "\"auto\",\"needs\":{\"cpus\":1,"
-	       "\"memory\":1073741824,\"scratch\":0},\"network\":{\"outbound\":false,\"subnet\":"
+	       "\"memory\":1073741824,\"scratch\":0},\"mounts\":[],\"network\":{\"outbound\":false,"
+	       "\"subnet\":"
 	       "\"10.199.0.0/16\"}}",
 	       "the whole definition as JSON");
 	is_str(b,
