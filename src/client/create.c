@@ -50,14 +50,15 @@ static int check_binding(const struct vse_options *o, struct vse_error *e)
 			    " local: near which CPUs? It goes with --cpu-bind threads or cores");
 }
 
-/* Elsewhere the agents may be somebody else's: the nodes say it. */
+/* A machine that was saved goes on with the devices that it had. */
 static int check_network(const struct create *c, struct vse_error *e)
 {
-	const char *asked = options_text(c->o, "network"),
-		   *saved = json_string_value(json_object_get(c->saved, "network"));
-	if (!asked)
-		asked = saved;
-	if (!asked || strcmp(asked, "kernel") != 0 || c->launch)
+	const char *saved = json_string_value(json_object_get(c->saved, "network")),
+		   *had = saved ? saved : "switch", *asked = create_choice(c, "network", had);
+	if (c->saved && strcmp(asked, had) != 0)
+		return error_option(e, "network", " %s: it was saved with --network %s", asked, had);
+	/* With a launcher the agents may be somebody else's: the nodes say it. */
+	if (strcmp(asked, "kernel") != 0 || c->launch)
 		return 0;
 	if (proc_capable(CAP_NET_ADMIN) && proc_capable(CAP_SYS_ADMIN))
 		return 0;

@@ -1,8 +1,11 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 """The network by the nodes' kernels (--network kernel): VMs of QEMU on taps and bridges, nodes joined by VXLAN. It runs as
-the nodes' root, whose agents are started through a stand-in for a resource manager's daemon (tests/fakes/mom)."""
+the nodes' root (rootlab.py).
+
+VSE_KERNET_SEED: that of the moments at which agents are killed."""
 import os
+import random
 import re
 import subprocess
 import sys
@@ -11,25 +14,13 @@ import time
 sys.dont_write_bytecode = True
 import harness  # noqa: E402
 import labworld  # noqa: E402
+import rootlab  # noqa: E402
+from labworld import wait_for  # noqa: E402
+from rootlab import ENV, vse  # noqa: E402
 
+NODES = ("n1", "n2", "n3")
 PORT = ":%04X " % 4789  # of VXLAN, as /proc/net/udp has it
-LAUNCHER = "launch = %s/on-node go-on %%h %%a\n" % labworld.FAKES
 BOUND_S = 20
-ENV = {"HOME": "/home/labuser", "XDG_CONFIG_HOME": "/home/labuser/.config", "STAND_IN_MOM_PORT": str(labworld.MOM_PORT),
-       "XDG_RUNTIME_DIR": ""}
-
-
-def wait_for(seconds, check):
-    until = time.monotonic() + seconds
-    while True:
-        got = check()
-        if got or time.monotonic() > until:
-            return got
-        time.sleep(0.05)
-
-
-def vse(lab, *args, **kw):
-    return lab.vse(*args, user=None, env=ENV, **kw)
 
 
 def shell(lab, rank, text):
@@ -47,22 +38,13 @@ def networks(lab, node):
     return PORT in udp, sorted(links)
 
 
-def prepare(lab):
-    for node in ("n0", "n1", "n2"):
-        lab.call("sh", "-c", "mkdir -p /dev/net && ln -s /opt/tun /dev/net/tun", node=node, user=None)
-    lab.call("mkdir", "-p", ENV["XDG_CONFIG_HOME"] + "/vse/launchers.d")
-    lab.write(".config/vse/launchers.d/mom.conf", LAUNCHER)
-    moms = []
-    for node in ("n1", "n2"):
-        p = lab.start(labworld.FAKES + "/mom", labworld.MOM_PORT, node=node, user=None, stdout=subprocess.PIPE)
-        assert p.stdout.readline() == b"ready\n", "no stand-in on " + node
-        moms.append(p)
-    return moms
+def up_words(n, *more, file="bb.yaml"):
+    return ["up", "-q", "-n", str(n), "--accel", "tcg", "--memory", "96M", "--oversubscribe", "--lost-after", "10s",
+            "--launcher", "mom", "--hosts", "n[1-2]", *more, "/home/labuser/" + file]
 
 
-def up(lab, n, *more):
-    return vse(lab, "up", "-q", "-n", str(n), "--accel", "tcg", "--memory", "96M", "--oversubscribe", "--lost-after", "10s", "--launcher", "mom", "--hosts",
-               "n[1-2]", *more, "/home/labuser/bb.yaml", timeout=300)
+def up(lab, n, *more, **kw):
+    return vse(lab, *up_words(n, *more, **kw), timeout=300)
 
 
 def addresses(lab, n):
@@ -74,9 +56,9 @@ def addresses(lab, n):
     return wait_for(BOUND_S, look)
 
 
-def ping_all(lab, n):
+def ping_all(lab, n, *more):
     hosts = " ".join("vm%d" % r for r in range(n))
-    r = vse(lab, "exec", "--", "sh", "-c", "for h in %s; do ping -c 1 -W 5 $h >/dev/null || { echo no $h; exit 1; }; done" %
+    r = vse(lab, "exec", *more, "--", "sh", "-c", "for h in %s; do ping -c 1 -W 5 $h >/dev/null || { echo no $h; exit 1; }; done" %
             hosts, timeout=300)
     return r
 
@@ -85,11 +67,11 @@ def forged(tap, lab):
     """vm0 (n1) tries to speak as others to vm1 (n1) and vm3 (n2)."""
     shell(lab, 0, "ip addr add 10.199.0.99/16 dev eth0")
     for to in ("vm1", "vm3"):
-        r = shell(lab, 0, "ping -c 2 -W 2 -I 10.199.0.99 %s" % to)
+        r = shell(lab, 0, "ping -c 1 -W 2 -I 10.199.0.99 %s" % to)
         tap.ok(r.code != 0, "an address that is not its own does not get to " + to, r)
     shell(lab, 0, "ip addr del 10.199.0.99/16 dev eth0")
     r = shell(lab, 0, "ip link set eth0 down; ip link set eth0 address 52:54:00:00:00:02; ip link set eth0 up; "
-              "ping -c 2 -W 2 vm1; code=$?; ip link set eth0 down; ip link set eth0 address 52:54:00:00:00:00; "
+              "ping -c 1 -W 2 vm1; code=$?; ip link set eth0 down; ip link set eth0 address 52:54:00:00:00:00; "
               "ip link set eth0 up; exit $code")
     tap.ok(r.code != 0, "nor does another's MAC", r)
     r = shell(lab, 0, "ping -c 1 -W 5 vm1 && ping -c 1 -W 5 vm3")
@@ -98,7 +80,7 @@ def forged(tap, lab):
 
 def large(tap, lab):
     """More than the nodes' own network takes in one packet (its MTU is 1500, eth0's 9000)."""
-    r = shell(lab, 0, "ping -c 2 -W 5 -s 8000 vm3")
+    r = shell(lab, 0, "ping -c 2 -W 2 -s 8000 vm3")
     tap.ok(r.code == 0, "8000 bytes in one packet from node to node", r)
     receiver = lab.start("vse", "exec", "-r", "3", "--", "sh", "-c",
                          # Its own input must not end, or it says so and the other believes that all is over.
@@ -135,31 +117,106 @@ def adopted(tap, lab):
     tap.ok(wait_for(BOUND_S, lambda: ping_all(lab, 4).code == 0), "and reach one another, all to all", ping_all(lab, 4))
 
 
+def beside(tap, lab, before):
+    """Two clusters at once on the same nodes, with the same names and addresses. The second has a way out, too."""
+    out = lab.start("python3", "-c", "import socket; s = socket.create_server(('', 7777)); print('ready', flush=True); "
+                    "c = s.accept()[0]; c.sendall(b'outside\\n'); c.close()", user=None, stdout=subprocess.PIPE)
+    ready = out.stdout.readline()
+    r = up(lab, 2, "--network", "kernel", "--name", "k2", file="out.yaml")
+    if not tap.ok(r.code == 0 and ready, "a second such cluster on the same nodes", r):
+        return
+    tap.ok(all(networks(lab, n) == (True, before[n][1]) for n in ("n1", "n2")), "which adds no device either")
+    for name, n in (("k", 4), ("k2", 2)):
+        vse(lab, "exec", "-c", name, "-r", "1", "--", "sh", "-c", "while :; do echo %s | nc -l -p 7000; done >/dev/null 2>&1 &" % name)
+        r = ping_all(lab, n, "-c", name)
+        tap.ok(r.code == 0, name + ": each reaches each", r)
+    for name in ("k", "k2"):
+        r = vse(lab, "exec", "-c", name, "-r", "0", "--", "sh", "-c", "for i in 1 2 3 4 5 6 7 8 9; do nc vm1 7000 </dev/null && break; sleep 1; done", timeout=60)
+        tap.ok(r.text.split() == [name], name + ": vm1 is its own", r)
+    r = vse(lab, "exec", "-c", "k2", "-r", "1", "--", "nc", "10.77.0.1", "7777", timeout=60)
+    tap.ok(r.text == "outside\n", "the way out goes beside it", r)
+    out.kill()
+    r = vse(lab, "down", "-c", "k2")
+    tap.ok(r.code == 0, "down of the second", r)
+    r = ping_all(lab, 4)
+    tap.ok(r.code == 0, "the first goes on", r)
+
+
+def nodes(lab):
+    """{name: state}"""
+    lines = vse(lab, "nodes").text.splitlines()[1:]
+    return {words[0]: words[1] for words in map(str.split, lines)}
+
+
+def lost(tap, lab):
+    """n3 is silent for too long, and comes back."""
+    lab.cut("n3")
+    tap.ok(wait_for(60, lambda: nodes(lab).get("n3") == "lost"), "it is declared lost", nodes(lab))
+    lab.heal("n3")
+    tap.ok(wait_for(60, lambda: nodes(lab).get("n3") == "up") and not roles(lab, "n3", "vmm"),
+           "it comes back, without VMs", nodes(lab), roles(lab, "n3", "vmm"))
+    tap.ok(wait_for(90, lambda: ping_all(lab, 4).code == 0), "its VM began anew elsewhere, and is reached", ping_all(lab, 4), vse(lab, "ps"))
+
+
+def grown(tap, lab):
+    """A node that is added, and taken out again."""
+    r = vse(lab, "nodes", "add", "--hosts", "n3", timeout=120)
+    tap.ok(r.code == 0, "a node is added", r)
+    r = vse(lab, "migrate", "-q", "1", "--to", "n3", timeout=300)
+    tap.ok(r.code == 0 and wait_for(60, lambda: ping_all(lab, 4).code == 0), "a VM that moves there is reached", r, ping_all(lab, 4))
+    if harness.NIGHTLY:
+        lost(tap, lab)
+    r = vse(lab, "migrate", "-q", "0", "--to", "n3", timeout=300)
+    tap.ok(r.code == 0 and wait_for(60, lambda: ping_all(lab, 4).code == 0), "it takes VMs again", r, ping_all(lab, 4))
+    for line in vse(lab, "ps").text.splitlines():
+        if line.split()[2] == "n3":
+            r = vse(lab, "migrate", "-q", line.split()[0], "--to", "n1", timeout=300)
+            tap.ok(r.code == 0, "moved away", r)
+    r = vse(lab, "nodes", "remove", "n3", timeout=120)
+    tap.ok(r.code == 0 and wait_for(BOUND_S, lambda: not networks(lab, "n3")[0]), "it is taken out: no VXLAN there", r)
+
+
+def saved(tap, lab, before):
+    r = vse(lab, "save", "-q", "-c", "k", "--to", "/home/labuser/saved", "--down", timeout=300)
+    tap.ok(r.code == 0, "saved", r)
+    nothing_left(tap, lab, before, "after that")
+    where = ("--launcher", "mom", "--hosts", "n[2-3]", "/home/labuser/saved")
+    r = vse(lab, "restore", "-q", "--network", "switch", *where, timeout=300)
+    tap.ok(r.code == 2 and "was saved with --network kernel" in r.said and not vse(lab, "ps").text.count("vm"),
+           "another network than it had is refused, and nothing is started", r)
+    r = vse(lab, "restore", "-q", *where, timeout=300)
+    tap.ok(r.code == 0 and wait_for(60, lambda: ping_all(lab, 4).code == 0), "restored on other nodes, all reach all", r)
+    r = vse(lab, "down")
+    tap.ok(r.code == 0, "down", r)
+    nothing_left(tap, lab, before, "after down")
+
+
+def left_of(lab):
+    return [p for n in ("n0", *NODES) for p in roles(lab, n, None)
+            if p.role() in ("agent", "keeper", "reaper", "vmm") or p.comm.startswith("vse")]
+
+
 def nothing_left(tap, lab, before, what):
-    def left():
-        return [p for n in ("n0", "n1", "n2") for p in roles(lab, n, None)
-                if p.role() in ("agent", "keeper", "reaper", "vmm") or p.comm.startswith("vse")]
-    tap.ok(wait_for(BOUND_S, lambda: not left()), "no process is left " + what, *left()[:20])
-    for node in ("n1", "n2"):
-        tap.ok(wait_for(BOUND_S, lambda: networks(lab, node) == before[node]),
-               "%s: no device and no VXLAN %s" % (node, what), before[node], networks(lab, node))
+    tap.ok(wait_for(BOUND_S, lambda: not left_of(lab)), "no process is left " + what, *left_of(lab)[:20])
+    tap.ok(wait_for(BOUND_S, lambda: all(networks(lab, n) == before[n] for n in NODES)),
+           "no device and no VXLAN " + what, before, [networks(lab, n) for n in NODES])
 
 
 def life(tap, lab):
-    before = {n: networks(lab, n) for n in ("n1", "n2")}
-    r = up(lab, 4)
-    if not tap.ok(r.code == 0, "up: 4 VMs of QEMU on 2 nodes, without a switch on them", r):
+    before = {n: networks(lab, n) for n in NODES}
+    r = up(lab, 2)
+    if not tap.ok(r.code == 0, "up: 2 VMs of QEMU on 2 nodes, without a switch on them", r):
         return
-    by = addresses(lab, 4)
-    without = up(lab, 4, "--network", "kernel", "--name", "k")
-    if not tap.ok(without.code == 0, "the same with --network kernel beside it", without):
+    by = addresses(lab, 2)
+    without = up(lab, 4, "--network", "kernel", "--recover", "--name", "k")
+    if not tap.ok(without.code == 0, "4 with --network kernel beside it", without):
         tap.note(vse(lab, "events").text)
         return
     r = vse(lab, "down", "-c", "bb")
     tap.ok(r.code == 0, "down of the first", r)
-    got = addresses(lab, 4)
+    got = addresses(lab, 2)
     tap.ok(by and got == by, "MAC, addresses and MTU are the same", by, got)
-    tap.ok(all(networks(lab, n) == (True, before[n][1]) for n in before),
+    tap.ok(all(networks(lab, n) == (True, before[n][1]) for n in ("n1", "n2")),
            "of the nodes' own network it has a UDP port and no device", [networks(lab, n) for n in before])
     r = ping_all(lab, 4)
     tap.ok(r.code == 0, "each VM reaches each by name", r)
@@ -167,17 +224,17 @@ def life(tap, lab):
     tap.ok(r.code == 0, "and by IPv6 from node to node", r)
     large(tap, lab)
     forged(tap, lab)
+    beside(tap, lab, before)
     moved(tap, lab)
     adopted(tap, lab)
-    r = vse(lab, "down")
-    tap.ok(r.code == 0, "down", r)
-    nothing_left(tap, lab, before, "after down")
+    grown(tap, lab)
+    saved(tap, lab, before)
     killed(tap, lab, before)
     refused(tap, lab)
 
 
 def killed(tap, lab, before):
-    """All that could clear up is killed at once."""
+    """All that could clear up is killed at once; and some at any moment of a start, an end, a move."""
     r = up(lab, 2, "--network", "kernel")
     if not tap.ok(r.code == 0, "up again: 2 VMs", r):
         return
@@ -189,6 +246,35 @@ def killed(tap, lab, before):
         tap.ok(wait_for(BOUND_S, lambda: networks(lab, node) == before[node]),
                node + ": agent, keeper and reaper killed: no VXLAN and no device", networks(lab, node))
     vse(lab, "down", timeout=120)
+    seed = int(os.environ.get("VSE_KERNET_SEED") or time.time())
+    tap.note("VSE_KERNET_SEED=%d" % seed)
+    rng = random.Random(seed)
+    for number in range(24 if harness.NIGHTLY else 1):
+        killed_meanwhile(tap, lab, before, rng, (("up",), ("down",), ("migrate", "-q", "0", "--to", "n2"))[number % 3])
+
+
+def killed_meanwhile(tap, lab, before, rng, words):
+    if words[0] == "up":
+        words = up_words(2, "--network", "kernel")
+    else:
+        r = up(lab, 2, "--network", "kernel")
+        if not tap.ok(r.code == 0, "up", r):
+            return
+    node, wait = rng.choice(("n1", "n2")), rng.uniform(0, {"up": 3, "down": 0.4, "migrate": 1}[words[0]])
+    some = rng.choice((("agent",), ("keeper", "agent"), ("keeper", "reaper", "agent", "vmm"), ("agent", "vmm")))
+    begun = lab.start("vse", *words, user=None, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        begun.wait(wait)
+    except subprocess.TimeoutExpired:
+        pass
+    gone = [p for role in some for p in roles(lab, node, role)]
+    for p in gone:
+        p.kill()
+    said = begun.communicate(timeout=300)[1].decode()
+    vse(lab, "down", timeout=120)
+    nothing_left(tap, lab, before, "where %d processes of %s (%s) are killed %.2f s after the beginning of %s" %
+                 (len(gone), node, " ".join(some), wait, words[0]))
+    tap.note(said[:300])
 
 
 def refused(tap, lab):
@@ -205,20 +291,12 @@ def refused(tap, lab):
 def main():
     labworld.skip_unless()
     tap = harness.Tap()
-    if not os.path.exists("/dev/net/tun"):
-        print("1..0 # SKIP no /dev/net/tun")
-        return 0
-    binds = [("all", harness.TOP / "tests/fakes", labworld.FAKES), ("all", "/dev/net/tun", "/opt/tun")]
-    with labworld.real_lab(nodes=2, vse="all", home="shared", binds=binds) as (lab, why):
+    with rootlab.open_lab(nodes=3) as (lab, why):
         if not lab:
-            print("1..0 # SKIP no VMs of QEMU: " + why)
+            print("1..0 # SKIP " + why)
             return 0
-        moms = prepare(lab)
-        try:
-            life(tap, lab)
-        finally:
-            for p in moms:
-                p.terminate()
+        lab.write("out.yaml", (lab.home() / "bb.yaml").read_text() + "network:\n  outbound: true\n")
+        life(tap, lab)
     return tap.done()
 
 
