@@ -10,13 +10,13 @@ int err_set(struct err *err, int code, const char *fmt, ...)
 	if (!err)
 		return -1;
 	/* A caller may pass err->text as an argument: format aside first. */
-	char text[ERR_TEXT_MAX];
+	char text[ERR_TEXT_MAX] = "";
 	va_list ap;
 	va_start(ap, fmt);
 	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
 	err->code = code ? code : EIO;
-	memcpy(err->text, text, sizeof(text));
+	memcpy(err->text, text, strlen(text) + 1); /* no more: errors travel between processes as they are */
 	return -1;
 }
 

@@ -26,6 +26,13 @@ static void test_err(void)
 	err_errno(&e, EACCES, "%s", e.text);
 	is_str(e.text, "node7: disk root: Permission denied", "own text may be an argument");
 	is_int(err_set(NULL, 1, "x"), -1, "no error object is fine");
+	struct err shorter = ERR_INIT;
+	size_t dirt = 0;
+	err_set(&e, EIO, "%0500d", 1); /* leaves its text on the stack */
+	err_set(&shorter, EIO, "x");
+	for (size_t i = 1; i < sizeof(shorter.text); i++)
+		dirt += shorter.text[i] != '\0';
+	is_int(dirt, 0, "no bytes of the stack behind a text");
 }
 
 static void test_buf(void)
