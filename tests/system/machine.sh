@@ -14,9 +14,13 @@
 # In it: root and the ordinary user `tester` (in group kvm), / read-only, /tmp /root /home/tester writable.
 # Settings: MACHINE_TIME (seconds for COMMAND, 300), MACHINE_MEM (MiB, 3072), MACHINE_CPUS (2),
 # MACHINE_OUT (MiB that may come out, 64), MACHINE_CACHE (default $XDG_CACHE_HOME/vse-test).
+# xen-machine.sh makes another machine out of this one: it has its own machine__make, machine__qemu and so on.
 
 # MACHINE_SH must name this file (sh cannot tell); MACHINE_DIR is set by machine_build.
 MACHINE_SUITE=bookworm
+MACHINE_MORE=            # another file that the machine is made by
+MACHINE_BOOT=60          # seconds to come up and to write the results
+MACHINE_CRASH='Kernel panic\|BUG: ' # in the console of a machine that is booted again
 MACHINE_PACKAGES=busybox-static,iproute2,kmod,procps,qemu-system-x86,seabios
 
 # Users' PATH often lacks depmod, modprobe and mke2fs.
@@ -119,8 +123,8 @@ machine__make() {
 machine_build() {
 	cache=${MACHINE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/vse-test}
 	package=$(machine__kernel_package)
-	[ -n "$package" ] || machine__die "no cloud kernel in apt's lists (apt-get update?)" || return 1
-	key=$({ cat "$MACHINE_SH"; echo "$package"; machine__sources; } | sha256sum | cut -c1-16)
+	[ -n "$package" ] || machine__die "no kernel for it in apt's lists (apt-get update?)" || return 1
+	key=$({ cat "$MACHINE_SH" ${MACHINE_MORE:+"$MACHINE_MORE"}; echo "$package"; machine__sources; } | sha256sum | cut -c1-16)
 	MACHINE_DIR=$cache/machine-$key
 	export MACHINE_DIR
 	mkdir -p "$cache" || return 1
@@ -149,22 +153,8 @@ machine__collect() {
 	tar -C "$2" -xf "$1" --no-same-owner --no-same-permissions 2>/dev/null && [ -s "$2/rc" ]
 }
 
-# One boot. 125: no result.
-machine__boot() {
-	out=$1 payload=$2
-	shift 2
-	seconds=${MACHINE_TIME:-300}
-	# 60 s are for the machine to come up and to write its results.
-	limit=$((seconds + 60))
-	rm -rf "$out" && mkdir "$out" && mkdir "$out/.machine" "$out/.machine/payload" || return 125
-	disk=$out/.machine/payload.ext4 result=$out/.machine/result
-	cp -R "$payload/." "$out/.machine/payload/" || return 125
-	echo "$*" >"$out/.machine/payload/.machine-command"
-	echo "$seconds" >"$out/.machine/payload/.machine-time"
-	size=$(du -sm "$out/.machine/payload" | cut -f1)
-	truncate -s $((size + size / 8 + 16))M "$disk"
-	truncate -s "${MACHINE_OUT:-64}M" "$result"
-	mke2fs -q -t ext4 -O ^has_journal -m 0 -E root_owner=0:0 -d "$out/.machine/payload" -F "$disk" || return 125
+# Of machine__boot: $limit, $out, $disk, $result.
+machine__qemu() {
 	timeout -k 5 "$limit" qemu-system-x86_64 -accel tcg,thread=multi -M q35 -cpu EPYC,+svm,+npt \
 		-smp "${MACHINE_CPUS:-2}" -m "${MACHINE_MEM:-3072}" -nodefaults -no-user-config -display none -no-reboot \
 		-kernel "$MACHINE_DIR/vmlinuz" -append "console=ttyS0 panic=-1 root=/dev/nvme0n1 rootfstype=ext4 ro rootwait \
@@ -174,7 +164,25 @@ machine__boot() {
 		-drive "if=none,id=payload,format=raw,readonly=on,file=$disk" \
 		-drive "if=none,id=result,format=raw,file=$result" \
 		-device nvme-ns,drive=root,bus=disks,nsid=1 -device nvme-ns,drive=payload,bus=disks,nsid=2 \
-		-device nvme-ns,drive=result,bus=disks,nsid=3 </dev/null >"$out/qemu.log" 2>&1
+		-device nvme-ns,drive=result,bus=disks,nsid=3 </dev/null
+}
+
+# One boot. 125: no result.
+machine__boot() {
+	out=$1 payload=$2
+	shift 2
+	seconds=${MACHINE_TIME:-300}
+	limit=$((seconds + MACHINE_BOOT))
+	rm -rf "$out" && mkdir "$out" && mkdir "$out/.machine" "$out/.machine/payload" || return 125
+	disk=$out/.machine/payload.ext4 result=$out/.machine/result
+	cp -R "$payload/." "$out/.machine/payload/" || return 125
+	echo "$*" >"$out/.machine/payload/.machine-command"
+	echo "$seconds" >"$out/.machine/payload/.machine-time"
+	size=$(du -sm "$out/.machine/payload" | cut -f1)
+	truncate -s $((size + size / 8 + 16))M "$disk"
+	truncate -s "${MACHINE_OUT:-64}M" "$result"
+	mke2fs -q -t ext4 -O ^has_journal -m 0 -E root_owner=0:0 -d "$out/.machine/payload" -F "$disk" || return 125
+	machine__qemu >"$out/qemu.log" 2>&1
 	machine__collect "$result" "$out"
 	collected=$?
 	rm -rf "$out/.machine"
@@ -189,7 +197,7 @@ machine_run() {
 		machine__boot "$@"
 		machine__code=$?
 		[ $machine__code = 125 ] || break
-		grep -q 'Kernel panic\|BUG: ' "$1/console.log" 2>/dev/null || break
+		grep -q "$MACHINE_CRASH" "$1/console.log" 2>/dev/null || break
 		echo "machine: its kernel crashed (try $machine__try)" >&2
 	done
 	return $machine__code
