@@ -275,8 +275,32 @@ static void on_unpacked(void *arg, const struct err *err)
 		go_on(vm);
 }
 
+/* Without it the VM runs on, but can be neither saved nor moved. */
+static void adopt_scratch(struct vm *vm, pid_t vmm)
+{
+	struct err err = ERR_INIT;
+	if (!vm->profile->scratch)
+		return;
+	vm->scratch = scratch_adopt(vm->dir, vmm, &err);
+	if (!vm->scratch)
+		log_warn("%s: it can be neither saved nor moved: %s", vm->name, err.text);
+}
+
+/* Some back ends know the VMM's process at once, some with the VM's first state. */
+static void note_vmm(struct vm *vm)
+{
+	struct hv_stats st;
+	if (vm->vmm_noted || hv_stats(vm->hv, &st, NULL) < 0 || st.pid <= 0)
+		return;
+	vm->vmm_noted = true;
+	pid_note_write(vm->dir, st.pid);
+	if (vm->adopting)
+		adopt_scratch(vm, st.pid);
+}
+
 static void on_hv_state(struct vm *vm, const struct hv_event *e)
 {
+	note_vmm(vm);
 	if (e->state == HV_PAUSED && vm_move_arrived(vm))
 		return;
 	if (vm->restoring && e->state == HV_PAUSED) {
@@ -419,7 +443,6 @@ int vm_start_hv(struct vm *vm, int scratch_fd, struct err *err)
 {
 	const struct vm_profile *p = vm->profile;
 	_cleanup_close_ int state_fd = -1, tap = -1;
-	struct hv_stats st;
 	char scratch[64];
 	snprintf(scratch, sizeof(scratch), "/proc/%d/fd/%d", (int)getpid(), scratch_fd);
 	if (vm_bind(vm, err) < 0)
@@ -436,8 +459,8 @@ int vm_start_hv(struct vm *vm, int scratch_fd, struct err *err)
 		vm->attach = false;
 		return vm_start_hv(vm, scratch_fd, err);
 	}
-	if (hv_stats(vm->hv, &st, NULL) == 0 && st.pid > 0)
-		pid_note_write(vm->dir, st.pid);
+	vm->vmm_noted = false;
+	note_vmm(vm);
 	if (p->keep && vm->scratch)
 		scratch_note(vm->scratch, vm->dir);
 	return 0;
@@ -516,18 +539,6 @@ int vm_start(struct vm *vm, struct err *err)
 	return err_copy(err, &why);
 }
 
-/* Without it the VM runs on, but can be neither saved nor moved. */
-static void adopt_scratch(struct vm *vm)
-{
-	struct hv_stats st;
-	struct err err = ERR_INIT;
-	if (!vm->profile->scratch || hv_stats(vm->hv, &st, &err) < 0)
-		return;
-	vm->scratch = scratch_adopt(vm->dir, st.pid, &err);
-	if (!vm->scratch)
-		log_warn("%s: it can be neither saved nor moved: %s", vm->name, err.text);
-}
-
 bool vm_adopt(struct vm *vm)
 {
 	struct err err = ERR_INIT;
@@ -548,7 +559,7 @@ bool vm_adopt(struct vm *vm)
 	vm_bind_adopted(vm);
 	struct hv_spec spec = make_spec(vm, NULL);
 	if (hv_adopt(vm->profile->hypervisor, vm->loop, &spec, on_hv_event, vm, &vm->hv, &err) == 0) {
-		adopt_scratch(vm);
+		note_vmm(vm);
 		return true;
 	}
 	pid_note_kill(vm->dir); /* a VMM that was started, and not noted so that it can be adopted */

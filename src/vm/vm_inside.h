@@ -40,6 +40,7 @@ struct vm {
 
 	struct hv *hv;
 	struct channel *channel;
+	bool vmm_noted; /* its process is in the note that pid_note_kill() reads */
 	struct console *console;
 	struct scratch *scratch;
 	struct evtimer *timer;
