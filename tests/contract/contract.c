@@ -156,6 +156,7 @@ static void test_start_and_exec(void)
 	testvm_exec(&t, none, NULL);
 	ok(testvm_wait(&t, t.exits == 3), "a program that is not there ends");
 	is_int(t.exit_code, 127, "with 127");
+	ok(testvm_feed(&t), "a program takes much input");
 	is_int(hv_stats(t.hv, &st, &e), 0, "stats %s", e.text);
 	ok(st.rss > 0, "it uses memory (%llu KiB)", (unsigned long long)st.rss / 1024);
 	ok(hv_stop(t.hv, HV_STOP_HARD, &e) == 0, "hard stop begins %s", e.text);

@@ -13,6 +13,8 @@
 #include "wire/kv.h"
 #include "wire/resync.h"
 
+#define FEED 60000 /* bytes: less than the guest lets us send at once */
+
 static void send_kv(struct testvm *t, uint32_t id, const struct buf *kv)
 {
 	if (!t->channel)
@@ -280,6 +282,19 @@ void testvm_exec(struct testvm *t, const char *const *argv, const char *input)
 		return;
 	frame_write_data(stream_out(t->channel), id, 0, 0, input, strlen(input), true);
 	stream_flush(t->channel);
+}
+
+bool testvm_feed(struct testvm *t)
+{
+	static const char *const sink[] = {"sh", "-c", "cat >/dev/null; echo all", NULL},
+				 *const cat[] = {"cat", NULL};
+	static char much[FEED + 1];
+	bool fake = strcmp(t->env->h->name, "fake") == 0; /* it has no shell */
+	int exits = t->exits;
+	memset(much, 'm', FEED);
+	testvm_exec(t, fake ? cat : sink, much);
+	return testvm_wait(t, t->exits > exits) && t->exit_code == 0 &&
+	       (fake ? buf_len(&t->out) == FEED : strcmp(buf_cstr(&t->out), "all\n") == 0);
 }
 
 void testvm_shutdown(struct testvm *t, const char *how)

@@ -59,6 +59,8 @@ void testvm_ping(struct testvm *t);
 bool testvm_killed(const struct testvm *t);
 /* argv NULL-terminated; output and exit code land in t->out and t->exit_code. */
 void testvm_exec(struct testvm *t, const char *const *argv, const char *input);
+/* Runs a program that takes more input than any buffer on the way to it holds; true: it got all. */
+bool testvm_feed(struct testvm *t);
 void testvm_shutdown(struct testvm *t, const char *how);
 
 /* Runs the loop until the condition holds or the bound is over. */
