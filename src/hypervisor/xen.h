@@ -102,25 +102,34 @@ const char *xen_end_text(int reason); /* of a domain that shut itself down: XEN_
 
 struct xen_run;
 
-/* status: as of waitpid(2). out, errors: what it printed, each cut to 1 MiB. */
+/* status: as of waitpid(2). out, errors: what it printed, each cut to 1 MiB; of one that was ended at its bound, errors is
+ * that it did not answer, and status no success. */
 typedef void xen_run_fn(void *arg, int status, const char *out, size_t out_len, const char *errors);
 
-/* Starts argv ("xl" is $VSE_XL, else that of PATH or /usr/sbin), with an extra descriptor 3 (borrowed) or -1. done() comes
- * once, from the loop; after it the run is freed. ENOENT. */
-int xen_run(struct loop *l, struct strvec *argv, int fd3, xen_run_fn *done, void *arg,
-	    struct xen_run **ret, struct err *err);
+/* Bounds of a call, in ms. libxl itself gives up on a hotplug script after 40 s, on a device model or guest after 60 s. */
+#define XEN_READ_MS 20000   /* what only reads: list, info, xenstore-read */
+#define XEN_CHANGE_MS 60000 /* pause, unpause, shutdown, destroy */
+#define XEN_MAKE_MS                                                                                \
+	180000 /* create; also restore and save, as long as no byte of the state moves */
+
+/* Starts argv ("xl" is $VSE_XL, else that of PATH or /usr/sbin), with an extra descriptor 3 (borrowed) or -1. After bound_ms
+ * it is killed. done() comes once, from the loop; after it the run is freed. ENOENT. */
+int xen_run(struct loop *l, struct strvec *argv, int fd3, unsigned bound_ms, xen_run_fn *done,
+	    void *arg, struct xen_run **ret, struct err *err);
+/* Asked at the bound, with the arg of xen_run(): true gives it as much time again. */
+void xen_run_ask(struct xen_run *r, bool (*goes_on)(void *arg));
 pid_t xen_run_pid(const struct xen_run *r);
 /* done() will not come; the program goes on, and is reaped. NULL is fine. */
 void xen_run_forget(struct xen_run *r);
-void xen_run_kill(struct xen_run *r); /* only where nothing is lost by it: not while a guest is suspended */
 char *xen_program(const char *name); /* its path, malloc'ed, or NULL */
 
 /* ---- xen_watch.c: what domains there are, for all VMs of this process ---- */
 
 struct xen_watch;
 
-/* d: the domain of that UUID in a list whose asking began with number `asked`; NULL: it is not there. */
-typedef void xen_watch_fn(void *arg, const struct xen_domain *d, uint64_t asked);
+/* d: the domain of that UUID in a list whose asking began with number `asked`; NULL: it is not there. Or why not NULL: there
+ * was no list, for the third time or more in a row; nothing is known. */
+typedef void xen_watch_fn(void *arg, const struct xen_domain *d, uint64_t asked, const char *why);
 struct xen_watch *xen_watch_create(struct loop *l, const char *uuid, xen_watch_fn *fn, void *arg);
 void xen_watch_destroy(struct xen_watch *w); /* NULL is fine */
 /* Asks anew, at once; the answer, and every later one, has at least this number. */
@@ -136,7 +145,9 @@ struct xen_relay *xen_relay_create(struct loop *l, int in, int out,
 				   void (*done)(void *arg, uint64_t bytes, bool broken), void *arg,
 				   struct err *err);
 void xen_relay_drop(struct xen_relay *r);
-void xen_relay_destroy(struct xen_relay *r); /* NULL is fine */
+uint64_t xen_relay_bytes(const struct xen_relay *r); /* that went out or were thrown away */
+bool xen_relay_full(const struct xen_relay *r);      /* it waits for who reads */
+void xen_relay_destroy(struct xen_relay *r);         /* NULL is fine */
 
 /* ---- xen_net.c: eth0 ---- */
 
@@ -156,7 +167,8 @@ void xen_net_close(struct xen_net *n); /* NULL is fine */
 /* ---- xen_keeper.c: ends a domain whose agent cannot ---- */
 
 /* A process of its own for each VM: a domain is no child of anybody, and outlives all. It destroys the domain when it is
- * told to, when the VM's device model has ended, and (unless keep) when this process has. */
+ * told to, when the VM's device model has ended, and when this process has; with keep not before the subreaper above this
+ * process has ended, too. */
 int xen_keeper_start(const struct xen_id *id, bool keep, int *ret_pipe, struct err *err);
 void xen_keeper_making(int pipe, pid_t pid); /* of the xl that makes the domain: it is waited for */
 void xen_keeper_made(int pipe, pid_t model); /* the domain is there */

@@ -17,6 +17,7 @@
 #define MAKING_MS                                                                                  \
 	120000 /* an xl that makes a domain takes no longer; then the domain is looked for anyway */
 #define TRIES 5
+#define XL_MS 60000 /* an xl that hangs is killed */
 
 enum { WORD_MAKING, WORD_MADE, WORD_END, WORD_LEAVE };
 
@@ -30,7 +31,7 @@ struct keeper {
 	char *xl, *name;
 	const char *uuid;
 	bool keep;
-	int pipe, making, model; /* descriptors; making and model: of processes */
+	int pipe, making, model, guard; /* descriptors; all but the pipe: of processes */
 };
 
 static int open_process(pid_t pid)
@@ -50,6 +51,12 @@ static bool call_xl(const struct keeper *k, char *verb)
 			dup2(null, i);
 		execv(k->xl, argv);
 		_exit(127);
+	}
+	struct pollfd p = {.fd = open_process(pid), .events = POLLIN};
+	if (p.fd >= 0) {
+		if (poll(&p, 1, XL_MS) <= 0)
+			kill(pid, SIGKILL);
+		close(p.fd);
 	}
 	while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR)
 		;
@@ -89,12 +96,18 @@ static _Noreturn void run(struct keeper *k)
 {
 	for (;;) {
 		struct word w;
-		struct pollfd p[2] = {{.fd = k->pipe, .events = POLLIN},
-				      {.fd = k->model, .events = POLLIN}};
-		if (poll(p, 2, -1) < 0)
+		struct pollfd p[3] = {{.fd = k->pipe, .events = POLLIN},
+				      {.fd = k->model, .events = POLLIN},
+				      {.fd = k->guard, .events = POLLIN}};
+		if (poll(p, 3, -1) < 0)
 			continue;
-		if (p[1].revents && k->pipe < 0)
+		if (k->pipe < 0 && (p[1].revents || p[2].revents))
 			end(k);
+		if (p[2].revents) {
+			close(k->guard);
+			k->guard = -1;
+			k->keep = false;
+		}
 		if (p[1].revents) { /* the agent sees it, too, and ends the domain while it lives */
 			close(k->model);
 			k->model = -1;
@@ -128,10 +141,15 @@ static _Noreturn void child(struct keeper *k)
 	proc_close_fds(4, UINT_MAX);
 	if (chdir("/") < 0)
 		_exit(1);
-	/* Nobody waits for a keeper: it is no child of the agent. */
-	pid_t pid = fork();
+	/* Nobody waits for a keeper: it is no child of the agent, but of the subreaper that starts the agent anew. When
+	 * that one ends, too, nobody will adopt. */
+	pid_t first = getpid(), pid = fork();
 	if (pid)
 		_exit(pid < 0);
+	while (getppid() == first)
+		poll(NULL, 0, 1);
+	if (k->keep && getppid() > 1)
+		k->guard = open_process(getppid());
 	run(k);
 }
 
@@ -149,7 +167,8 @@ int xen_keeper_start(const struct xen_id *id, bool keep, int *ret_pipe, struct e
 			   .keep = keep,
 			   .pipe = p[1],
 			   .making = -1,
-			   .model = -1};
+			   .model = -1,
+			   .guard = -1};
 	sigset_t all, old;
 	sigfillset(&all);
 	sigprocmask(SIG_SETMASK, &all, &old); /* the child must not run our handlers */

@@ -4,12 +4,17 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/wait.h>
 
 #include "base/alloc.h"
 #include "base/path.h"
+#include "base/time.h"
 #include "hypervisor/xen_vm.h"
 #include "io/child.h"
 #include "io/listener.h"
+
+#define DESTROYS 10         /* tries to destroy a domain; a keeper goes on for a while */
+#define SUSPENDED_MS 180000 /* a guest that is being saved by an xl of before; then it stays so */
 
 static void end_domain(struct hv_vm *vm);
 
@@ -53,14 +58,20 @@ void xen_end(struct hv_vm *vm, enum hv_state state, const char *reason)
 		vm->end_state = vm->killed ? HV_SHUTDOWN : state;
 		snprintf(vm->reason, sizeof(vm->reason), "%s", vm->killed ? "stopped" : reason);
 	}
+	if (vm->op == XEN_OP_MAKE)
+		xen_relay_destroy(TAKE_PTR(vm->relay)); /* so that a restore comes to its end */
 	end_domain(vm);
 }
 
-static void on_destroyed(void *arg, int status _unused_, const char *out _unused_,
-			 size_t len _unused_, const char *errors _unused_)
+static void on_destroyed(void *arg, int status, const char *out _unused_, size_t len _unused_,
+			 const char *errors)
 {
 	struct hv_vm *vm = arg;
 	vm->destroy = NULL;
+	vm->destroys++;
+	if (status)
+		xen_explain(vm->id.name, "xl destroy", errors, status, vm->undestroyed,
+			    sizeof(vm->undestroyed));
 	/* Whatever it says: it is gone when the list says so. */
 	vm->destroyed = xen_watch_ask(vm->watch);
 }
@@ -69,11 +80,27 @@ static void on_destroyed(void *arg, int status _unused_, const char *out _unused
 static void end_domain(struct hv_vm *vm)
 {
 	_cleanup_strvec_ struct strvec argv = STRVEC_INIT;
+	struct err e = ERR_INIT;
 	if (vm->destroy || vm->destroyed == UINT64_MAX || (vm->run && vm->op == XEN_OP_MAKE))
 		return;
 	strvec_addv(&argv, "xl", "destroy", vm->id.name, NULL);
-	if (xen_run(vm->loop, &argv, -1, on_destroyed, vm, &vm->destroy, NULL) < 0)
+	if (xen_run(vm->loop, &argv, -1, XEN_CHANGE_MS, on_destroyed, vm, &vm->destroy, &e) < 0) {
+		vm->destroys++;
+		snprintf(vm->undestroyed, sizeof(vm->undestroyed), "%.199s", e.text);
 		evtimer_start(vm->timer, 1000, 0);
+	}
+}
+
+/* Nobody can say that it is gone; the VM ends with that, and not never. */
+static void give_up(struct hv_vm *vm, const char *why)
+{
+	size_t n = strlen(vm->reason);
+	snprintf(vm->reason + n, sizeof(vm->reason) - n, "; its domain %s may still be there: %s",
+		 vm->id.name, why);
+	vm->end_state = HV_CRASHED;
+	vm->destroyed = UINT64_MAX;
+	xen_keeper_end(&vm->keeper);
+	evtimer_start(vm->timer, 0, 0);
 }
 
 void xen_on_timer(void *arg)
@@ -81,6 +108,8 @@ void xen_on_timer(void *arg)
 	struct hv_vm *vm = arg;
 	if (vm->destroyed == UINT64_MAX)
 		maybe_gone(vm);
+	else if (vm->destroys >= DESTROYS)
+		give_up(vm, vm->undestroyed[0] ? vm->undestroyed : "xl destroy did not do it");
 	else
 		end_domain(vm);
 }
@@ -137,12 +166,12 @@ static bool tell_connections(struct hv_vm *vm)
 
 /* ---- one call of xl at a time ---- */
 
-bool xen_call(struct hv_vm *vm, enum xen_op op, struct strvec *argv, int fd3)
+bool xen_call(struct hv_vm *vm, enum xen_op op, struct strvec *argv, int fd3, unsigned bound_ms)
 {
 	struct err e = ERR_INIT;
 	vm->op = op;
 	vm->want = 0;
-	if (xen_run(vm->loop, argv, fd3, xen_on_call, vm, &vm->run, &e) == 0)
+	if (xen_run(vm->loop, argv, fd3, bound_ms, xen_on_call, vm, &vm->run, &e) == 0)
 		return true;
 	vm->op = XEN_OP_NONE;
 	xen_end(vm, HV_CRASHED, e.text);
@@ -153,7 +182,7 @@ void xen_call_simple(struct hv_vm *vm, enum xen_op op, const char *verb)
 {
 	_cleanup_strvec_ struct strvec argv = STRVEC_INIT;
 	strvec_addv(&argv, "xl", verb, vm->id.name, NULL);
-	xen_call(vm, op, &argv, -1);
+	xen_call(vm, op, &argv, -1, XEN_CHANGE_MS);
 }
 
 static void connect_all(struct hv_vm *vm)
@@ -163,7 +192,19 @@ static void connect_all(struct hv_vm *vm)
 	strvec_addf(&argv, "/local/domain/%u/console/tty", vm->domain.id);
 	strvec_addf(&argv, "/local/domain/%u/device/console/1/name", vm->domain.id);
 	strvec_addf(&argv, "/local/domain/%u/image/device-model-pid", vm->domain.id);
-	xen_call(vm, XEN_OP_CONNECT, &argv, -1);
+	xen_call(vm, XEN_OP_CONNECT, &argv, -1, XEN_READ_MS);
+}
+
+bool xen_moves(void *arg)
+{
+	struct hv_vm *vm = arg;
+	bool saves = vm->op == XEN_OP_SAVE;
+	if (!vm->relay || vm->ending)
+		return false;
+	uint64_t bytes = xen_relay_bytes(vm->relay);
+	bool moved = bytes != vm->moved, theirs = xen_relay_full(vm->relay) == saves;
+	vm->moved = bytes;
+	return moved || (theirs && !vm->relayed);
 }
 
 static void start_failed(struct hv_vm *vm, const char *errors, int status)
@@ -213,6 +254,10 @@ void xen_on_call(void *arg, int status, const char *out, size_t len _unused_, co
 	vm->run = NULL;
 	if (vm->op == XEN_OP_SAVE) {
 		vm->saved = status == 0;
+		if (WIFSIGNALED(status)) { /* what it had begun may still hold the stream */
+			xen_relay_destroy(TAKE_PTR(vm->relay));
+			vm->relayed = vm->relay_broken = true;
+		}
 		if (status)
 			xen_explain(vm->id.name, "xl save", errors, status, vm->out_cause,
 				    sizeof(vm->out_cause));
@@ -245,14 +290,7 @@ void xen_next_op(struct hv_vm *vm)
 	case XEN_OP_PAUSE: xen_call_simple(vm, op, "pause"); break;
 	case XEN_OP_RESUME: xen_call_simple(vm, op, "unpause"); break;
 	case XEN_OP_SHUTDOWN: xen_call_simple(vm, op, "shutdown"); break;
-	case XEN_OP_SAVE:
-		/* The guest itself takes part in its save: a paused one is let run for that. */
-		vm->was_running = vm->teller.state == HV_RUNNING;
-		if (vm->was_running)
-			xen_save_begin(vm);
-		else
-			xen_call_simple(vm, XEN_OP_WAKE, "unpause");
-		break;
+	case XEN_OP_SAVE: xen_save_next(vm); break;
 	default: break;
 	}
 }
@@ -279,6 +317,16 @@ static bool tell_paused(struct hv_vm *vm, bool paused, bool wanted)
 	return hv_tell_failed(&vm->teller, wanted ? "pause" : "resume", &e);
 }
 
+/* Somebody paused it, or let it run, by another xl. */
+static bool unasked(struct hv_vm *vm, const struct xen_domain *d)
+{
+	if (vm->teller.state == HV_RUNNING && d->paused)
+		return hv_tell_state(&vm->teller, HV_PAUSED, "paused from outside");
+	if (vm->teller.state == HV_PAUSED && !d->paused)
+		return hv_tell_state(&vm->teller, HV_RUNNING, "resumed from outside");
+	return true;
+}
+
 static void settled(struct hv_vm *vm, const struct xen_domain *d)
 {
 	enum xen_op op = vm->op;
@@ -296,7 +344,14 @@ static void settled(struct hv_vm *vm, const struct xen_domain *d)
 		if (hv_tell_state(&vm->teller, HV_RUNNING, "started") && tell_connections(vm))
 			xen_next_op(vm);
 		return;
-	case XEN_OP_WAKE: xen_save_begin(vm); return;
+	case XEN_OP_WAKE:
+		if (d->paused)
+			snprintf(vm->out_cause, sizeof(vm->out_cause), "xl unpause did not do it");
+		if (d->paused || vm->cancelled)
+			xen_save_end(vm);
+		else
+			xen_save_begin(vm);
+		return;
 	case XEN_OP_SAVE:
 		vm->want = UINT64_MAX;
 		if (vm->relayed)
@@ -304,7 +359,7 @@ static void settled(struct hv_vm *vm, const struct xen_domain *d)
 		return;
 	case XEN_OP_RELEASE_SAVE:
 		vm->op = XEN_OP_NONE;
-		if (xen_save_failed(vm))
+		if (unasked(vm, d) && xen_save_failed(vm))
 			xen_next_op(vm);
 		return;
 	case XEN_OP_PAUSE:
@@ -314,15 +369,6 @@ static void settled(struct hv_vm *vm, const struct xen_domain *d)
 		return;
 	default: op_done(vm); return;
 	}
-}
-
-/* Somebody paused it, or let it run, by another xl. */
-static void unasked(struct hv_vm *vm, const struct xen_domain *d)
-{
-	if (vm->teller.state == HV_RUNNING && d->paused)
-		hv_tell_state(&vm->teller, HV_PAUSED, "paused from outside");
-	else if (vm->teller.state == HV_PAUSED && !d->paused)
-		hv_tell_state(&vm->teller, HV_RUNNING, "resumed from outside");
 }
 
 static void on_no_domain(struct hv_vm *vm)
@@ -345,35 +391,62 @@ static void on_no_domain(struct hv_vm *vm)
 	evtimer_start(vm->timer, 0, 0);
 }
 
-void xen_on_list(void *arg, const struct xen_domain *d, uint64_t asked)
+/* What was asked of it ends, as far as one can: how the VM is nobody can tell. */
+static void on_no_list(struct hv_vm *vm, uint64_t asked, const char *why)
 {
-	struct hv_vm *vm = arg;
-	bool making = vm->op == XEN_OP_MAKE && (!vm->want || asked < vm->want);
-	if (making && !vm->ending)
-		return;
-	if (vm->ending && (!vm->destroyed || asked < vm->destroyed))
-		return;
-	if (!d) {
-		on_no_domain(vm);
-		return;
-	}
+	struct err e = ERR_INIT;
+	enum xen_op op = vm->op;
 	if (vm->ending) {
-		if (d->dying)
-			on_no_domain(vm);
-		else
-			evtimer_start(vm->timer, 1000, 0); /* another xl had its lock */
+		if (vm->destroyed && asked >= vm->destroyed)
+			give_up(vm, why);
 		return;
 	}
-	vm->domain = *d;
-	if (!vm->seen && vm->adopted) {
-		vm->seen = true;
-		vm->op = XEN_OP_NONE;
-		if (!d->shutdown && !d->dying) {
-			connect_all(vm);
-			return;
-		}
+	if (op == XEN_OP_NONE || !vm->want || vm->want == UINT64_MAX || asked < vm->want)
+		return;
+	err_set(&e, EIO, "%s", why);
+	switch (op) {
+	case XEN_OP_PAUSE:
+	case XEN_OP_RESUME:
+		if (hv_tell_failed(&vm->teller, op == XEN_OP_PAUSE ? "pause" : "resume", &e))
+			op_done(vm);
+		return;
+	case XEN_OP_MAKE:
+	case XEN_OP_UNPAUSE: xen_end(vm, HV_CRASHED, why); return;
+	case XEN_OP_WAKE:
+	case XEN_OP_SAVE:
+	case XEN_OP_RELEASE_SAVE:
+		snprintf(vm->out_cause, sizeof(vm->out_cause), "%.299s", why);
+		xen_relay_destroy(TAKE_PTR(vm->relay));
+		if (xen_save_failed(vm))
+			op_done(vm);
+		return;
+	default: op_done(vm);
 	}
-	vm->seen = true;
+}
+
+/* The agent before us died while it saved: its xl, whose bytes nobody takes any more, lets the guest run again. */
+static bool in_a_save(struct hv_vm *vm, const struct xen_domain *d)
+{
+	if (!d->shutdown || d->dying || d->reason != XEN_REASON_SUSPEND)
+		return false;
+	if (!vm->suspended_at)
+		vm->suspended_at = time_mono_ms();
+	if (time_mono_ms() - vm->suspended_at < SUSPENDED_MS)
+		return true;
+	xen_end(vm, HV_CRASHED, "it stays suspended: its agent ended while it was being saved");
+	return true;
+}
+
+static void on_ending(struct hv_vm *vm, const struct xen_domain *d)
+{
+	if (!d || d->dying)
+		on_no_domain(vm);
+	else
+		evtimer_start(vm->timer, 1000, 0); /* another xl had its lock */
+}
+
+static void on_domain(struct hv_vm *vm, const struct xen_domain *d, uint64_t asked)
+{
 	bool saving = vm->op == XEN_OP_SAVE && d->reason == XEN_REASON_SUSPEND;
 	if ((d->shutdown && !saving) || d->dying)
 		xen_end(vm, d->shutdown && d->reason == XEN_REASON_POWEROFF ? HV_SHUTDOWN : HV_CRASHED,
@@ -382,4 +455,35 @@ void xen_on_list(void *arg, const struct xen_domain *d, uint64_t asked)
 		unasked(vm, d);
 	else if (vm->op != XEN_OP_NONE && vm->want && vm->want != UINT64_MAX && asked >= vm->want)
 		settled(vm, d);
+}
+
+void xen_on_list(void *arg, const struct xen_domain *d, uint64_t asked, const char *why)
+{
+	struct hv_vm *vm = arg;
+	bool making = vm->op == XEN_OP_MAKE && (!vm->want || asked < vm->want);
+	if (making && !vm->ending)
+		return;
+	if (vm->ending && (!vm->destroyed || asked < vm->destroyed))
+		return;
+	if (why) {
+		on_no_list(vm, asked, why);
+		return;
+	}
+	if (vm->ending) {
+		on_ending(vm, d);
+		return;
+	}
+	if (!d) {
+		on_no_domain(vm);
+		return;
+	}
+	if (vm->adopted && !vm->seen && in_a_save(vm, d))
+		return;
+	bool first = !vm->seen;
+	vm->domain = *d;
+	vm->seen = true;
+	if (first && vm->adopted && !d->shutdown && !d->dying)
+		connect_all(vm);
+	else
+		on_domain(vm, d, asked);
 }

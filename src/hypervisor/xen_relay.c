@@ -15,7 +15,7 @@ struct xen_relay {
 	struct watch *in_watch, *out_watch;
 	char *data;
 	size_t start, end;
-	uint64_t bytes;
+	uint64_t bytes, dropped;
 	bool eof, broken;
 	void (*done)(void *arg, uint64_t bytes, bool broken);
 	void *arg;
@@ -78,6 +78,7 @@ static void step_out(struct xen_relay *r)
 		r->start += (size_t)n;
 		r->bytes += (uint64_t)n;
 	}
+	r->dropped += r->end - r->start;
 	r->start = r->end = 0;
 }
 
@@ -132,6 +133,16 @@ void xen_relay_drop(struct xen_relay *r)
 	r->start = r->end = 0;
 	if (r->in_watch)
 		watch_set(r->in_watch, WATCH_READ);
+}
+
+uint64_t xen_relay_bytes(const struct xen_relay *r)
+{
+	return r->bytes + r->dropped;
+}
+
+bool xen_relay_full(const struct xen_relay *r)
+{
+	return r->end > r->start;
 }
 
 void xen_relay_destroy(struct xen_relay *r)

@@ -18,10 +18,12 @@ struct xen_run {
 	struct child *child;
 	struct stream *streams[2]; /* of stdout and stderr */
 	struct buf text[2];
-	struct evtimer *timer;
+	struct evtimer *timer; /* until its exit its bound, then DRAIN_MS */
+	unsigned bound_ms;
 	bool exited;
 	int status;
 	xen_run_fn *done;
+	bool (*goes_on)(void *arg);
 	void *arg;
 };
 
@@ -69,9 +71,21 @@ static void maybe_answer(struct xen_run *r)
 		evtimer_start(r->timer, DRAIN_MS, 0);
 }
 
+/* It may be one that no signal ends: it is not waited for. */
 static void on_timer(void *arg)
 {
-	answer(arg);
+	struct xen_run *r = arg;
+	if (!r->exited) {
+		if (r->goes_on && r->goes_on(r->arg)) {
+			evtimer_start(r->timer, r->bound_ms, 0);
+			return;
+		}
+		child_kill(r->child, SIGKILL);
+		r->status = SIGKILL;
+		buf_clear(&r->text[1]);
+		buf_addf(&r->text[1], "no answer within %u s", r->bound_ms / 1000);
+	}
+	answer(r);
 }
 
 static void on_exit_status(void *arg, int status)
@@ -79,6 +93,7 @@ static void on_exit_status(void *arg, int status)
 	struct xen_run *r = arg;
 	r->exited = true;
 	r->status = status;
+	evtimer_stop(r->timer);
 	maybe_answer(r);
 }
 
@@ -130,8 +145,8 @@ static int open_output(struct xen_run *r, struct loop *l, int i, int *ret_theirs
 	return r->streams[i] ? 0 : -1;
 }
 
-int xen_run(struct loop *l, struct strvec *argv, int fd3, xen_run_fn *done, void *arg,
-	    struct xen_run **ret, struct err *err)
+int xen_run(struct loop *l, struct strvec *argv, int fd3, unsigned bound_ms, xen_run_fn *done,
+	    void *arg, struct xen_run **ret, struct err *err)
 {
 	/* Its hotplug scripts need the system's programs, and its messages are looked through. */
 	static char path[] = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -140,7 +155,7 @@ int xen_run(struct loop *l, struct strvec *argv, int fd3, xen_run_fn *done, void
 	if (!program)
 		return err_set(err, ENOENT, "%s: no such program", argv->v[0]);
 	struct xen_run *r = xcalloc(1, sizeof(*r));
-	*r = (struct xen_run){.done = done, .arg = arg};
+	*r = (struct xen_run){.done = done, .arg = arg, .bound_ms = bound_ms};
 	r->timer = evtimer_create(l, on_timer, r);
 	struct child_spec cs = {.argv = strvec_argv(argv),
 				.env = env,
@@ -163,6 +178,7 @@ int xen_run(struct loop *l, struct strvec *argv, int fd3, xen_run_fn *done, void
 		finish(r);
 		return -1;
 	}
+	evtimer_start(r->timer, bound_ms, 0);
 	*ret = r;
 	return 0;
 }
@@ -178,7 +194,7 @@ void xen_run_forget(struct xen_run *r)
 		finish(r);
 }
 
-void xen_run_kill(struct xen_run *r)
+void xen_run_ask(struct xen_run *r, bool (*goes_on)(void *arg))
 {
-	child_kill(r->child, SIGKILL);
+	r->goes_on = goes_on;
 }

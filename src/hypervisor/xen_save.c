@@ -40,11 +40,15 @@ void xen_save_end(struct hv_vm *vm)
 			xen_next_op(vm);
 		return;
 	}
-	if (!vm->out_cause[0])
+	if (!vm->out_cause[0] || vm->cancelled)
 		snprintf(vm->out_cause, sizeof(vm->out_cause), "%s",
 			 vm->cancelled ? "cancelled" : "the stream was cut off");
-	if (vm->was_running && vm->domain.paused) {
-		xen_call_simple(vm, XEN_OP_RELEASE_SAVE, "unpause");
+	if (vm->domain.shutdown) { /* its xl was killed: nothing lets such a guest run again */
+		xen_end(vm, HV_CRASHED, vm->out_cause);
+		return;
+	}
+	if (vm->was_running == vm->domain.paused) { /* as it was before */
+		xen_call_simple(vm, XEN_OP_RELEASE_SAVE, vm->was_running ? "unpause" : "pause");
 		return;
 	}
 	vm->op = XEN_OP_NONE;
@@ -83,29 +87,38 @@ static int open_streams(struct hv_vm *vm, int *ret_xl, int *ret_out, struct err 
 	return 0;
 }
 
+void xen_save_next(struct hv_vm *vm)
+{
+	vm->saved = vm->relayed = vm->relay_broken = false;
+	vm->out_bytes = vm->moved = 0;
+	vm->out_cause[0] = '\0';
+	vm->was_running = vm->teller.state == HV_RUNNING;
+	/* The guest itself takes part in its save: a paused one is let run for that. */
+	if (vm->cancelled)
+		xen_save_end(vm);
+	else if (vm->was_running)
+		xen_save_begin(vm);
+	else
+		xen_call_simple(vm, XEN_OP_WAKE, "unpause");
+}
+
 void xen_save_begin(struct hv_vm *vm)
 {
 	_cleanup_strvec_ struct strvec argv = STRVEC_INIT;
 	_cleanup_close_ int xl = -1;
 	int out = -1;
 	struct err e = ERR_INIT;
-	vm->saved = vm->relayed = vm->relay_broken = false;
-	vm->out_bytes = 0;
-	vm->out_cause[0] = '\0';
 	if (open_streams(vm, &xl, &out, &e) < 0) {
-		vm->op = XEN_OP_NONE;
 		snprintf(vm->out_cause, sizeof(vm->out_cause), "%.200s", e.text);
-		if (xen_save_failed(vm))
-			xen_next_op(vm);
+		xen_save_end(vm);
 		return;
 	}
-	if (vm->cancelled)
-		xen_relay_drop(vm->relay);
 	strvec_addv(&argv, "xl", "save", "-p", vm->id.name, "/proc/self/fd/3", NULL);
-	if (!xen_call(vm, XEN_OP_SAVE, &argv, xl)) {
+	if (!xen_call(vm, XEN_OP_SAVE, &argv, xl, XEN_MAKE_MS)) {
 		close(out);
 		return;
 	}
+	xen_run_ask(vm->run, xen_moves);
 	hv_tell(&vm->teller, &(struct hv_event){.type = HV_EVENT_STREAM,
 						.state = vm->teller.state,
 						.op = hv_cap_name(vm->out_op),

@@ -40,20 +40,24 @@ struct hv_vm {
 
 	enum xen_op op; /* under way */
 	struct xen_run *run;
-	uint64_t want; /* number of the list that says how op ended; 0 = its program still runs */
+	uint64_t want;  /* number of the list that says how op ended; 0 = its program still runs */
+	uint64_t moved; /* bytes of the state at the last look whether any moves */
+	uint64_t suspended_at; /* adopted, and found in the middle of a save: since when (ms); 0 = not so */
 	enum xen_op queue[XEN_QUEUE_MAX];
 	unsigned queued;
 
 	/* save and migrate out */
 	struct xen_relay *relay;
 	enum hv_cap out_op;
-	bool was_running, cancelled, saved, relayed, relay_broken, out_failed;
+	bool was_running, cancelled, saved, relayed, relay_broken;
 	uint64_t out_bytes;
 	char out_cause[300];
 
 	/* the end */
 	struct xen_run *destroy;
-	uint64_t destroyed; /* number of the list that shows that it is no more; 0 = not asked */
+	uint64_t destroyed;    /* number of the list that shows that it is no more; 0 = not asked */
+	unsigned destroys;     /* calls of it that have ended */
+	char undestroyed[200]; /* what the last of them said */
 	bool killed, ending;
 	enum hv_state end_state;
 	char reason[ERR_TEXT_MAX];
@@ -62,12 +66,14 @@ struct hv_vm {
 
 /* ---- xen_life.c ---- */
 
-/* Runs xl (fd3 as of xen_run()); the outcome comes to that file. False: it cannot be run, and the VM ends. */
-bool xen_call(struct hv_vm *vm, enum xen_op op, struct strvec *argv, int fd3);
+/* Runs xl (fd3, bound_ms as of xen_run()); the outcome comes to that file. False: it cannot be run, and the VM ends. */
+bool xen_call(struct hv_vm *vm, enum xen_op op, struct strvec *argv, int fd3, unsigned bound_ms);
 void xen_call_simple(struct hv_vm *vm, enum xen_op op, const char *verb);
 /* How a program of the VM's ended (xen_run_fn). */
 void xen_on_call(void *arg, int status, const char *out, size_t len, const char *errors);
-void xen_on_list(void *arg, const struct xen_domain *d, uint64_t asked);
+void xen_on_list(void *arg, const struct xen_domain *d, uint64_t asked, const char *why);
+/* Of a program that reads or writes the VM's state: bytes move, or are waited for at the other end (xen_run_ask()). */
+bool xen_moves(void *arg);
 void xen_on_timer(void *arg);
 int xen_enqueue(struct hv_vm *vm, enum xen_op op, struct err *err);
 void xen_next_op(struct hv_vm *vm); /* if none is under way */
@@ -77,7 +83,8 @@ void xen_close_all(struct hv_vm *vm);
 
 /* ---- xen_save.c ---- */
 
-void xen_save_begin(struct hv_vm *vm);
+void xen_save_next(struct hv_vm *vm);   /* it was asked for, and its turn has come */
+void xen_save_begin(struct hv_vm *vm);  /* the guest runs */
 void xen_save_end(struct hv_vm *vm);    /* xl and the stream have both come to their end */
 bool xen_save_failed(struct hv_vm *vm); /* tells; false: the VM was released */
 void xen_on_relayed(void *arg, uint64_t bytes, bool broken);

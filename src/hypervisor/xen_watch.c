@@ -14,6 +14,7 @@
 
 #define WATCHED_MS 2000 /* between two lists where xenstore tells of the ends */
 #define POLL_MS 1000    /* and where it does not */
+#define FAILS 3         /* lists that are not to be had, before it is told */
 
 struct lister {
 	struct loop *loop;
@@ -22,9 +23,11 @@ struct lister {
 	struct child *events; /* xenstore-watch */
 	struct stream *lines;
 	struct evtimer *timer;
-	uint64_t asked; /* number of the last question */
-	bool again;     /* somebody asked after it had begun */
-	bool *gone;     /* set when the lister goes while it tells */
+	uint64_t asked;    /* number of the last question */
+	bool again;        /* somebody asked after it had begun */
+	unsigned fails;    /* one after the other */
+	struct err cannot; /* xl could not even be started */
+	bool *gone;        /* set when the lister goes while it tells */
 };
 
 struct xen_watch {
@@ -49,7 +52,7 @@ static void next_round(struct lister *s)
 }
 
 /* A receiver may end any watch, and begin some: each round looks for one that was not told yet. */
-static void tell(struct lister *s, const char *out)
+static void tell(struct lister *s, const char *out, const char *why)
 {
 	uint64_t asked = s->asked;
 	bool gone = false;
@@ -60,9 +63,9 @@ static void tell(struct lister *s, const char *out)
 			continue;
 		}
 		struct xen_domain d;
-		bool there = xen_parse_list(out, w->uuid, &d);
+		bool there = !why && xen_parse_list(out, w->uuid, &d);
 		w->told = asked;
-		w->fn(w->arg, there ? &d : NULL, asked);
+		w->fn(w->arg, there ? &d : NULL, asked, why);
 		if (gone)
 			return;
 		w = s->first;
@@ -71,16 +74,28 @@ static void tell(struct lister *s, const char *out)
 	next_round(s);
 }
 
-static void on_list(void *arg, int status, const char *out, size_t len _unused_,
-		    const char *errors _unused_)
+static void failed(struct lister *s, const char *cause)
 {
-	struct lister *s = arg;
-	s->run = NULL;
-	/* Without dom0 in it, it is no list: nothing may be concluded. */
-	if (status == 0 && strstr(out, "\nDomain-0 "))
-		tell(s, out);
+	_cleanup_free_ char *why = xasprintf("xl list: %s", cause);
+	if (++s->fails >= FAILS)
+		tell(s, "", why);
 	else
 		evtimer_start(s->timer, POLL_MS, 0);
+}
+
+static void on_list(void *arg, int status, const char *out, size_t len _unused_, const char *errors)
+{
+	struct lister *s = arg;
+	char cause[200];
+	s->run = NULL;
+	/* Without dom0 in it, it is no list: nothing may be concluded. */
+	if (status == 0 && strstr(out, "\nDomain-0 ")) {
+		s->fails = 0;
+		tell(s, out, NULL);
+		return;
+	}
+	xen_cause(errors, cause, sizeof(cause));
+	failed(s, cause[0] ? cause : "its answer has no dom0 in it");
 }
 
 static void list(struct lister *s)
@@ -94,13 +109,20 @@ static void list(struct lister *s)
 	s->asked++;
 	evtimer_stop(s->timer);
 	strvec_addv(&argv, "xl", "list", "-v", NULL);
-	if (xen_run(s->loop, &argv, -1, on_list, s, &s->run, NULL) < 0)
+	s->cannot.code = 0;
+	if (xen_run(s->loop, &argv, -1, XEN_READ_MS, on_list, s, &s->run, &s->cannot) < 0)
 		evtimer_start(s->timer, POLL_MS, 0);
 }
 
 static void on_timer(void *arg)
 {
-	list(arg);
+	struct lister *s = arg;
+	if (s->cannot.code) {
+		s->cannot.code = 0;
+		failed(s, s->cannot.text);
+	} else {
+		list(s);
+	}
 }
 
 static void on_event(void *arg, struct buf *in)
