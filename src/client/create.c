@@ -86,6 +86,15 @@ static int add_mounts(struct vse *v, const struct vse_options *o, struct vse_err
 	return 0;
 }
 
+static int add_devices(struct vse *v, const struct vse_options *o, struct vse_error *e)
+{
+	strvec_copy(&v->devices, options_all(o, "device"));
+	return v->devices.n <= VSE_DEVICES_MAX
+		       ? 0
+		       : error_option(e, "device", ": a VM has at most %d, with those of the VSE file",
+				      VSE_DEVICES_MAX);
+}
+
 int create_prepare(struct create *c, const char *file, const struct vse_options *o, struct vse_error *e)
 {
 	int rc = options_check(o, FOR_UP, e);
@@ -95,6 +104,8 @@ int create_prepare(struct create *c, const char *file, const struct vse_options 
 		rc = load(c, file, e);
 	if (!rc)
 		rc = add_mounts(c->vse, o, e);
+	if (!rc)
+		rc = add_devices(c->vse, o, e);
 	if (rc)
 		return rc;
 	struct vse *v = c->vse;
@@ -122,7 +133,7 @@ static int check_saved_options(const struct vse_options *o, struct vse_error *e)
 {
 	static const char *const fixed[] = {"count",      "cpus",    "memory", "scratch",
 					    "hypervisor", "machine", "accel",  "hypervisor-arg",
-					    "clone",      "mount"};
+					    "clone",      "mount",   "device"};
 	for (size_t i = 0; i < ARRAY_SIZE(fixed); i++)
 		if (options_text(o, fixed[i]))
 			return error_option(e, fixed[i], " is as it was saved");
@@ -307,6 +318,7 @@ json_t *create_message(const struct create *c, struct err *ret_err)
 	json_object_set_new(j, "extra_args", text_list(options_all(c->o, "hypervisor-arg")));
 	json_object_set_new(j, "env", env_list(v));
 	json_object_set_new(j, "mounts", mount_list(v));
+	json_object_set_new(j, "devices", text_list(&v->devices));
 	json_object_set_new(j, "clone", json_boolean(options_flag(c->o, "clone")));
 	set_binding(c, j);
 	if (c->launch)

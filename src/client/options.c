@@ -31,7 +31,8 @@ enum kind {
 	FILE_PATH,
 	PLACE,
 	ENV,
-	MOUNT
+	MOUNT,
+	DEVICE
 };
 
 struct row {
@@ -72,6 +73,7 @@ static const struct row table[] = {
 	{.key = "hugepages", .calls = FOR_UP, .kind = FLAG},
 	{.key = "network", .calls = FOR_UP, .kind = WORD, .words = "switch kernel"},
 	{.key = "mount", .calls = FOR_UP, .kind = MOUNT, .many = true},
+	{.key = "device", .calls = FOR_UP, .kind = DEVICE, .many = true},
 	{.key = "missing", .calls = FOR_UP | FOR_NODES, .kind = WORD, .words = "abort go-on"},
 	{.key = "spare", .calls = FOR_UP, .kind = INT, .min = 1, .max = 1000000},
 	{.key = "recover", .calls = FOR_UP, .kind = FLAG},
@@ -218,6 +220,12 @@ static int check_mount(const struct row *r, const char *v, struct vse_error *e)
 	return rc ? error_option(e, r->key, ": %s", err.text) : 0;
 }
 
+static int check_device(const struct row *r, const char *v, struct vse_error *e)
+{
+	struct err err = ERR_INIT;
+	return rule_device_place(v, &err) < 0 ? error_option(e, r->key, ": %s", err.text) : 0;
+}
+
 static int check(const struct row *r, const char *v, struct vse_error *e)
 {
 	if (!text_is_utf8(v))
@@ -240,6 +248,7 @@ static int check(const struct row *r, const char *v, struct vse_error *e)
 			return 0;
 		return error_option(e, r->key, " %s: not NAME=VALUE", v);
 	case MOUNT: return check_mount(r, v, e);
+	case DEVICE: return check_device(r, v, e);
 	case FILE_PATH:
 	case TEXT: return 0;
 	}

@@ -27,7 +27,8 @@ static int check_caps(const struct cluster_spec *s, const struct vm_profile *p, 
 	} extras[] = {{s->bind.unit != BINDING_NONE, HV_CAP_PIN},
 		      {s->bind.memory, HV_CAP_NUMA},
 		      {s->hugepages, HV_CAP_HUGEPAGES},
-		      {s->n_mounts, HV_CAP_HOST_DIR}};
+		      {s->n_mounts, HV_CAP_HOST_DIR},
+		      {s->devices.n, HV_CAP_DEVICES}};
 	for (size_t i = 0; i < ARRAY_SIZE(extras); i++) {
 		const char *why = extras[i].wanted
 					  ? hypervisor_lacks(p->hypervisor, &p->probe, extras[i].cap)

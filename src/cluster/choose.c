@@ -44,6 +44,8 @@ static const char *unsuited(const struct cluster_spec *s, const struct hyperviso
 		return why;
 	if (s->n_mounts && (why = hypervisor_lacks(h, NULL, HV_CAP_HOST_DIR)))
 		return why;
+	if (s->devices.n && (why = hypervisor_lacks(h, NULL, HV_CAP_DEVICES)))
+		return why;
 	if (s->systemd && hypervisor_lacks(h, NULL, HV_CAP_KERNEL))
 		return "the VSE has 'init: systemd', which wants a kernel of its own";
 	return s->size > 1 && !is_fake(h) ? hypervisor_lacks(h, NULL, HV_CAP_NET) : NULL;

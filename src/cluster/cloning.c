@@ -28,6 +28,8 @@ const char *cloning_lacks(const struct cluster_spec *s, const struct vm_profile 
 		return "the template has no tap (--network kernel)";
 	if (s->hugepages)
 		return "memory in reserved pages cannot be shared";
+	if (s->devices.n)
+		return "devices of the node have no copy";
 	if (s->systemd)
 		return "systemd (init: systemd) remembers who it is before it can be told";
 	if (s->scratch)

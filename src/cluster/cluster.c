@@ -300,6 +300,7 @@ static void profile_init(struct cluster *c)
 		.hugepages = s->hugepages,
 		.mounts = s->mounts,
 		.n_mounts = s->n_mounts,
+		.devices = &s->devices,
 		.trusted = true, /* a VM of the user's own, next to nobody else's */
 		.boot_timeout_ms = s->boot_timeout_ms,
 		.stop_timeout_ms = s->stop_timeout_ms,

@@ -157,10 +157,13 @@ static int read_mounts(const json_t *j, struct cluster_spec *s, struct err *err)
 
 int cluster_spec_can_leave(const struct cluster_spec *s, const char *verb, struct err *err)
 {
-	if (!s->n_mounts)
-		return 0;
-	return err_set(err, ENOTSUP, "%s: not supported: the VMs have directories of their nodes (%s), which cannot come along",
-		       verb, s->mounts[0].guest);
+	if (s->n_mounts)
+		return err_set(err, ENOTSUP, "%s: not supported: the VMs have directories of their nodes (%s), which cannot come along",
+			       verb, s->mounts[0].guest);
+	if (s->devices.n)
+		return err_set(err, ENOTSUP, "%s: not supported: the VMs have devices of their nodes (%s), which cannot come along",
+			       verb, s->devices.v[0]);
+	return 0;
 }
 
 static int place_one(struct cluster_spec *s, const char *key, const json_t *ranks, struct err *err)
@@ -225,6 +228,7 @@ int cluster_spec_read(const json_t *j, struct cluster_spec *ret, struct err *err
 	const char *subnet;
 	if (read_numbers(j, &n, err) < 0 || read_texts(j, &s, err) < 0 ||
 	    list(j, "env", &s.env, err) < 0 || list(j, "extra_args", &s.extra_args, err) < 0 ||
+	    list(j, "devices", &s.devices, err) < 0 ||
 	    list(j, "hypervisor_of", &s.hypervisor_of, err) < 0 ||
 	    message_str(j, "subnet", &subnet, err) < 0 ||
 	    subnet_parse(subnet, (uint32_t)n.size, &s.subnet, err) < 0) {
@@ -262,6 +266,7 @@ void cluster_spec_finish(struct cluster_spec *s)
 		free(owned[i]);
 	strvec_finish(&s->env);
 	strvec_finish(&s->extra_args);
+	strvec_finish(&s->devices);
 	strvec_finish(&s->hypervisor_of);
 	strvec_finish(&s->nodes);
 	for (size_t i = 0; i < s->n_mounts; i++) {

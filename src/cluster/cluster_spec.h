@@ -29,7 +29,8 @@ struct cluster_spec {
 	bool hugepages;           /* memory in reserved pages; whole ones */
 	struct hv_mount *mounts;  /* host directories; their texts are the spec's, too */
 	size_t n_mounts;
-	bool clone; /* VMs start from a template where that can be (vm/template.h) */
+	struct strvec devices; /* of the node, for each VM (base/pci.h) */
+	bool clone;            /* VMs start from a template where that can be (vm/template.h) */
 	struct subnet subnet;
 	char *hypervisor; /* a name, names with commas (the first that is usable), or "auto" (cluster/choose.h) */
 	char *accel, *machine;
@@ -57,7 +58,7 @@ int cluster_spec_read(const json_t *j, struct cluster_spec *ret, struct err *err
  * once. Into j (borrowed). */
 void cluster_spec_write_place(const struct strvec *nodes, const uint32_t *node_of, uint32_t size,
 			      json_t *j);
-/* That its VMs can be taken away from the directories of their nodes. ENOTSUP: they have some, so "save" (or what `verb` says) is
+/* That its VMs can be taken away from directories and devices of their nodes. ENOTSUP: they have some, so "save" (or what `verb` says) is
  * not possible, before anything was done. */
 int cluster_spec_can_leave(const struct cluster_spec *s, const char *verb, struct err *err);
 void cluster_spec_finish(struct cluster_spec *s);

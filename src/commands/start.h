@@ -31,6 +31,8 @@
 		{"mount", 0,                                                                                                 \
 		 "MOUNT", "HOST:GUEST[:MODE]: a directory of the nodes in the VMs, ro (default) or rw (may be repeated)",    \
 		 NULL},                                                                                                      \
+		{"device", 0, "NAME",                                                                                        \
+		 "a PCI device of the node for each VM, as pci:15b3:101e (may be repeated)", NULL},                          \
 		WHERE_OPTIONS,                                                                                               \
 		{"keep-failed", 0, NULL,                                                                                     \
 		 "leave a cluster that did not come up, for a look at its logs", NULL},                                      \

@@ -491,7 +491,9 @@ const struct hypervisor hypervisor_container = {
 		  [HV_CAP_PIN] =
 			  "there are no vCPUs; programs are kept on as many CPUs as were asked for",
 		  [HV_CAP_NUMA] = "memory is the programs' own: they place it (numactl)",
-		  [HV_CAP_HUGEPAGES] = "memory is the programs' own: they ask for them (madvise)"},
+		  [HV_CAP_HUGEPAGES] = "memory is the programs' own: they ask for them (madvise)",
+		  [HV_CAP_DEVICES] = "the node's kernel drives all devices; bwrap gives device "
+				     "files (--hypervisor-arg)"},
 	.probe = container_probe,
 	.start = start,
 	.stop = stop,

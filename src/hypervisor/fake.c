@@ -456,6 +456,8 @@ static char *mounts_text(const struct hv_spec *spec)
 	for (size_t i = 0; i < spec->n_mounts; i++)
 		buf_addf(&text, "%s on %s %s\n", spec->mounts[i].host, spec->mounts[i].guest,
 			 spec->mounts[i].rw ? "rw" : "ro");
+	for (size_t i = 0; spec->devices && i < spec->devices->n; i++)
+		buf_addf(&text, "%s\n", spec->devices->v[i]);
 	return buf_take(&text);
 }
 

@@ -20,7 +20,7 @@
  *   console=TEXT          what the console says at boot ("off": no console); default a banner
  *   state=SIZE            so many bytes stand for its memory when it is saved or moved; default 512K
  *   console-bytes=SIZE    so much more on the console
- * Programs: true, false, echo WORDS, cat, hostname, mounts (the host directories that it was given, HOST on GUEST MODE), modulo N (prints the number in its host name modulo N), sleep
+ * Programs: true, false, echo WORDS, cat, hostname, mounts (what it was given of the node: HOST on GUEST MODE, then devices), modulo N (prints the number in its host name modulo N), sleep
  * SECONDS, exit CODE, yes BYTES (on stdout), spew BYTES (on stderr), kill SIGNAL (dies of it); any other exits 127. */
 #ifndef VSE_HYPERVISOR_FAKE_H
 #define VSE_HYPERVISOR_FAKE_H
@@ -53,7 +53,7 @@ struct fake_guest {
 	uint64_t booted;       /* loop time */
 	char boot[20];         /* boot id, random */
 	char *hostname;
-	const char *mounts; /* a line for each host directory; borrowed */
+	const char *mounts; /* a line for each host directory and device; borrowed */
 	struct fake_request *requests;
 	bool paused, due; /* due: the timer ran out while paused */
 	bool hello_sent, is_set_up;

@@ -25,7 +25,7 @@ struct hv {
 	void *arg;
 	const struct hv_probe *probe; /* borrowed */
 	enum hv_cap busy;             /* what streams its state out; HV_CAPS = nothing */
-	char mount[64];               /* the first host directory, in the guest; "": none */
+	char stays[80];               /* why it can be neither saved nor moved; "": it can */
 	bool gone;
 };
 
@@ -55,6 +55,7 @@ static const struct {
 	[HV_CAP_NUMA] = {"numa", "memory from chosen NUMA nodes"},
 	[HV_CAP_HUGEPAGES] = {"hugepages", "memory in reserved pages of 2 MiB"},
 	[HV_CAP_HOST_DIR] = {"host directories", "seen from inside the VM"},
+	[HV_CAP_DEVICES] = {"devices", "PCI devices of the node, by VFIO"},
 };
 
 const struct hypervisor *hypervisor_find(const char *name)
@@ -124,6 +125,11 @@ static void on_event(void *arg, const struct hv_event *e)
 	v->fn(v->arg, e); /* may release v */
 }
 
+static bool has_devices(const struct hv_spec *s)
+{
+	return s->devices && s->devices->n;
+}
+
 /* What a spec asks for beyond a plain boot. */
 static int check_spec(const struct hypervisor *h, const struct hv_spec *s, const struct hv_probe *p,
 		      struct err *err)
@@ -147,12 +153,16 @@ static int check_spec(const struct hypervisor *h, const struct hv_spec *s, const
 		{s->numa_nodes != 0, HV_CAP_NUMA},
 		{s->hugepages, HV_CAP_HUGEPAGES},
 		{s->n_mounts != 0, HV_CAP_HOST_DIR},
+		{has_devices(s), HV_CAP_DEVICES},
 	};
 	if (check(h, p, from[s->from], err) < 0)
 		return -1;
 	for (size_t i = 0; i < ARRAY_SIZE(extras); i++)
 		if (extras[i].wanted && check(h, p, extras[i].cap, err) < 0)
 			return -1;
+	if (has_devices(s) && (s->from != HV_FROM_BOOT || s->template))
+		return err_set(err, ENOTSUP, "%s: %s: not supported with devices of the node",
+			       h->name, hv_cap_name(s->template ? HV_CAP_SNAPSHOT : from[s->from]));
 	if (s->n_mounts && (s->from == HV_FROM_SAVE || s->from == HV_FROM_MIGRATION))
 		return err_set(err, ENOTSUP, "%s: %s: not supported with host directories", h->name,
 			       hv_cap_name(from[s->from]));
@@ -166,7 +176,10 @@ static struct hv *make(const struct hypervisor *h, const struct hv_spec *s, hv_e
 {
 	struct hv *v = xcalloc(1, sizeof(*v));
 	*v = (struct hv){.h = h, .fn = fn, .arg = arg, .probe = p, .busy = HV_CAPS};
-	snprintf(v->mount, sizeof(v->mount), "%.63s", s->n_mounts ? s->mounts[0].guest : "");
+	if (s->n_mounts)
+		snprintf(v->stays, sizeof(v->stays), "host directories (%.50s)", s->mounts[0].guest);
+	else if (has_devices(s))
+		snprintf(v->stays, sizeof(v->stays), "devices of the node (%.40s)", s->devices->v[0]);
 	return v;
 }
 
@@ -244,9 +257,9 @@ static int stream_out(struct hv *v, enum hv_cap cap, int (*op)(struct hv_vm *vm,
 {
 	if (allow(v, cap, err) < 0 || not_busy(v, err) < 0)
 		return -1;
-	if (v->mount[0] && cap != HV_CAP_SNAPSHOT)
-		return err_set(err, ENOTSUP, "%s: %s: not supported with host directories (%s)",
-			       v->h->name, hv_cap_name(cap), v->mount);
+	if (v->stays[0] && cap != HV_CAP_SNAPSHOT)
+		return err_set(err, ENOTSUP, "%s: %s: not supported with %s", v->h->name,
+			       hv_cap_name(cap), v->stays);
 	if (op(v->vm, err) < 0)
 		return named(v->h, -1, err);
 	v->busy = cap;

@@ -118,6 +118,9 @@ struct hv_spec {
 	 * this node. Snapshots and clones have the same number of them; a template has none mounted. */
 	const struct hv_mount *mounts;
 	size_t n_mounts; /* at most HV_MOUNTS_MAX */
+	/* HV_CAP_DEVICES: PCI devices of the node that the VM has for itself, by name (base/pci.h), or NULL. Nothing can be saved,
+	 * moved or cloned with them. The back end finds one of each kind that is free, or refuses: see hypervisor/vfio.h. */
+	const struct strvec *devices;
 };
 
 enum hv_state { HV_STARTING, HV_RUNNING, HV_PAUSED, HV_CRASHED, HV_SHUTDOWN };
@@ -185,6 +188,7 @@ enum hv_cap {
 	HV_CAP_NUMA,          /* spec.numa_nodes */
 	HV_CAP_HUGEPAGES,     /* spec.hugepages */
 	HV_CAP_HOST_DIR,      /* spec.mounts */
+	HV_CAP_DEVICES,       /* spec.devices */
 	HV_CAPS
 };
 

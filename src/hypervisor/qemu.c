@@ -52,6 +52,7 @@ struct hv_vm {
 	enum hv_from from;
 	char signature[HV_SIGNATURE_MAX];
 	struct evtimer *timer;
+	struct strvec devices; /* addresses on the PCI bus, ours until it is released */
 	unsigned vcpus;
 	uint64_t reserved; /* bytes of its memory that are in reserved pages: no part of what is resident */
 	pid_t *tids;           /* of the vCPUs; 0: not known yet */
@@ -393,7 +394,7 @@ static int run_qemu(struct hv_vm *vm, const struct hv_spec *spec, struct strvec 
 	vm->errors = stream_create(vm->loop, p[0], &ops, vm, err);
 	if (!vm->errors)
 		return -1;
-	uint64_t filling = spec->hugepages ? spec->memory >> FILL_SHIFT : 0;
+	uint64_t filling = spec->hugepages || vm->devices.n ? spec->memory >> FILL_SHIFT : 0;
 	vm->qmp = qmp_create(vm->loop, TAKE_FD(vm->fds[SOCK_QMP]), GREETING_MS + filling, &qmp_ops,
 			     vm, err);
 	if (!vm->qmp)
@@ -406,6 +407,7 @@ static int run_qemu(struct hv_vm *vm, const struct hv_spec *spec, struct strvec 
 				.cpus = pinned ? &cpus : NULL,
 				.numa_nodes = spec->numa_nodes,
 				.no_set_id = spec->n_mounts > 0,
+				.lock_memory = vm->devices.n > 0,
 				.die_with_parent = !spec->keep,
 				.die_with_keeper = spec->keep};
 	memcpy(cs.fds, vmm, sizeof(int) * QEMU_FDS);
@@ -455,6 +457,7 @@ static void release(struct hv_vm *vm)
 	for (int i = 0; i < SOCKS; i++)
 		if (vm->fds[i] >= 0)
 			close(vm->fds[i]);
+	qemu_devices_give(&vm->devices);
 	buf_finish(&vm->tail);
 	free(vm->tids);
 	free(vm->on);
@@ -462,13 +465,16 @@ static void release(struct hv_vm *vm)
 	free(vm);
 }
 
-static int start(struct loop *l, const struct hv_spec *spec, const struct hv_probe *p,
-		 hv_event_fn *fn, void *arg, struct hv_vm **ret, struct err *err)
+/* devices: the VM's from then on, where one is made. */
+static int start_with(struct strvec *devices, struct loop *l, const struct hv_spec *spec,
+		      const struct hv_probe *p, hv_event_fn *fn, void *arg, struct hv_vm **ret,
+		      struct err *err)
 {
 	_cleanup_close_ int vhost = open_vhost(spec, p);
 	const struct qemu_host host = {.binary = qemu_binary_known(),
 				       .accel = p->accel,
 				       .tsc_khz = host_tsc_khz(),
+				       .devices = devices->n ? devices : NULL,
 				       .vhost = vhost >= 0};
 	_cleanup_strvec_ struct strvec argv = STRVEC_INIT;
 	if (!host.binary)
@@ -488,7 +494,9 @@ static int start(struct loop *l, const struct hv_spec *spec, const struct hv_pro
 			     .from = spec->from,
 			     .template = spec->template,
 			     .reserved = spec->hugepages ? spec->memory : 0,
+			     .devices = *devices,
 			     .fds = {-1, -1, -1, -1}};
+	*devices = STRVEC_INIT;
 	memcpy(vm->signature, signature, sizeof(signature));
 	make_vcpus(vm, spec->cpus, spec->pins);
 	vm->dir = xstrdup(spec->dir);
@@ -511,6 +519,17 @@ static int start(struct loop *l, const struct hv_spec *spec, const struct hv_pro
 	}
 	*ret = vm;
 	return 0;
+}
+
+static int start(struct loop *l, const struct hv_spec *spec, const struct hv_probe *p,
+		 hv_event_fn *fn, void *arg, struct hv_vm **ret, struct err *err)
+{
+	struct strvec devices = STRVEC_INIT;
+	int rc = qemu_devices_take(spec, &devices, err);
+	if (rc == 0)
+		rc = start_with(&devices, l, spec, p, fn, arg, ret, err);
+	qemu_devices_give(&devices);
+	return rc;
 }
 
 /* ---- adopt ---- */

@@ -62,6 +62,13 @@ int qemu_memory_check(const struct hv_spec *spec, struct err *err);
 /* What the kernel of this node does not have. */
 void qemu_memory_lacks(struct hv_probe *p);
 
+/* ---- qemu_vfio.c: devices of the node ---- */
+
+/* Addresses for spec.devices, which belong to this VM until they are given back. */
+int qemu_devices_take(const struct hv_spec *spec, struct strvec *ret, struct err *err);
+void qemu_devices_give(struct strvec *devices);
+void qemu_devices_lacks(struct hv_probe *p);
+
 /* ---- qemu_probe.c ---- */
 
 int qemu_probe(struct loop *l, const char *accel, void (*done)(void *arg, const struct hv_probe *p),
@@ -84,8 +91,9 @@ enum {
 
 struct qemu_host {
 	const struct qemu_binary *binary;
-	const char *accel; /* "kvm" or "tcg": what the probe chose */
-	uint64_t tsc_khz;  /* of this node's TSC, 0 = unknown */
+	const char *accel;            /* "kvm" or "tcg": what the probe chose */
+	uint64_t tsc_khz;             /* of this node's TSC, 0 = unknown */
+	const struct strvec *devices; /* addresses on the PCI bus for spec.devices; NULL: none */
 	bool vhost; /* QEMU_FD_VHOST is /dev/vhost-net: the kernel moves a tap's frames past QEMU */
 };
 

@@ -40,10 +40,11 @@ const char *qemu_machine(const struct hv_spec *spec, const struct qemu_host *hos
 {
 	const char *m = spec->machine ? spec->machine : "auto";
 	if (strcmp(m, "auto") == 0)
-		/* microvm is the fastest to start, but only with a PVH kernel and qboot; nothing in a spec
-		 * needs PCI so far. */
-		return spec->vmlinux && host->binary->microvm && host->binary->qboot[0] ? "microvm"
-											: "q35";
+		/* microvm is the fastest to start, but only with a PVH kernel and qboot, and without PCI. */
+		return !host->devices && spec->vmlinux && host->binary->microvm &&
+				       host->binary->qboot[0]
+			       ? "microvm"
+			       : "q35";
 	if (strcmp(m, "microvm") == 0)
 		return "microvm";
 	return strcmp(m, "q35") == 0 ? "q35" : NULL;
@@ -207,6 +208,9 @@ int qemu_args(const struct hv_spec *spec, const struct qemu_host *host, struct s
 	if (!spec->vmlinux && !spec->kernel)
 		return err_set(err, EINVAL, "no kernel given");
 	const char *bus = strcmp(machine, "microvm") == 0 ? "device" : "pci";
+	if (host->devices && strcmp(bus, "pci") != 0)
+		return err_set(err, EINVAL,
+			       "machine type %s: has no PCI for devices of the node; q35 has", machine);
 	_cleanup_free_ char *name = quoted(spec->name);
 	strvec_addv(argv, host->binary->path, "-name", NULL);
 	strvec_addf(argv, "guest=%s", name);
@@ -235,6 +239,10 @@ int qemu_args(const struct hv_spec *spec, const struct qemu_host *host, struct s
 		add_disk(argv, "scratch", spec->scratch, "cache.no-flush=on,discard=unmap", bus);
 	add_nics(argv, spec, host, bus);
 	add_mounts(argv, spec, bus);
+	for (size_t i = 0; host->devices && i < host->devices->n; i++) {
+		strvec_add(argv, "-device");
+		strvec_addf(argv, "vfio-pci,host=%s", host->devices->v[i]);
+	}
 	if (spec->extra_args)
 		strvec_copy(argv, spec->extra_args);
 	return 0;

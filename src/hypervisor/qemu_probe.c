@@ -63,6 +63,7 @@ static void on_binary(void *arg, const struct qemu_binary *b, const struct err *
 		snprintf(q->p.version, sizeof(q->p.version), "%s", b->version);
 		version_lacks(&q->p, b);
 		qemu_memory_lacks(&q->p);
+		qemu_devices_lacks(&q->p);
 	} else {
 		q->binary = *err;
 	}

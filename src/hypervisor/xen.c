@@ -203,7 +203,8 @@ const struct hypervisor hypervisor_xen = {
 		  [HV_CAP_NUMA] = "not built yet",
 		  [HV_CAP_HUGEPAGES] = "Xen chooses its pages by itself",
 		  [HV_CAP_HOST_DIR] =
-			  "9p under Xen wants a QEMU of dom0 beside each VM, which is not begun"},
+			  "9p under Xen wants a QEMU of dom0 beside each VM, which is not begun",
+		  [HV_CAP_DEVICES] = "PCI pass-through by xl is not built yet"},
 	.probe = xen_probe,
 	.start = start,
 	.adopt = adopt,

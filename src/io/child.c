@@ -148,6 +148,15 @@ static int change_parent(pid_t keeper, int report)
 
 #define MPOL_BIND 2 /* linux/mempolicy.h */
 
+static void lift_memlock(void)
+{
+	struct rlimit rl;
+	if (getrlimit(RLIMIT_MEMLOCK, &rl) < 0)
+		return;
+	rl.rlim_cur = rl.rlim_max;
+	setrlimit(RLIMIT_MEMLOCK, &rl);
+}
+
 /* A policy of the process, and not of QEMU's or anybody's own making, is what every program keeps, with all its threads,
  * for all of its memory: its own, what it copies on write, what the kernel takes for it. */
 static int bind_to_node(const struct child_spec *spec)
@@ -177,6 +186,8 @@ static _Noreturn void run(const struct child_spec *spec, const char *program, in
 		goto fail;
 	if (own_limit.rlim_max)
 		setrlimit(RLIMIT_NOFILE, &own_limit);
+	if (spec->lock_memory)
+		lift_memlock();
 	if (spec->new_session)
 		setsid();
 	if (spec->die_with_parent) {

@@ -34,6 +34,7 @@ struct child_spec {
 	 * others could execute it, or becomes a device node; nor does it gain rights by what it executes. Its umask is 0.
 	 * Much as RestrictSUIDSGID= of systemd.exec(5). */
 	bool no_set_id;
+	bool lock_memory; /* it may lock as much memory as we might (RLIMIT_MEMLOCK) */
 	uint64_t numa_nodes; /* bit i: it gets memory from NUMA node i, and from none without a bit; 0: as the parent */
 };
 

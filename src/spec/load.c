@@ -430,6 +430,7 @@ void vse_destroy(struct vse *v)
 	strvec_finish(&v->components);
 	strvec_finish(&v->packages);
 	strvec_finish(&v->build);
+	strvec_finish(&v->devices);
 	strvec_finish(&v->given);
 	free(v);
 }

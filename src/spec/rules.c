@@ -7,6 +7,7 @@
 #include <stdarg.h>
 #include <string.h>
 
+#include "base/pci.h"
 #include "base/size.h"
 
 #define LOWER "abcdefghijklmnopqrstuvwxyz"
@@ -253,6 +254,20 @@ int rule_mount_host(const char *s, struct err *err)
 	if (control_char(s, ""))
 		return bad(err, s, "has a control character in it");
 	return strlen(s) > 1024 ? bad(err, s, "is %zu bytes long", strlen(s)) : 0;
+}
+
+int rule_device(const char *s, struct err *err)
+{
+	if (pci_is_place(s))
+		return bad(err, s, "is a place on a node, which the command line may name (--device)");
+	return pci_is_kind(s) ? 0 : bad(err, s, "is not pci:VENDOR:DEVICE");
+}
+
+int rule_device_place(const char *s, struct err *err)
+{
+	return pci_is_kind(s) || pci_is_place(s)
+		       ? 0
+		       : bad(err, s, "is neither pci:VENDOR:DEVICE nor pci:ADDRESS");
 }
 
 int rule_mount_mode(const char *s, bool *ret_rw, struct err *err)

@@ -31,6 +31,8 @@ int rule_mount_host(const char *s, struct err *err);  /* an absolute path */
 int rule_mount_mode(const char *s, bool *ret_rw, struct err *err);
 /* One of the two is the other, or below it. */
 bool rule_paths_meet(const char *a, const char *b);
+int rule_device(const char *s, struct err *err);       /* a kind of PCI devices */
+int rule_device_place(const char *s, struct err *err); /* or the place of one */
 int rule_env_name(const char *s, struct err *err);
 int rule_env_value(const char *s, struct err *err);
 int rule_build_step(const char *s, struct err *err);

@@ -385,6 +385,20 @@ static const struct spec_field file_fields[] = {
 	{0},
 };
 
+static int add_device(const struct spec_context *c, void *object, const char *text, struct err *err)
+{
+	struct vse *v = object;
+	char shown[RULE_SHOWN];
+	(void)c;
+	if (rule_device(text, err) < 0)
+		return -1;
+	if (v->devices.n == VSE_DEVICES_MAX)
+		return err_set(err, EINVAL, "'%s' is one too many: a VM has at most %d",
+			       rule_shown(text, shown), VSE_DEVICES_MAX);
+	strvec_add(&v->devices, text);
+	return 0;
+}
+
 static const struct spec_field needs_fields[] = {
 	{.name = "cpus",
 	 .set = set_cpus,
@@ -403,6 +417,13 @@ static const struct spec_field needs_fields[] = {
 	 .standard = "0",
 	 .allowed = "0 or a size from 16M to 64T, such as 2G",
 	 .help = "writable scratch disk; with 0 all changes live in memory"},
+	{.name = "devices",
+	 .kind = SPEC_LIST,
+	 .set = add_device,
+	 .standard = "[]",
+	 .allowed = "a list of at most 8 of pci:VENDOR:DEVICE, in hexadecimal digits as 'lspci -n' "
+		    "has them, such as pci:15b3:101e",
+	 .help = "PCI devices of the node, or virtual functions of one, that a VM has for itself"},
 	{0},
 };
 
@@ -516,7 +537,7 @@ const struct spec_field spec_fields[] = {
 	 .kind = SPEC_MAP,
 	 .fields = needs_fields,
 	 .standard = "{}",
-	 .allowed = "cpus, memory, scratch",
+	 .allowed = "cpus, memory, scratch, devices",
 	 .help = "what one VM asks for; 'vse up' and 'vse run' may override it"},
 	{.name = "mounts",
 	 .kind = SPEC_MAPS,

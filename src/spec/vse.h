@@ -39,6 +39,7 @@ struct vse_mount {
 };
 
 #define VSE_MOUNTS_MAX 8 /* each is a device of the VM */
+#define VSE_DEVICES_MAX 8
 
 struct vse_env {
 	char *name, *value; /* value: one line of text, may be empty */
@@ -69,6 +70,7 @@ struct vse {
 	unsigned cpus;   /* default 1 */
 	uint64_t memory; /* bytes, default 512 MiB; whole MiB, at least 64 */
 	uint64_t scratch; /* bytes of writable scratch disk, 0 = none: changes live in memory; whole MiB */
+	struct strvec devices;    /* names of base/pci.h; in file order, at most VSE_DEVICES_MAX */
 	struct vse_mount *mounts; /* `up` and `run` may add some */
 	size_t n_mounts;
 	bool net_outbound; /* NAT to the outside */

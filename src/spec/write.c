@@ -53,8 +53,9 @@ static json_t *env_json(const struct vse *v)
 
 static json_t *needs_json(const struct vse *v)
 {
-	return json_pack("{s:I, s:I, s:I}", "cpus", (json_int_t)v->cpus, "memory",
-			 (json_int_t)v->memory, "scratch", (json_int_t)v->scratch);
+	return json_pack("{s:I, s:I, s:I, s:o}", "cpus", (json_int_t)v->cpus, "memory",
+			 (json_int_t)v->memory, "scratch", (json_int_t)v->scratch, "devices",
+			 list_json(&v->devices));
 }
 
 static json_t *mounts_json(const struct vse *v)

@@ -434,6 +434,7 @@ static struct hv_spec make_spec(const struct vm *vm, const char *scratch)
 		.hugepages = p->hugepages,
 		.mounts = p->mounts,
 		.n_mounts = p->n_mounts,
+		.devices = p->devices,
 	};
 	address_mac(vm->rank, spec.mac);
 	return spec;

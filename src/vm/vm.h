@@ -29,6 +29,7 @@ struct vm_profile {
 	bool hugepages;                /* memory in reserved pages */
 	const struct hv_mount *mounts; /* host directories; borrowed */
 	size_t n_mounts;
+	const struct strvec *devices;    /* of the node, for each VM; borrowed, or NULL */
 	const struct template *template; /* VMs start from it (vm/template.h) while it is not NULL */
 	bool keep; /* notes for vm_adopt() of the next process; VMs outlive this one if their hypervisor can do that */
 	uint64_t boot_timeout_ms; /* from start to ready */

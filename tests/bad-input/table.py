@@ -79,6 +79,8 @@ row("words: --mount of the root", "vse up {x} {f} --mount //:/x", 2, r"vse up: -
 row("words: --mount with a mode of its own", "vse up {x} {f} --mount /home:/x:rwx", 2, r"vse up: --mount: 'rwx' is neither ro nor rw" + USAGE)
 row("words: --mount one over the other", "vse up {x} {f} --mount /home:/x --mount /home:/x/y", 2,
     r"vse up: --mount: '/x/y' and '/x' of mounts\[0\] lie one over the other" + USAGE)
+row("words: --device without its kind", "vse up {x} {f} --device mlx5", 2, r"vse up: --device: 'mlx5' is neither pci:VENDOR:DEVICE nor .+" + USAGE)
+row("words: --device with more behind it", "vse up {x} {f} --device pci:15b3:101e,rombar=0", 2, r"vse up: --device: .+ is neither .+" + USAGE)
 row("mount: what is not there", "vse up {x} {f} --mount {d}/no-such:/x", 1, r"vse up: host directory .*/no-such on node \S+: .*No such file or directory")
 row("mount: a file", "vse up {x} {f} --mount {f}:/x", 1, r"vse up: host directory .* on node \S+: .*Not a directory")
 row("mount: the kernel's files", "vse up {x} {f} --mount /proc/self:/x", 1, r"vse up: host directory /proc/self on node \S+: it is the kernel's \(proc\).*")

@@ -647,6 +647,7 @@ WITH_ENV(pin)
 WITH_ENV(numa)
 WITH_ENV(hugepages)
 WITH_ENV(host_dir)
+WITH_ENV(devices)
 WITH_ENV(clone)
 WITH_ENV(tap)
 WITH_ENV(lacking)
@@ -675,6 +676,8 @@ static void run_all(void)
 	if (strcmp(env.h->name, "qemu") != 0 ||
 	    (env.spec.cmdline && strstr(env.spec.cmdline, "9pnet")))
 		covers(host_dir, HV_CAP_HOST_DIR);
+	if (strcmp(env.h->name, "fake") == 0) /* others have real ones to give away */
+		covers(devices, HV_CAP_DEVICES);
 	covers(test_guest_shutdown, HV_CAP_START);
 	covers(test_guest_panics, HV_CAP_KERNEL);
 	covers(test_vmm_killed, HV_CAP_START);

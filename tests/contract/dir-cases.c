@@ -128,6 +128,32 @@ static void with_two(struct env *env, const char *ro, const char *rw)
 	testvm_finish(&t);
 }
 
+/* Who has a real one to give is asked by hand (docs/devices.md). */
+void test_devices(struct env *env)
+{
+	_cleanup_strvec_ struct strvec names = STRVEC_INIT;
+	struct testvm t;
+	struct err e = ERR_INIT;
+	strvec_addv(&names, "pci:15b3:101e", NULL);
+	env->spec.devices = &names;
+	if (ok(testvm_start(&t, env, NULL, &e) == 0 && testvm_wait(&t, t.readies || t.gone),
+	       "a VM with one %s", e.text)) {
+		testvm_exec(&t, (const char *const[]){"mounts", NULL}, NULL);
+		ok(testvm_wait(&t, t.exits == 1), "asked");
+		is_str(buf_cstr(&t.out), "pci:15b3:101e\n", "it has it");
+		ok(hv_save(t.hv, &e) < 0 && e.code == ENOTSUP && strstr(e.text, "pci:15b3:101e"),
+		   "%s", e.text);
+		e = ERR_INIT;
+		ok(hv_migrate_out(t.hv, &e) < 0 && e.code == ENOTSUP, "%s", e.text);
+		testvm_finish(&t);
+	}
+	env->spec.template = true;
+	e = ERR_INIT;
+	ok(testvm_start(&t, env, NULL, &e) < 0 && e.code == ENOTSUP, "no template of it: %s", e.text);
+	env->spec.template = false;
+	env->spec.devices = NULL;
+}
+
 void test_host_dir(struct env *env)
 {
 	_cleanup_free_ char *top = path_join(env->tmp, "dirs"), *ro = path_join(top, "ro"),

@@ -72,6 +72,11 @@ void test_lacking(struct env *env)
 	spec.mounts = &(struct hv_mount){.host = "/", .guest = "/x"};
 	LACKS(hv_start(&bare, env->loop, &spec, &p, NULL, NULL, &v, &e));
 	spec.n_mounts = 0;
+	_cleanup_strvec_ struct strvec devices = STRVEC_INIT;
+	strvec_add(&devices, "pci:15b3:101e");
+	spec.devices = &devices;
+	LACKS(hv_start(&bare, env->loop, &spec, &p, NULL, NULL, &v, &e));
+	spec.devices = NULL;
 	spec.hugepages = true;
 	LACKS(hv_start(&bare, env->loop, &spec, &p, NULL, NULL, &v, &e));
 	spec.hugepages = false;

@@ -16,5 +16,6 @@ void test_hugepages(struct env *env);
 
 /* dir-cases.c: host directories */
 void test_host_dir(struct env *env);
+void test_devices(struct env *env);
 
 #endif

@@ -123,6 +123,16 @@ static void test_mounts(void)
 	for (int i = 0; i <= HV_MOUNTS_MAX; i++)
 		json_array_append_new(many, json_pack("{s:s, s:s}", "host", "/h", "guest", "/g"));
 	with("mounts", many);
+	with("devices", json_string("pci:15b3:101e"));
+	with("devices", json_pack("[i]", 1));
+	j = (json_decref(j), whole());
+	json_object_set_new(j, "devices", json_pack("[s]", "pci:15b3:101e"));
+	ok(cluster_spec_read(j, &s, &err) == 0 && s.devices.n == 1, "a device %s", err.text);
+	err = ERR_INIT;
+	ok(cluster_spec_can_leave(&s, "migrate", &err) < 0 && err.code == ENOTSUP &&
+		   strstr(err.text, "devices of their nodes"),
+	   "%s", err.text);
+	cluster_spec_finish(&s);
 }
 
 static void test_bounds(void)

@@ -447,6 +447,23 @@ static void test_args_of_templates(void)
 	has_args(&s, "-machine q35,vmport=off,smbus=off,sata=off,usb=off", true);
 }
 
+static void test_args_of_devices(void)
+{
+	struct hv_spec s = full;
+	_cleanup_strvec_ struct strvec addresses = STRVEC_INIT, v = STRVEC_INIT;
+	struct qemu_host host = {.binary = &new_qemu, .accel = "tcg", .devices = &addresses};
+	struct err e = ERR_INIT;
+	strvec_addv(&addresses, "0000:3b:00.1", "0000:3b:00.2", NULL);
+	s.machine = "auto";
+	is_str(qemu_machine(&s, &host), "q35", "devices want PCI");
+	is_int(qemu_args(&s, &host, &v, &e), 0, "arguments %s", e.text);
+	_cleanup_free_ char *text = join(&v);
+	ok(strstr(text, "\n-device vfio-pci,host=0000:3b:00.1\n-device vfio-pci,host=0000:3b:00.2"),
+	   "both");
+	s.machine = "microvm";
+	ok(qemu_args(&s, &host, &v, &e) < 0 && e.code == EINVAL && strstr(e.text, "q35"), "%s", e.text);
+}
+
 static void test_args_refused(void)
 {
 	struct qemu_host host = {.binary = &new_qemu, .accel = "tcg"};
@@ -639,6 +656,7 @@ int main(void)
 	test_args();
 	test_args_of_taps();
 	test_args_of_templates();
+	test_args_of_devices();
 	test_args_refused();
 	test_texts();
 	test_kvm();

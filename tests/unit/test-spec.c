@@ -360,7 +360,8 @@ static void test_values(void)
 		"env: {A: 1, B: yes, C: ~, D: , E: 0x10, F: 1.50, G: '', H: null, I: 12:30:45, _j: "
 		"\"\\tx\"}\n"
 		"build: [make, \"a\\nb\\n\"]\ninit: systemd\nkernel: linux-image-6.1.0-13-amd64\n"
-		"needs: {cpus: 0012, memory: 1.5g, scratch: 100000000}\n"
+		"needs: {cpus: 0012, memory: 1.5g, scratch: 100000000, devices: ['pci:15b3:101e', "
+		"'pci:10DE:20b0']}\n"
 		"mounts: [{host: ../../h/./x//, guest: /home}, {host: /i, guest: /var/i, mode: "
 		"rw}]\n"
 		"network: {outbound: 'true', subnet: 192.168.4.0/29}\n");
@@ -385,6 +386,7 @@ static void test_values(void)
 	ok(v->files[2].content == NULL, "no content beside it");
 	is_int(v->files[3].mode, 0750, "0750 is octal");
 	is_int(v->files[3].gid, 65534, "the last group");
+	ok(v->devices.n == 2 && strcmp(v->devices.v[1], "pci:10DE:20b0") == 0, "devices");
 	is_int(v->n_mounts, 2, "mounts");
 	is_str(v->mounts[0].host, SOURCE_DIR "/tests/spec/good/../../h/x", "relative to the file");
 	ok(!v->mounts[0].rw && v->mounts[1].rw, "read-only unless said");
@@ -497,7 +499,8 @@ static void test_json(void)
 	       "a\",\"content\":\"x\",\"mode\":\"0600\",\"owner\":\"0:0\"}],"
 	       "\"env\":{\"B\":\"1\",\"A\":\"2\"},\"build\":[],\"init\":\"vse\",\"kernel\":"
 	       "\"auto\",\"needs\":{\"cpus\":1,"
-	       "\"memory\":1073741824,\"scratch\":0},\"mounts\":[],\"network\":{\"outbound\":false,"
+	       "\"memory\":1073741824,\"scratch\":0,\"devices\":[]},\"mounts\":[],\"network\":{"
+	       "\"outbound\":false,"
 	       "\"subnet\":"
 	       "\"10.199.0.0/16\"}}",
 	       "the whole definition as JSON");
