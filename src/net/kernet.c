@@ -356,19 +356,28 @@ void kernet_stats(const struct kernet *k, struct kernet_stats *ret)
 	*ret = k->stats;
 }
 
+/* Not the port that clusters have, and an identifier that none has: nobody is in the way. Who is there by chance, at this
+ * moment, has nothing to do with what the kernel can. */
+static int probe_vxlan(struct kernet *k, struct err *err)
+{
+	struct err why = ERR_INIT;
+	if (join(k, 1 + (uint32_t)getpid() % 0xffffff, PROBE_PORT, &why) == 0 ||
+	    why.code == EADDRINUSE || why.code == EEXIST)
+		return 0;
+	return err_copy(err, &why);
+}
+
 int kernet_probe(struct err *err)
 {
 	struct kernet_config c = {.subnet = {.base = 10u << 24, .bits = 24}, .size = 2, .mtu = 1500};
 	struct loop *l = loop_create();
 	struct kernet *k = NULL;
 	int fd = -1;
-	/* Not the port that clusters have, and an identifier that none has: nobody is in the way. */
 	int rc = kernet_create(l, &c, &k, err);
 	if (rc == 0)
-		rc = kernet_tap(k, 0, &fd, err) < 0 ||
-				     join(k, 1 + (uint32_t)getpid() % 0xffffff, PROBE_PORT, err) < 0
-			     ? -1
-			     : 0;
+		rc = kernet_tap(k, 0, &fd, err);
+	if (rc == 0)
+		rc = probe_vxlan(k, err);
 	close_one(fd);
 	kernet_destroy(k);
 	loop_destroy(l);

@@ -208,7 +208,7 @@ def life(tap, lab):
     if not tap.ok(r.code == 0, "up: 2 VMs of QEMU on 2 nodes, without a switch on them", r):
         return
     by = addresses(lab, 2)
-    without = up(lab, 4, "--network", "kernel", "--recover", "--name", "k")
+    without = up(lab, 4, "--network", "kernel", "--recover", "--give-up-after", "90s", "--name", "k")
     if not tap.ok(without.code == 0, "4 with --network kernel beside it", without):
         tap.note(vse(lab, "events").text)
         return

@@ -347,6 +347,16 @@ static void test_found_again(struct loop *l, const struct kernet_config *c, stru
 	close(b);
 }
 
+static void test_probe(void)
+{
+	struct err err = ERR_INIT;
+	const struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons(KERNET_PORT + 1)};
+	_cleanup_close_ int s = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	ok(bind(s, (const struct sockaddr *)&at, sizeof(at)) == 0,
+	   "a program has the probe's port");
+	ok(kernet_probe(&err) == 0, "which says nothing about the kernel: %s", err.text);
+}
+
 /* Another cluster of the same number on this node, and another program on the port. */
 static void test_taken(struct loop *l, const struct kernet_config *c)
 {
@@ -432,6 +442,7 @@ static void test_kernel(void)
 		test_found_again(l, &c, k);
 	}
 	kernet_destroy(k);
+	test_probe();
 	test_taken(l, &c);
 	test_nearest();
 	loop_destroy(l);
