@@ -100,6 +100,8 @@ bool channel_try(struct channel *c, uint64_t now)
 {
 	if (c->up)
 		return true;
+	if (c->kind == CHANNEL_TTY && c->in < 0 && now < c->retry_at)
+		return false;
 	struct pollfd p = {.events = POLLOUT};
 	if (c->in >= 0 || (c->kind != CHANNEL_STDIO && open_any(c))) {
 		/* A port without a host reports POLLHUP at once and for ever: it is asked now and then. */
@@ -125,7 +127,8 @@ ssize_t channel_read(struct channel *c, void *p, size_t n)
 		return got;
 	if (got < 0 && (errno == EAGAIN || errno == EINTR))
 		return 0;
-	/* A terminal that was hung up (Xen's is when the VM has been restored) stays so: it is opened anew. */
+	/* A terminal that was hung up (Xen's is when the VM has been restored) stays so: it is opened anew. Not at once: the
+	 * kernel's old one, whose interrupt never comes again, would be opened until its last work is done. */
 	if (c->kind == CHANNEL_TTY) {
 		close(c->in);
 		c->in = c->out = -1;
@@ -146,6 +149,6 @@ ssize_t channel_write(struct channel *c, const void *p, size_t n)
 void channel_down(struct channel *c, uint64_t now)
 {
 	c->up = false;
-	c->wait_ms = WAIT_MIN_MS;
+	c->wait_ms = c->kind == CHANNEL_TTY ? WAIT_MAX_MS : WAIT_MIN_MS;
 	c->retry_at = now + c->wait_ms;
 }
