@@ -5,9 +5,7 @@
 installed on them (agents and image travel); real Slurm, inside salloc, inside sbatch and submitted by vse; STAND-INS of
 TM and of aprun. Each rank says on which VM it is and checks what all others sent to it; each way leaves nothing.
 
-By ssh and by Slurm that is 16 VMs on 8 nodes. On two processors they take two minutes, so the others have 4 VMs on 4
-nodes where VSE_NIGHTLY is not set. VSE_MPI_WAYS="ssh tm": these alone."""
-import collections
+That is 16 VMs on 8 nodes each time. VSE_MPI_WAYS="ssh tm": these alone."""
 import json
 import os
 import re
@@ -19,13 +17,13 @@ sys.dont_write_bytecode = True
 import harness  # noqa: E402
 import labworld  # noqa: E402
 
-Size = collections.namedtuple("Size", "vms nodes")
-BIG, SMALL = Size(16, 8), Size(4, 4)
-COMPUTE = ["n%d" % i for i in range(1, BIG.nodes + 1)]
+VMS, NODES = 16, 8
+COMPUTE = ["n%d" % i for i in range(1, NODES + 1)]
 FILES = [harness.TOP / "examples" / name for name in ("mpi.yaml", "mpi-check.c")]
 LIBRARY = harness.BUILD / "tests/contract/libtm-stand-in.so"
-# Emulated, each component that Open MPI loads costs: no AVX, no input and output, only one set of collectives.
-MPIRUN = "mpirun --hostfile /etc/vse/hostfile --mca op ^avx --mca io romio321 --mca coll basic,libnbc,tuned,self"
+# Emulated, each component that Open MPI loads costs: no AVX, one way to write files, TCP alone, one set of collectives.
+MPIRUN = ("mpirun --hostfile /etc/vse/hostfile --mca op ^avx --mca io romio321 --mca pml ob1 --mca btl tcp,self "
+          "--mca coll basic,libnbc,tuned,self")
 # Less memory than the examples ask for, and patience: all of this runs on the processors of one machine.
 UP = "vse up -q --accel tcg -m 256M --timeout 15m --node-timeout 3m --lost-after 60s --give-up-after 3m"
 KEPT = ["*/vse-cache-*", "*/out-sbatch", "process*%s/mom*" % labworld.FAKES, "socket*:%04X*" % labworld.MOM_PORT,
@@ -45,9 +43,9 @@ at down"""
 WAIT_S = 1100
 
 
-def life(size, options=""):
+def life(options=""):
     """The script of a user: the whole life of a cluster."""
-    return LIFE % (UP, size.vms, options, MPIRUN)
+    return LIFE % (UP, VMS, options, MPIRUN)
 
 
 def build(tap):
@@ -67,17 +65,17 @@ def place_of_vms(text):
     return [v["node"] for c in json.loads(found[1])["clusters"] for v in c["vms"]] if found else []
 
 
-def check(tap, lab, size, how, r, text=None):
+def check(tap, lab, how, r, text=None):
     """r: the end of life(); text: what it printed, where not into r."""
     text = r.text if text is None else text
-    want = {"rank %d of %d on vm%d: all numbers are right" % (i, size.vms, i) for i in range(size.vms)}
+    want = {"rank %d of %d on vm%d: all numbers are right" % (i, VMS, i) for i in range(VMS)}
     ranks = [line for line in text.splitlines() if line.startswith("rank ")]
     tap.note("%s: %s" % (how, ", ".join(re.findall(r"^\w+: \d+ s$", text, re.M))))
-    tap.ok(r.code == 0 and len(ranks) == size.vms and set(ranks) == want,
-           "%s: MPI across %d VMs, what each got from all is right" % (how, size.vms), r, text)
+    tap.ok(r.code == 0 and len(ranks) == VMS and set(ranks) == want,
+           "%s: MPI across %d VMs, what each got from all is right" % (how, VMS), r, text)
     vms = place_of_vms(text)
-    tap.ok(sorted(vms) == sorted(size.vms // size.nodes * COMPUTE[:size.nodes]),
-           "%s: as many VMs on each of %d nodes" % (how, size.nodes), vms)
+    tap.ok(sorted(vms) == sorted(VMS // NODES * COMPUTE),
+           "%s: as many VMs on each of %d nodes" % (how, NODES), vms)
     left = lab.clean_within(30, ignore=KEPT)
     tap.ok(not left, how + ": nothing is left on any node", "\n".join(left[:20]))
 
@@ -88,36 +86,36 @@ def cached(lab):
     return [int(s) if s.strip().isdigit() else None for s in sizes]
 
 
-def by_ssh(tap, lab, size):
+def by_ssh(tap, lab):
     found = [n for n in COMPUTE if lab.call("sh", "-c", "command -v vse vse-agent", node=n).code == 0]
     tap.ok(not found and not any(cached(lab)), "ssh: the nodes have neither vse nor an image", found, cached(lab))
-    r = lab.call("bash", "-c", life(size, "--hosts n[1-%d]" % size.nodes), timeout=WAIT_S)
-    check(tap, lab, size, "ssh", r)
+    r = lab.call("bash", "-c", life("--hosts n[1-%d]" % NODES), timeout=WAIT_S)
+    check(tap, lab, "ssh", r)
     tap.ok("kexalgorithms curve25519-sha256" in r.text and "maxstartups 1000" in r.text,
            "ssh: inside the cluster it is set up for many starts at once", r.text)
     sizes = cached(lab)
     tap.ok(min(sizes) > 1 << 20 and len(set(sizes)) == 1, "ssh: the image went to every node", sizes)
 
 
-def submitted(tap, lab, size):
-    r = lab.call("bash", "-c", life(size, "--launcher slurm -N %d" % size.nodes), timeout=WAIT_S)
-    check(tap, lab, size, "Slurm, submitted by vse", r)
+def submitted(tap, lab):
+    r = lab.call("bash", "-c", life("--launcher slurm -N %d" % NODES), timeout=WAIT_S)
+    check(tap, lab, "Slurm, submitted by vse", r)
 
 
-def in_salloc(tap, lab, size):
-    r = lab.call("salloc", "-N%d" % size.nodes, "--exclusive", "bash", "-c", life(size), timeout=WAIT_S)
-    check(tap, lab, size, "Slurm, inside salloc", r)
+def in_salloc(tap, lab):
+    r = lab.call("salloc", "-N%d" % NODES, "--exclusive", "bash", "-c", life(), timeout=WAIT_S)
+    check(tap, lab, "Slurm, inside salloc", r)
 
 
-def in_sbatch(tap, lab, size):
-    script = lab.write("job.sh", "#!/bin/bash\n%s\n" % life(size))
-    r = lab.call("sbatch", "--parsable", "-N%d" % size.nodes, "--exclusive", "-o", "/home/labuser/out-sbatch", script)
+def in_sbatch(tap, lab):
+    script = lab.write("job.sh", "#!/bin/bash\n%s\n" % life())
+    r = lab.call("sbatch", "--parsable", "-N%d" % NODES, "--exclusive", "-o", "/home/labuser/out-sbatch", script)
     job, until = r.text.strip(), time.monotonic() + WAIT_S
     while lab.call("squeue", "-h", "-j", job).text.strip() and time.monotonic() < until:
         time.sleep(0.5)
     r = lab.call("sh", "-c", "scontrol show job '%s' | grep JobState=COMPLETED" % job)
     out = lab.home() / "out-sbatch"
-    check(tap, lab, size, "Slurm, inside sbatch", r, out.read_text() if out.exists() else "")
+    check(tap, lab, "Slurm, inside sbatch", r, out.read_text() if out.exists() else "")
 
 
 def stand_in(**more):
@@ -125,33 +123,32 @@ def stand_in(**more):
             "PATH": "/opt/vse/bin:%s:/usr/bin:/bin" % labworld.FAKES, **more}
 
 
-def by_tm(tap, lab, size):
+def by_tm(tap, lab):
     """As a job of Torque has it: on the first node, started by the daemon there."""
-    slots = "".join("%s\n%s\n" % (n, n) for n in COMPUTE[:size.nodes])
+    slots = "".join("%s\n%s\n" % (n, n) for n in COMPUTE)
     (lab.lab.root("n1") / "var/tmp/nodefile").write_text(slots)
     env = stand_in(PBS_ENVIRONMENT="PBS_BATCH", PBS_JOBID="17.n0", PBS_JOBCOOKIE="0F1E2D3C", PBS_TASKNUM="1",
                    PBS_NODENUM="0", PBS_NODEFILE="/var/tmp/nodefile", PBS_MOMPORT="15003", PBS_VERSION="TORQUE-6.1.3",
-                   PBS_NUM_NODES=str(size.nodes), PBS_NUM_PPN="2", TM_LIBRARY="/opt/tm/lib.so")
-    r = lab.call(labworld.FAKES + "/on-node", "go-on", "n1", "bash", "-c", life(size), node="n1", env=env, timeout=WAIT_S)
-    check(tap, lab, size, "TM (stand-in)", r)
+                   PBS_NUM_NODES=str(NODES), PBS_NUM_PPN="2", TM_LIBRARY="/opt/tm/lib.so")
+    r = lab.call(labworld.FAKES + "/on-node", "go-on", "n1", "bash", "-c", life(), node="n1", env=env, timeout=WAIT_S)
+    check(tap, lab, "TM (stand-in)", r)
 
 
-def by_aprun(tap, lab, size):
+def by_aprun(tap, lab):
     """As a job of ALPS has it: on a service node, inside a reservation."""
-    lab.write("reservation", "2200 138309 %d\n" % size.nodes)
+    lab.write("reservation", "2200 138309 %d\n" % NODES)
     env = stand_in(PBS_JOBID="138309.sdb", BASIL_RESERVATION_ID="2200", STAND_IN_RESERVATION="/home/labuser/reservation",
-                   STAND_IN_NODES=" ".join(COMPUTE[:size.nodes]))
-    check(tap, lab, size, "aprun (stand-in)", lab.call("bash", "-c", life(size), env=env, timeout=WAIT_S))
+                   STAND_IN_NODES=" ".join(COMPUTE))
+    check(tap, lab, "aprun (stand-in)", lab.call("bash", "-c", life(), env=env, timeout=WAIT_S))
 
 
 BARE = {"ssh": by_ssh}
 INSTALLED = {"vse": submitted, "salloc": in_salloc, "sbatch": in_sbatch, "tm": by_tm, "alps": by_aprun}
-ALWAYS_BIG = ("ssh", "vse")
 
 
 def ways(tap, which, **options):
     """The ways that go in one lab."""
-    with labworld.Lab(nodes=BIG.nodes, store=harness.shared_data() / "vse", **options) as lab:
+    with labworld.Lab(nodes=NODES, store=harness.shared_data() / "vse", **options) as lab:
         for path in FILES:
             lab.write(path.name, path.read_bytes())
         for name in ("job.sh", "reservation"):
@@ -161,7 +158,7 @@ def ways(tap, which, **options):
         lab.mark()
         for name, way in which.items():
             begun, cpu = time.monotonic(), lab.cpu()[0]
-            way(tap, lab, BIG if harness.NIGHTLY or name in ALWAYS_BIG else SMALL)
+            way(tap, lab)
             tap.note("%s: %.0f s, %.0f s of CPU" % (name, time.monotonic() - begun, lab.cpu()[0] - cpu))
 
 

@@ -1,6 +1,5 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# check: alone
 test_description='under real KVM, in a machine of our own (nested in QEMU TCG)'
 . "$(dirname "$0")/lib.sh"
 MACHINE_SH=$TOP/tests/system/machine.sh
