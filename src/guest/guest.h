@@ -96,6 +96,10 @@ void agent_flush(struct guest *g, unsigned ms);
 _Noreturn void init_main(void);
 /* A line on the console and in the kernel's log, then power off. */
 _Noreturn void init_panic(const char *fmt, ...) _printf_(1, 2);
+/* A line in the kernel's log. */
+void init_say(const char *fmt, ...) _printf_(1, 2);
+/* Reboots where the kernel came up without a timer. Before what sleeps, behind the channel's driver. */
+void timer_check(void);
 /* Writes back and releases the root and the scratch disk. */
 void init_release(void);
 

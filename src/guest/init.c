@@ -98,9 +98,7 @@ static void first_mounts(void)
 		close(fd);
 }
 
-static void say(const char *fmt, ...) _printf_(1, 2);
-
-static void say(const char *fmt, ...)
+void init_say(const char *fmt, ...)
 {
 	char text[300];
 	va_list ap;
@@ -152,7 +150,7 @@ static void load_modules(void)
 		_cleanup_free_ char *path = xasprintf("/modules/%s.ko", name);
 		_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
 		if (fd < 0 || (syscall(SYS_finit_module, fd, "", 0) < 0 && errno != EEXIST))
-			say("module %s: %s", name, strerror(errno));
+			init_say("module %s: %s", name, strerror(errno));
 	}
 	path_remove("/modules", NULL); /* its memory is the VM's */
 }
@@ -237,7 +235,7 @@ static void try_mount(const char *type, const char *where, unsigned long flags, 
 {
 	mkdir(where, 0755);
 	if (mount(type, where, type, flags, options) < 0)
-		say("mount %s on %s: %s", type, where, strerror(errno));
+		init_say("mount %s on %s: %s", type, where, strerror(errno));
 }
 
 /* What a distribution's init would have made. */
@@ -254,7 +252,7 @@ static void last_mounts(void)
 	try_mount("cgroup2", "/sys/fs/cgroup", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
 	for (size_t i = 0; i < ARRAY_SIZE(links); i++)
 		if (symlink(links[i][0], links[i][1]) < 0 && errno != EEXIST)
-			say("%s: %s", links[i][1], strerror(errno));
+			init_say("%s: %s", links[i][1], strerror(errno));
 	mkdir("/run/lock", 01777);
 	mkdir("/tmp", 01777);
 	chmod("/tmp", 01777);
@@ -279,6 +277,7 @@ _Noreturn void init_main(void)
 	reboot(RB_DISABLE_CAD); /* Ctrl-Alt-Del: a signal to us, not an instant reboot */
 	_cleanup_free_ char *init = cmdline_get("vse.init");
 	load_modules();
+	timer_check();
 	mount_root();
 	switch_root();
 	try_mount("tmpfs", "/run", MS_NOSUID | MS_NODEV, "mode=0755");

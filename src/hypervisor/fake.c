@@ -247,8 +247,11 @@ static void first_boot(struct hv_vm *vm)
 	const struct fake_script *s = &vm->script;
 	if (s->fail_start)
 		gone(vm, HV_CRASHED, "fake: told to fail by its script (exit 1)");
-	else if (boot(vm, NULL, "started") && open_console(vm))
+	else if (boot(vm, NULL, "started") && open_console(vm)) {
 		print_boot(vm);
+		if (vm->hangs && s->no_timer)
+			fake_guest_down(&vm->guest, "reboot");
+	}
 }
 
 /* What it had not printed yet is lost. */

@@ -12,6 +12,7 @@
  *   never-hello, never-ready, fail-setup
  *   hang=COUNT            the guest hangs in so many starts: it says "boots", then nothing, and uses no CPU
  *   hang-rank=RANK        only this VM does
+ *   no-timer              it does not hang: it says that it reboots (guest/timer.c)
  *   crash-after=DURATION  the VMM dies so long after the start
  *   poweroff-after=DURATION  the guest powers off, with its "bye"
  *   slow-exec=DURATION    every program takes so long to start
@@ -34,7 +35,8 @@ struct fake_script {
 	uint64_t boot_ms, ready_ms, crash_ms, poweroff_ms, exec_ms; /* crash, poweroff: 0 = never */
 	uint64_t console_bytes, state_bytes;
 	uint64_t hangs, hang_rank; /* hang_rank: UINT64_MAX: every */
-	bool refuse_start, fail_start, never_hello, never_ready, fail_setup, ignore_shutdown, garbage;
+	bool refuse_start, fail_start, never_hello, never_ready, fail_setup, ignore_shutdown,
+		garbage, no_timer;
 	char *console; /* owned; NULL = the default banner */
 };
 

@@ -39,6 +39,7 @@ static const struct {
 	WORD("state", SIZE, state_bytes),
 	WORD("hang", NUMBER, hangs),
 	WORD("hang-rank", NUMBER, hang_rank),
+	WORD("no-timer", FLAG, no_timer),
 #undef WORD
 };
 

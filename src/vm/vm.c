@@ -18,6 +18,8 @@
 
 /* ---- states ---- */
 
+#define FALSE_STARTS_MAX 8 /* boots that the guest ended by itself before it was ready (guest/timer.c) */
+
 /* While it is adopted it passes through states that it was in before: only where it gets to is told. */
 static bool untold(struct vm *vm)
 {
@@ -43,6 +45,8 @@ static bool input(struct vm *vm, enum vm_input in, const char *reason)
 	if (next == VM_READY && !vm->ready_after)
 		vm->ready_after = MAX(loop_now(vm->loop) - vm->started, (uint64_t)1);
 	vm->set_up |= next == VM_READY;
+	if (next == VM_READY)
+		vm->false_starts = 0;
 	if (was == next || untold(vm))
 		return true;
 	if (vm->profile->keep && vm_note_wanted(next))
@@ -136,6 +140,10 @@ static void on_bye(void *arg, const char *how)
 	/* A guest that reboots in good order ends its hypervisor and is started anew; one that goes without a word
 	 * (a kernel panic, a reset) has failed. */
 	if (strcmp(how, "reboot") == 0 && vm->state != VM_STOPPING) {
+		if (vm->state == VM_BOOTING && !vm->set_up && vm->false_starts++ == FALSE_STARTS_MAX) {
+			vm_fail(vm, "the guest rebooted again and again instead of being ready");
+			return;
+		}
 		vm->restarting = true;
 		input(vm, VM_IN_STOP, "the guest reboots");
 		evtimer_start(vm->timer, vm->profile->stop_timeout_ms, 0);

@@ -34,6 +34,7 @@ struct vm {
 
 	struct pulse pulse;
 	uint64_t heard; /* words of its guest agent */
+	unsigned false_starts;
 
 	unsigned *cpus; /* of the node: its own while it runs; NULL: none, or any */
 	uint64_t numa_nodes;

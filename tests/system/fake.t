@@ -284,6 +284,14 @@ test_expect_success 'a restart that hangs is started anew, too' '
 	test "$(vse events | grep -c "vm1 .*started anew (1 of 2)")" = 2
 '
 
+test_expect_success 'one whose kernel found no timer boots again, nine times at most' '
+	test_when_finished "vse down --all" &&
+	vse up -q $fake -n 2 ${hang}3 ${rank}1 --hypervisor-arg no-timer --timeout 1h f.yaml && state_is ready,ready &&
+	test "$(vse events | grep -c "vm1 .*booting")" = 4 && vse down f &&
+	test_expect_code 1 timeout 60 vse up -q $fake -n 2 ${hang}99 ${rank}1 --hypervisor-arg no-timer --timeout 1h f.yaml 2>err &&
+	grep "vm1: the guest rebooted again and again" err && wait_for 5 nothing_left
+'
+
 test_expect_success 'words of a guest: no escape sequence, no lost event' '
 	test_when_finished "vse down --all" &&
 	test_expect_code 1 vse up -q $fake --hypervisor-arg "console=$(printf "last \\033[2J\\302\\233 words")" --hypervisor-arg never-hello \
