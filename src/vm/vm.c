@@ -18,7 +18,8 @@
 
 /* ---- states ---- */
 
-#define FALSE_STARTS_MAX 8 /* boots that the guest ended by itself before it was ready (guest/timer.c) */
+#define FALSE_STARTS_MAX                                                                           \
+	8 /* boots that the guest ended by itself before it was ready (guest/timer.c) */
 
 /* While it is adopted it passes through states that it was in before: only where it gets to is told. */
 static bool untold(struct vm *vm)
