@@ -119,16 +119,30 @@ static void set(struct args *a, int i, const char *value)
 	strvec_add(&a->repeated[i], value);
 }
 
-/* An option whose values are a list ("auto|kvm|tcg") takes no other. */
+static bool is_in(const char *list, const char *word, size_t len)
+{
+	for (const char *p = list; *p; p += strcspn(p, "|"), p += *p == '|')
+		if (strcspn(p, "|") == len && strncmp(p, word, len) == 0)
+			return true;
+	return false;
+}
+
+/* An option whose values are a list ("auto|kvm|tcg") takes no other; with a comma in front, several of them with commas. */
 static int check_choice(const struct command *cmd, const struct option_spec *o, const char *value)
 {
-	const char *list = o->complete;
-	size_t len = strlen(value);
+	const char *list = o->complete, *v = value;
 	if (!list || !strchr(list, '|'))
 		return 0;
-	for (const char *p = list; *p; p += strcspn(p, "|"), p += *p == '|')
-		if (strcspn(p, "|") == len && strncmp(p, value, len) == 0)
+	bool many = *list == ',';
+	list += many;
+	for (;; v++) {
+		size_t len = many ? strcspn(v, ",") : strlen(v);
+		if (!is_in(list, v, len))
+			break;
+		v += len;
+		if (!*v)
 			return 0;
+	}
 	_cleanup_free_ char *text = xstrdup(list);
 	for (char *p = text; *p; p++)
 		*p = *p == '|' ? ' ' : *p;

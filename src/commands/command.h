@@ -24,7 +24,8 @@ struct option_spec {
 	char letter;          /* short one, or 0 */
 	const char *argument; /* "N", or NULL for a flag */
 	const char *help;     /* one line, no capital, no full stop */
-	const char *complete; /* what completes the argument: "file", "cluster", "node", "image", or "a|b|c"; may be NULL */
+	const char *complete; /* what completes the argument: "file", "cluster", "node", "image", or "a|b|c" (",a|b|c": several, with
+			       * commas); may be NULL */
 };
 
 struct command {

@@ -62,7 +62,7 @@ static void offer_values(const char *kind, const char *before, const char *typed
 		offer_images(before, typed);
 	} else if (strchr(kind, '|')) {
 		_cleanup_strvec_ struct strvec words = STRVEC_INIT;
-		strvec_split(&words, kind, "|");
+		strvec_split(&words, kind + (*kind == ','), "|");
 		for (size_t i = 0; i < words.n; i++)
 			offer(before, words.v[i], typed, "");
 	}

@@ -21,7 +21,7 @@
 		{"parallel", 0, "N", "VMs that boot at once (default: CPUs of the node)", NULL},                             \
 		{"hypervisor", 0,                                                                                            \
 		 "NAME", "qemu (default), container, xen, palacios or fake; the first usable of names with commas; or auto", \
-		 "auto|qemu|container|xen|palacios|fake"},                                                                   \
+		 ",auto|qemu|container|xen|palacios|fake"},                                                                  \
 		{"hypervisor-arg", 0, "ARG",                                                                                 \
 		 "one more argument for the hypervisor (may be repeated)", NULL},                                            \
 		{"accel", 0, "NAME", "auto (default), kvm or tcg", "auto|kvm|tcg"},                                          \

@@ -94,6 +94,8 @@ row("words: --name that climbs", ["vse", "up", "{f}", "--name", "../x"], 2, r"vs
 row("words: --name too long", ["vse", "up", "{f}", "--name", "a" * 33], 2, r"vse up: 'a{33}': not a cluster name .*")
 row("words: unknown launcher", "vse up {x} {f} --launcher teleport", 2, r"vse up: --launcher teleport: .+" + USAGE)
 row("words: unknown hypervisor", "vse up --hypervisor bochs {f}", 2, r"vse up: --hypervisor bochs: not one of: auto qemu( \w+)+" + USAGE)
+row("words: one of two hypervisors is unknown", "vse up --hypervisor qemu,bochs {f}", 2, r"vse up: --hypervisor qemu,bochs: not one of: auto qemu( \w+)+" + USAGE)
+row("words: a hypervisor without a name", "vse up --hypervisor qemu, {f}", 2, r"vse up: --hypervisor qemu,: not one of: auto qemu( \w+)+" + USAGE)
 row("words: unknown accelerator", "vse up {x} --accel gpu {f}", 2, r"vse up: --accel gpu: not one of: .*" + USAGE)
 row("words: unknown word for the fake", "vse up {x} --hypervisor-arg frob {f}", 1, r"vse up: vm0: fake: script word frob: unknown")
 row("words: down of nothing", "vse down", 1, r"vse down: no cluster runs .*")

@@ -252,6 +252,11 @@ test_expect_success 'any number of interrupted downs, then a hard one' '
 	vse ps | grep "^f\\|vm0" && vse down f && wait_for 5 nothing_left
 '
 
+test_expect_success 'the first of two hypervisors that is usable' '
+	test_when_finished "vse down --all" &&
+	vse up -q --hypervisor palacios,fake -n 2 f.yaml && vse ps >out && test "$(grep -c "ready.* fake" out)" = 2
+'
+
 hang='--hypervisor-arg hang=' rank='--hypervisor-arg hang-rank='
 test_expect_success 'a VM that hangs in its boot is started anew, and that is told' '
 	test_when_finished "vse down --all" &&
