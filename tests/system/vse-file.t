@@ -58,7 +58,7 @@ test_expect_success 'show --json has sizes in bytes' '
 	vse show --resolved --json "$EXAMPLES/minimal.yaml" | python3 -c "
 import json, sys
 v = json.load(sys.stdin)
-assert v[\"needs\"] == {\"cpus\": 1, \"memory\": 268435456, \"scratch\": 0} and v[\"vse\"] == 1
+assert v[\"needs\"] == {\"cpus\": 1, \"memory\": 268435456, \"scratch\": 0, \"devices\": []} and v[\"vse\"] == 1
 "
 '
 
