@@ -47,8 +47,9 @@ struct hv_vm {
 	struct buf tail; /* the end of stderr */
 	struct qmp *qmp;
 	struct qemu_out out;
-	enum hv_cap out_op; /* what `out` is for */
-	bool was_running;   /* before a save */
+	struct qemu_settle settle; /* adopted: of what its owner before had begun */
+	enum hv_cap out_op;        /* what `out` is for */
+	bool was_running;          /* before a save */
 	enum hv_from from;
 	char signature[HV_SIGNATURE_MAX];
 	struct evtimer *timer;
@@ -154,6 +155,13 @@ static void on_exit_status(void *arg, int status)
 	maybe_gone(vm);
 }
 
+static void drop_qmp(struct hv_vm *vm)
+{
+	qemu_out_finish(&vm->out);
+	qemu_settle_finish(&vm->settle);
+	qmp_destroy(TAKE_PTR(vm->qmp));
+}
+
 static void on_timer(void *arg)
 {
 	struct hv_vm *vm = arg;
@@ -161,8 +169,7 @@ static void on_timer(void *arg)
 		give_up(vm, "qemu closed its QMP connection");
 		return;
 	}
-	qemu_out_finish(&vm->out);
-	qmp_destroy(TAKE_PTR(vm->qmp));
+	drop_qmp(vm);
 	stream_destroy(TAKE_PTR(vm->errors));
 	maybe_gone(vm);
 }
@@ -212,8 +219,6 @@ static void on_status(void *arg, json_t *ret, const struct err *err)
 		give_up(vm, err ? err->text : "query-status: no status");
 		return;
 	}
-	if (vm->adopted && vm->to.state == HV_STARTING && strcmp(status, "finish-migrate") == 0)
-		return; /* it can be neither paused nor resumed; an event tells that it is over */
 	/* One that is found may stand still for other reasons too: it was saved ("postmigrate"), its disk is full. */
 	bool stands = vm->adopted ? strcmp(status, "running") != 0 : strcmp(status, "paused") == 0;
 	if (vm->to.state == HV_STARTING && !hv_tell_state(&vm->to, stands ? HV_PAUSED : HV_RUNNING,
@@ -263,7 +268,9 @@ static void on_qmp_ready(void *arg)
 	if (vm->adopted)
 		qmp_command(vm->qmp, "migrate_cancel", NULL, COMMAND_MS, NULL, NULL);
 	qmp_command(vm->qmp, "query-cpus-fast", NULL, COMMAND_MS, on_vcpus, vm);
-	if (vm->from == HV_FROM_BOOT)
+	if (vm->adopted)
+		qemu_settle_begin(&vm->settle, vm->loop, vm->qmp, on_status, vm);
+	else if (vm->from == HV_FROM_BOOT)
 		qmp_command(vm->qmp, "query-status", NULL, COMMAND_MS, on_status, vm);
 	else
 		qemu_in_begin(vm->qmp, QEMU_FD_STATE, vm->from == HV_FROM_TEMPLATE, on_in_begun, vm);
@@ -273,7 +280,7 @@ static void on_migration_event(struct hv_vm *vm, json_t *data)
 {
 	if (vm->to.state != HV_STARTING)
 		qemu_out_event(&vm->out, data);
-	else if (vm->adopted ? qemu_out_is_over(data) : qemu_in_complete(data))
+	else if (!vm->adopted && qemu_in_complete(data))
 		qmp_command(vm->qmp, "query-status", NULL, COMMAND_MS, on_status, vm);
 }
 
@@ -316,8 +323,7 @@ static void on_qmp_event(void *arg, const char *name, json_t *data)
 static void on_qmp_close(void *arg, const struct err *err)
 {
 	struct hv_vm *vm = arg;
-	qemu_out_finish(&vm->out);
-	qmp_destroy(TAKE_PTR(vm->qmp));
+	drop_qmp(vm);
 	if (vm->exited)
 		maybe_gone(vm);
 	else if (err->code)
@@ -449,8 +455,7 @@ static void release(struct hv_vm *vm)
 	if (vm->child && !vm->exited)
 		child_kill(vm->child, SIGKILL);
 	child_destroy(vm->child);
-	qemu_out_finish(&vm->out);
-	qmp_destroy(vm->qmp);
+	drop_qmp(vm);
 	stream_destroy(vm->errors);
 	evtimer_destroy(vm->timer);
 	remove_sockets(vm);

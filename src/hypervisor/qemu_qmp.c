@@ -2,6 +2,7 @@
 #include "hypervisor/qemu_qmp.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <string.h>
 
 #include "base/alloc.h"
@@ -74,6 +75,8 @@ void qmp_message_finish(struct qmp_message *m)
 
 /* ---- client ---- */
 
+#define ID_SHIFT 20 /* more commands than one client can send in a millisecond */
+
 struct pending {
 	struct pending *next;
 	uint64_t id, deadline;
@@ -91,7 +94,7 @@ struct qmp {
 	const struct qmp_ops *ops;
 	void *arg;
 	enum phase phase;
-	uint64_t next_id, greeting_deadline;
+	uint64_t next_id, greeting_deadline, capabilities_id;
 	struct pending *first;
 	size_t scanned;  /* bytes of the unread input known to hold no end of line */
 	bool *destroyed; /* set while a callback runs */
@@ -178,9 +181,30 @@ static void send_pending(struct qmp *q)
 	}
 }
 
+static bool out_of_order(struct qmp *q, const struct qmp_message *m)
+{
+	struct err e = ERR_INIT;
+	err_set(&e, EPROTO, "QMP: out of order%s%s", m->text ? ": " : "", m->text ? m->text : "");
+	close_with(q, &e);
+	return false;
+}
+
+static void negotiate(struct qmp *q)
+{
+	_cleanup_free_ char *line = NULL;
+	q->phase = CAPABILITIES;
+	q->capabilities_id = ++q->next_id;
+	line = xasprintf("{\"execute\":\"qmp_capabilities\",\"id\":%" PRIu64 "}\n", q->capabilities_id);
+	stream_write(q->stream, line, strlen(line));
+}
+
 static bool on_answer(struct qmp *q, const struct qmp_message *m)
 {
-	if (q->phase == CAPABILITIES && m->kind == QMP_RETURN) {
+	if (q->phase == CAPABILITIES) {
+		if (m->id != q->capabilities_id)
+			return true; /* to a command of the client before this one */
+		if (m->kind == QMP_ERROR)
+			return out_of_order(q, m);
 		q->phase = READY;
 		arm(q);
 		if (!CALL(q, q->ops->on_ready(q->arg)))
@@ -205,20 +229,14 @@ static bool on_answer(struct qmp *q, const struct qmp_message *m)
 /* False when q is closed or destroyed. */
 static bool on_message(struct qmp *q, const struct qmp_message *m)
 {
-	static const char capabilities[] = "{\"execute\":\"qmp_capabilities\"}\n";
-	struct err e = ERR_INIT;
-	if (q->phase == GREETING && m->kind == QMP_GREETING) {
-		q->phase = CAPABILITIES;
-		stream_write(q->stream, capabilities, sizeof(capabilities) - 1);
+	if (q->phase == GREETING) {
+		/* QEMU may answer the client before this one, which has died, on the new connection. */
+		if (m->kind == QMP_GREETING)
+			negotiate(q);
 		return true;
 	}
-	if (m->kind == QMP_GREETING || q->phase == GREETING ||
-	    (q->phase == CAPABILITIES && m->kind == QMP_ERROR)) {
-		err_set(&e, EPROTO, "QMP: out of order%s%s", m->text ? ": " : "",
-			m->text ? m->text : "");
-		close_with(q, &e);
-		return false;
-	}
+	if (m->kind == QMP_GREETING)
+		return out_of_order(q, m);
 	if (m->kind != QMP_EVENT)
 		return on_answer(q, m) && q->phase != CLOSED;
 	/* An event in the middle of the negotiation says nothing that query-status does not say after it. */
@@ -303,6 +321,8 @@ struct qmp *qmp_create(struct loop *l, int fd, uint64_t greeting_ms, const struc
 	static const struct stream_ops stream_ops = {.on_data = on_data, .on_close = on_close};
 	struct qmp *q = xcalloc(1, sizeof(*q));
 	*q = (struct qmp){.loop = l, .ops = ops, .arg = arg, .greeting_deadline = loop_now(l) + greeting_ms};
+	/* No answer to a client before this one, of another process, can be taken for one to this one. */
+	q->next_id = loop_now(l) << ID_SHIFT;
 	q->stream = stream_create(l, fd, &stream_ops, q, err);
 	if (!q->stream) {
 		free(q);

@@ -12,7 +12,42 @@
 
 #define COMMAND_MS 20000
 #define BANDWIDTH_MAX (1ll << 40) /* bytes/s: no limit of QEMU's own (its default is 128 MiB/s) */
+#define SETTLE_MS 2               /* between two looks whether QEMU has settled */
 #define TSC_TOLERANCE 100         /* 1/100: two nodes of one type differ by less */
+
+/* ---- settle ---- */
+
+static void ask_status(void *arg);
+
+static void on_run_state(void *arg, json_t *ret, const struct err *err)
+{
+	struct qemu_settle *s = arg;
+	const char *status = json_string_value(json_object_get(ret, "status"));
+	if (!err && status && strcmp(status, "finish-migrate") == 0)
+		evtimer_start(s->timer, SETTLE_MS, 0);
+	else
+		s->done(s->arg, ret, err);
+}
+
+static void ask_status(void *arg)
+{
+	struct qemu_settle *s = arg;
+	qmp_command(s->qmp, "query-status", NULL, COMMAND_MS, on_run_state, s);
+}
+
+void qemu_settle_begin(struct qemu_settle *s, struct loop *l, struct qmp *qmp, qmp_done_fn *done,
+		       void *arg)
+{
+	qemu_settle_finish(s);
+	*s = (struct qemu_settle){.loop = l, .qmp = qmp, .done = done, .arg = arg};
+	s->timer = evtimer_create(l, ask_status, s);
+	ask_status(s);
+}
+
+void qemu_settle_finish(struct qemu_settle *s)
+{
+	evtimer_destroy(TAKE_PTR(s->timer));
+}
 
 /* ---- out ---- */
 
@@ -21,13 +56,32 @@ static void close_listener(struct qemu_out *o)
 	listener_destroy(TAKE_PTR(o->listener));
 }
 
-static void failed(struct qemu_out *o, const struct err *err)
+static void on_settled(void *arg, json_t *ret _unused_, const struct err *err _unused_)
 {
+	struct qemu_out *o = arg;
+	struct err why = o->why;
 	if (!o->active)
 		return;
-	o->active = false;
-	close_listener(o);
-	o->ops->on_failed(o->arg, err); /* may end the VM */
+	qemu_out_finish(o);
+	if (why.code)
+		o->ops->on_failed(o->arg, &why); /* may end the VM */
+	else
+		o->ops->on_done(o->arg, o->bytes);
+}
+
+static void end(struct qemu_out *o)
+{
+	if (!o->active || o->ended)
+		return;
+	o->ended = true;
+	qemu_settle_begin(&o->settle, o->loop, o->qmp, on_settled, o);
+}
+
+static void failed(struct qemu_out *o, const struct err *err)
+{
+	if (!o->ended)
+		o->why = *err;
+	end(o);
 }
 
 static void on_connect(void *arg, int fd, uid_t uid _unused_)
@@ -54,7 +108,8 @@ int qemu_out_begin(struct qemu_out *o, struct loop *l, struct qmp *qmp, const ch
 		   bool template, const struct qemu_out_ops *ops, void *arg, struct err *err)
 {
 	_cleanup_free_ char *path = path_join(dir, "state");
-	*o = (struct qemu_out){.qmp = qmp, .ops = ops, .arg = arg, .active = true};
+	qemu_settle_finish(&o->settle);
+	*o = (struct qemu_out){.loop = l, .qmp = qmp, .ops = ops, .arg = arg, .active = true};
 	unlink(path); /* of one before that was cut off */
 	o->listener = listener_create(l, path, on_connect, o, err);
 	if (!o->listener) {
@@ -80,10 +135,8 @@ static void on_completed(void *arg, json_t *ret, const struct err *err _unused_)
 {
 	struct qemu_out *o = arg;
 	const json_t *ram = json_object_get(ret, "ram");
-	if (!o->active)
-		return;
-	o->active = false;
-	o->ops->on_done(o->arg, (uint64_t)json_integer_value(json_object_get(ram, "transferred")));
+	o->bytes = (uint64_t)json_integer_value(json_object_get(ram, "transferred"));
+	end(o);
 }
 
 static void on_why(void *arg, json_t *ret, const struct err *err)
@@ -115,6 +168,7 @@ void qemu_out_finish(struct qemu_out *o)
 {
 	o->active = false;
 	close_listener(o);
+	qemu_settle_finish(&o->settle);
 }
 
 /* ---- in ---- */
@@ -125,16 +179,6 @@ void qemu_in_begin(struct qmp *qmp, int fd, bool template, qmp_done_fn *done, vo
 	snprintf(uri, sizeof(uri), "fd:%d", fd);
 	qmp_command(qmp, "migrate-set-capabilities", capabilities(template), COMMAND_MS, done, arg);
 	qmp_command(qmp, "migrate-incoming", json_pack("{s:s}", "uri", uri), COMMAND_MS, done, arg);
-}
-
-bool qemu_out_is_over(json_t *data)
-{
-	static const char *const ends[] = {"completed", "failed", "cancelled"};
-	const char *status = json_string_value(json_object_get(data, "status"));
-	for (size_t i = 0; status && i < ARRAY_SIZE(ends); i++)
-		if (strcmp(status, ends[i]) == 0)
-			return true;
-	return false;
 }
 
 bool qemu_in_complete(json_t *data)

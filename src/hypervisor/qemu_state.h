@@ -9,20 +9,40 @@
 #include "hypervisor/qemu_qmp.h"
 #include "io/listener.h"
 
+/* Waits until QEMU's run state is no longer "finish-migrate": until then it refuses to go on ("Migration is not finalized yet"),
+ * and it is so for a moment after the event that says that a migration has ended. No event tells the end of that moment. */
+struct qemu_settle {
+	struct loop *loop;
+	struct qmp *qmp; /* borrowed */
+	qmp_done_fn *done;
+	void *arg;
+	struct evtimer *timer;
+};
+
+/* s lives as long as the QMP client. done() gets query-status's answer; it may end the VM. */
+void qemu_settle_begin(struct qemu_settle *s, struct loop *l, struct qmp *qmp, qmp_done_fn *done,
+		       void *arg);
+void qemu_settle_finish(struct qemu_settle *s);
+
 struct qemu_out_ops {
 	void (*on_stream)(void *arg, int fd); /* taken */
 	void (*on_done)(void *arg, uint64_t bytes);
-	/* It is over, QEMU goes on. ECANCELED: it was asked to. */
+	/* It is over, QEMU could go on. ECANCELED: it was asked to. */
 	void (*on_failed)(void *arg, const struct err *err);
 };
 
 /* A part of its VM: commands under way point to it, so it lives as long as the QMP client. Callbacks may end the VM. */
 struct qemu_out {
+	struct loop *loop;
 	struct qmp *qmp; /* borrowed */
 	const struct qemu_out_ops *ops;
 	void *arg;
 	struct listener *listener; /* until QEMU has connected */
 	bool active, cancelled;
+	struct qemu_settle settle;
+	bool ended;     /* and is to be told once QEMU has settled */
+	struct err why; /* why it failed, if it did */
+	uint64_t bytes;
 };
 
 /* dir: of the VM, for the socket. The guest runs on meanwhile, if it does. template: without the memory, which is in a
@@ -33,8 +53,6 @@ void qemu_out_cancel(struct qemu_out *o);
 /* QMP's MIGRATION event of a VM that sends. */
 void qemu_out_event(struct qemu_out *o, json_t *data);
 void qemu_out_finish(struct qemu_out *o);
-/* The same event, of what another process has begun: true when that is over, one way or the other. */
-bool qemu_out_is_over(json_t *data);
 
 /* Has QEMU, started with -incoming defer, read its state from that descriptor of its own. done() tells only that it
  * cannot begin; the end comes as the MIGRATION event "completed", or with QEMU's own end. */

@@ -2,6 +2,7 @@
 /* The pure parts of the back end `qemu`, its QMP client against a scripted peer, and the KVM probe
  * against devices that are none. */
 #include <errno.h>
+#include <inttypes.h>
 #include <signal.h>
 #include <sys/socket.h>
 
@@ -72,6 +73,7 @@ struct peer {
 	int ready, events, closed, answers;
 	int close_code;
 	char event[32], answer[600];
+	uint64_t base; /* of the client's ids: "@1" is the first one after it */
 	bool destroy_at_event, destroy_at_answer;
 };
 
@@ -111,14 +113,35 @@ static const struct qmp_ops ops = {.on_ready = on_ready, .on_event = on_event, .
 
 static void say(struct peer *p, const char *s)
 {
-	ok(send(p->fd, s, strlen(s), MSG_NOSIGNAL) == (ssize_t)strlen(s), "peer says %.40s", s);
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	for (const char *c = s; *c;) {
+		if (*c == '@')
+			buf_addf(&b, "%" PRIu64, p->base + strtoul(c + 1, (char **)&c, 10));
+		else
+			buf_add(&b, c++, 1);
+	}
+	ok(send(p->fd, buf_head(&b), buf_len(&b), MSG_NOSIGNAL) == (ssize_t)buf_len(&b),
+	   "peer says %.40s", s);
 }
 
 /* What the client has sent until now. */
 static void heard(struct peer *p, char *out, size_t size)
 {
-	ssize_t n = recv(p->fd, out, size - 1, MSG_DONTWAIT);
-	out[n > 0 ? n : 0] = '\0';
+	static const char key[] = "\"id\":";
+	char text[500];
+	ssize_t n = recv(p->fd, text, sizeof(text) - 1, MSG_DONTWAIT);
+	size_t at = 0;
+	text[n > 0 ? n : 0] = '\0';
+	out[0] = '\0';
+	for (char *c = text, *id; (id = strstr(c, key)) && at < size;) {
+		uint64_t number = strtoull(id + strlen(key), &id, 10);
+		p->base = number >> 20 << 20;
+		at += (size_t)snprintf(out + at, size - at, "%.*s@%" PRIu64,
+				       (int)(strstr(c, key) + strlen(key) - c), c, number - p->base);
+		c = id;
+		if (!strstr(c, key))
+			snprintf(out + at, size - at, "%s", c);
+	}
 }
 
 static void nothing(void *arg _unused_)
@@ -163,11 +186,50 @@ static void negotiate(struct peer *p)
 	say(p, GREETING);
 	settle(p);
 	heard(p, text, sizeof(text));
-	is_str(text, "{\"execute\":\"qmp_capabilities\"}\n", "capabilities are negotiated");
+	is_str(text, "{\"execute\":\"qmp_capabilities\",\"id\":@1}\n", "capabilities are negotiated");
 	is_int(p->ready, 0, "not ready before the answer");
-	say(p, "{\"return\": {}}\r\n");
+	say(p, "{\"return\": {}, \"id\": @1}\r\n");
 	settle(p);
 	is_int(p->ready, 1, "ready");
+}
+
+/* QEMU 7.2 sends what it still owed to a client that has died to the next one. */
+static void test_leftovers(void)
+{
+	struct peer p;
+	char text[500];
+	begin(&p, 60000);
+	qmp_command(p.q, "stop", NULL, 60000, on_answer, &p);
+	say(&p, "{\"event\":\"STOP\"}\n{\"return\":{},\"id\":1}\n{\"id\":2,\"error\":{\"class\":"
+		"\"GenericError\",\"desc\":\"x\"}}\n" GREETING);
+	settle(&p);
+	heard(&p, text, sizeof(text));
+	is_str(text, "{\"execute\":\"qmp_capabilities\",\"id\":@2}\n",
+	       "before the greeting they are passed over");
+	say(&p, "{\"return\":{},\"id\":3}\n{\"id\":4,\"error\":{\"class\":\"GenericError\","
+		"\"desc\":\"x\"}}\n{\"return\":{}}\n");
+	settle(&p);
+	ok(!p.ready && !p.closed && !p.answers && !p.events,
+	   "and until the capabilities are answered");
+	say(&p, "{\"return\":{},\"id\":@2}\n{\"return\":7,\"id\":1}\n{\"return\":8,\"id\":@1}\n");
+	settle(&p);
+	is_int(p.ready, 1, "then it is ready");
+	is_int(p.answers, 1, "one answer was to this client");
+	is_str(p.answer, "0 8", "its own");
+	finish(&p);
+	begin(&p, 60000);
+	say(&p, GREETING);
+	settle(&p);
+	heard(&p, text, sizeof(text));
+	say(&p, "{\"id\":@1,\"error\":{\"class\":\"CommandNotFound\",\"desc\":\"no\"}}\n");
+	settle(&p);
+	is_int(p.close_code, EPROTO, "capabilities that are refused end it");
+	finish(&p);
+	negotiate(&p);
+	say(&p, GREETING);
+	settle(&p);
+	is_int(p.close_code, EPROTO, "and so does a second greeting");
+	finish(&p);
 }
 
 static void test_commands(void)
@@ -179,18 +241,21 @@ static void test_commands(void)
 	settle(&p);
 	heard(&p, text, sizeof(text));
 	is_str(text, "", "nothing is sent before the greeting");
-	say(&p, GREETING "{\"return\": {}}\r\n");
+	say(&p, GREETING);
 	settle(&p);
 	heard(&p, text, sizeof(text));
-	is_str(text, "{\"execute\":\"qmp_capabilities\"}\n{\"execute\":\"stop\",\"id\":1}\n",
-	       "then what was queued");
+	is_str(text, "{\"execute\":\"qmp_capabilities\",\"id\":@2}\n", "then the capabilities");
+	say(&p, "{\"return\": {}, \"id\": @2}\r\n");
+	settle(&p);
+	heard(&p, text, sizeof(text));
+	is_str(text, "{\"execute\":\"stop\",\"id\":@1}\n", "then what was queued");
 	qmp_command(p.q, "set-action", json_pack("{s:s}", "reboot", "reset"), 60000, on_answer, &p);
 	settle(&p);
 	heard(&p, text, sizeof(text));
-	is_str(text, "{\"execute\":\"set-action\",\"id\":2,\"arguments\":{\"reboot\":\"reset\"}}\n",
+	is_str(text, "{\"execute\":\"set-action\",\"id\":@3,\"arguments\":{\"reboot\":\"reset\"}}\n",
 	       "arguments");
-	say(&p,
-	    "{\"event\":\"STOP\",\"timestamp\":{}}\r\n{\"return\":{},\"id\":1}\r\n{\"id\":2,\"err");
+	say(&p, "{\"event\":\"STOP\",\"timestamp\":{}}\r\n{\"return\":{},\"id\":@1}\r\n{\"id\":@3,"
+		"\"err");
 	settle(&p);
 	is_str(p.event, "STOP", "an event in between");
 	is_str(p.answer, "0 {}", "the first answer");
@@ -198,7 +263,7 @@ static void test_commands(void)
 	say(&p, "or\":{\"class\":\"GenericError\",\"desc\":\"no such action\"}}\r\n");
 	settle(&p);
 	is_str(p.answer, "5 set-action: no such action", "an error names its command");
-	say(&p, "{\"return\":{},\"id\":1}\n{\"return\":{},\"id\":99}\n");
+	say(&p, "{\"return\":{},\"id\":@1}\n{\"return\":{},\"id\":99}\n");
 	settle(&p);
 	is_int(p.answers, 2, "answers to nothing are ignored");
 	finish(&p);
@@ -218,7 +283,7 @@ static void test_bounds(void)
 	while (!p.answers)
 		loop_run_once(p.loop);
 	is_str(p.answer, "110 query-status: qemu did not answer in time", "no answer in time");
-	say(&p, "{\"return\":{},\"id\":1}\n{\"return\":3,\"id\":2}\n");
+	say(&p, "{\"return\":{},\"id\":@2}\n{\"return\":3,\"id\":@3}\n");
 	settle(&p);
 	is_str(p.answer, "0 3", "the late one is dropped, the next one counts");
 	is_int(p.answers, 2, "each is told once");
@@ -236,8 +301,7 @@ static void test_closing(void)
 	is_int(p.close_code, 0, "as an end");
 	is_str(p.answer, "32 stop: qemu closed QMP", "what was pending fails");
 	finish(&p);
-	static const char *const nonsense[] = {"hello\n", "{\"return\":{}}\n", "{\"QMP\":\n",
-					       "{\"event\":\"STOP\"}\n"};
+	static const char *const nonsense[] = {"hello\n", "{\"QMP\":\n", "[]\n"};
 	for (size_t i = 0; i < ARRAY_SIZE(nonsense); i++) {
 		begin(&p, 60000);
 		say(&p, nonsense[i]);
@@ -650,6 +714,7 @@ int main(void)
 {
 	signal(SIGPIPE, SIG_IGN);
 	test_lines();
+	test_leftovers();
 	test_commands();
 	test_bounds();
 	test_closing();
