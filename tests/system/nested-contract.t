@@ -20,6 +20,10 @@ if ! "$TOP/tests/contract/tiny-image.sh" "$VSE_BUILD/vse-guest" payload/image 2>
 	skip_all="no image: $(head -n 1 why)"
 	test_done
 fi
+if ! "$TOP/tests/contract/tiny-image.sh" "$VSE_BUILD/vse-guest" payload/with-9p linux-image-amd64 2>why; then
+	skip_all="no image with 9p: $(head -n 1 why)"
+	test_done
+fi
 cp "$VSE_BUILD/tests/contract/contract" payload/
 machines="microvm${VSE_NIGHTLY:+ q35}" only=${VSE_CONTRACT_ONLY-} seconds=${VSE_NIGHTLY:+3000}
 seconds=${seconds:-1000}
@@ -28,19 +32,24 @@ seconds=${seconds:-1000}
 cat >payload/suite <<'GUEST'
 tries=0
 mkdir /tmp/c
-for machine in $1; do # $2: only this test; $3: seconds for one machine type
+echo 128 >/proc/sys/vm/nr_hugepages # the memory of one VM
+run() { # IMAGE MACHINE NAME SECONDS [TEST]
 	while :; do
-		TMPDIR=/tmp/c timeout "$3" ./contract qemu --kernel /payload/image/kernel --vmlinux /payload/image/vmlinux \
-			--initrd /payload/image/initrd \
-			--root /payload/image/root --cmdline "$(cat /payload/image/cmdline)" --accel kvm --machine "$machine" \
-			--vms 2 ${2:+--only "$2"} --bound 600 --label "qemu-kvm-$machine" --results "/out/results.$machine" >"/out/$machine.tap" 2>&1
+		TMPDIR=/tmp/c timeout "$4" ./contract qemu --kernel "/payload/$1/kernel" --vmlinux "/payload/$1/vmlinux" \
+			--initrd "/payload/$1/initrd" --root "/payload/$1/root" --cmdline "$(cat "/payload/$1/cmdline")" \
+			--accel kvm --machine "$2" --vms 2 ${5:+--only "$5"} --bound 600 --label "qemu-kvm-$2" \
+			--results "/out/results.$3" >"/out/$3.tap" 2>&1
 		code=$?
 		tries=$((tries + 1))
-		grep -q 'qemu is usable here: ' "/out/$machine.tap" && [ "$tries" -lt 10 ] || break
-		rm -f "/out/results.$machine"
+		grep -q 'qemu is usable here: ' "/out/$3.tap" && [ "$tries" -lt 10 ] || break
+		rm -f "/out/results.$3"
 	done
-	echo "$code" >"/out/$machine.rc"
+	echo "$code" >"/out/$3.rc"
+}
+for machine in $1; do # $2: only this test; $3: seconds for one machine type
+	run image "$machine" "$machine" "$3" "$2"
 done
+run with-9p microvm directories 200 host_dir
 cat /out/results.* >/out/results
 ./contract --matrix /out/results >/out/matrix
 find /tmp/c -mindepth 1 >/out/left
@@ -59,16 +68,19 @@ test_expect_success 'the test machine is built' '
 '
 
 test_expect_success 'the suite runs in it to its end' '
-	MACHINE_TIME=$((seconds + 100)) machine_run out payload "sh ./suite \"$machines\" \"$only\" $seconds" && cat out/matrix
+	MACHINE_TIME=$((seconds + 300)) machine_run out payload "sh ./suite \"$machines\" \"$only\" $seconds" && cat out/matrix
 '
 
 for machine in $machines; do
 	test_expect_success "the contract on $machine, under KVM" "passed $machine"
 done
 
+test_expect_success 'and its host directories, on a kernel that has 9p' 'passed directories'
+
 test_expect_success 'what it cannot do has its reason, and nothing failed' '
 	grep "^qemu-kvm-microvm	start	pass" out/results &&
 	! grep "	FAIL	" out/results &&
+	grep "	host directories	pass" out/results &&
 	! grep "	ENOTSUP	\$" out/results
 '
 
