@@ -25,7 +25,7 @@ LIBRARY = harness.BUILD / "tests/contract/libtm-stand-in.so"
 MPIRUN = ("mpirun --hostfile /etc/vse/hostfile --mca op ^avx --mca io romio321 --mca pml ob1 --mca btl tcp,self "
           "--mca coll basic,libnbc,tuned,self")
 # Less memory than the examples ask for, and patience: all of this runs on the processors of one machine.
-UP = "vse up -q --accel tcg -m 256M --timeout 15m --node-timeout 3m --lost-after 60s --give-up-after 3m"
+UP = "vse up -q --clone --accel tcg -m 256M --timeout 15m --node-timeout 3m --lost-after 60s --give-up-after 3m"
 KEPT = ["*/vse-cache-*", "*/out-sbatch", "process*%s/mom*" % labworld.FAKES, "socket*:%04X*" % labworld.MOM_PORT,
         *labworld.KEPT]
 LIFE = """set -e
