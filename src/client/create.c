@@ -116,6 +116,8 @@ int create_prepare(struct create *c, const char *file, const struct vse_options 
 	v->scratch = options_size(o, "scratch", v->scratch);
 	if (options_flag(o, "hugepages"))
 		v->memory = (v->memory + HUGEPAGE - 1) / HUGEPAGE * HUGEPAGE;
+	if (options_flag(c->o, "clone") && options_flag(c->o, "no-clone"))
+		return error_option(e, "no-clone", ": not together with --clone");
 	c->name = create_choice(c, "name", v->name);
 	if (!text_is_utf8(scratch_dir())) {
 		e->usage = true;
@@ -319,7 +321,8 @@ json_t *create_message(const struct create *c, struct err *ret_err)
 	json_object_set_new(j, "env", env_list(v));
 	json_object_set_new(j, "mounts", mount_list(v));
 	json_object_set_new(j, "devices", text_list(&v->devices));
-	json_object_set_new(j, "clone", json_boolean(options_flag(c->o, "clone")));
+	if (options_flag(c->o, "clone") || options_flag(c->o, "no-clone"))
+		json_object_set_new(j, "clone", json_boolean(options_flag(c->o, "clone")));
 	set_binding(c, j);
 	if (c->launch)
 		json_object_set(j, "launch", c->launch);

@@ -15,6 +15,8 @@
 #include "stage/cache.h"
 
 #define WORTH 2 /* VMs: for one alone nothing is gained */
+#define WORTH_AUTO                                                                                 \
+	4 /* as many boot at once on a node that takes long for one, and nothing is kept of them */
 #define INITRD_MAX (256u << 20)
 
 const char *cloning_lacks(const struct cluster_spec *s, const struct vm_profile *p)
@@ -24,6 +26,8 @@ const char *cloning_lacks(const struct cluster_spec *s, const struct vm_profile 
 		why = hypervisor_lacks(p->hypervisor, &p->probe, HV_CAP_CLONE);
 	if (why)
 		return why;
+	if (s->clone == CLONE_AUTO && strcmp(p->hypervisor->name, "fake") == 0)
+		return "its guests boot by a script, which is to be seen";
 	if (s->kernel_net)
 		return "the template has no tap (--network kernel)";
 	if (s->hugepages)
@@ -125,7 +129,10 @@ struct template *cloning_begin(struct loop *l, const struct cluster_spec *s,
 	if (make_key(s, p, key, err) < 0)
 		return NULL;
 	_cleanup_free_ char *own = path_join(dir, "template"), *cache = cache_for_templates();
-	struct template_spec spec = {
-		.profile = p, .dir = own, .cache = cache, .key = key, .make = vms >= WORTH};
+	struct template_spec spec = {.profile = p,
+				     .dir = own,
+				     .cache = cache,
+				     .key = key,
+				     .make = vms >= (s->clone == CLONE_AUTO ? WORTH_AUTO : WORTH)};
 	return template_create(l, &spec, done, arg, err);
 }

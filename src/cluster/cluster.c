@@ -560,13 +560,13 @@ static void on_template(void *arg, const struct err *err)
 static bool begin_template(struct cluster *c)
 {
 	struct err err = ERR_INIT;
-	if (!c->spec.clone || c->spec.restore || !c->n_local)
+	if (c->spec.clone == CLONE_NEVER || c->spec.restore || !c->n_local)
 		return false;
 	const char *lack = cloning_lacks(&c->spec, &c->profile);
 	if (!lack)
 		c->template = cloning_begin(c->loop, &c->spec, &c->profile, c->dir, c->n_local,
 					    on_template, c, &err);
-	if (!c->template)
+	if (!c->template && c->spec.clone == CLONE_ALWAYS)
 		note_booting(c, lack ? lack : err.text);
 	return c->template != NULL;
 }

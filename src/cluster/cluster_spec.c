@@ -250,7 +250,8 @@ int cluster_spec_read(const json_t *j, struct cluster_spec *ret, struct err *err
 	s.hung_after_ms = (uint64_t)n.hung;
 	s.systemd = json_is_true(json_object_get(j, "systemd"));
 	s.outbound = json_is_true(json_object_get(j, "outbound"));
-	s.clone = json_is_true(json_object_get(j, "clone"));
+	const json_t *clone = json_object_get(j, "clone");
+	s.clone = !clone ? CLONE_AUTO : json_is_true(clone) ? CLONE_ALWAYS : CLONE_NEVER;
 	*ret = s;
 	return 0;
 }

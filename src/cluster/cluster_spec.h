@@ -12,6 +12,9 @@
 #include "net/address.h"
 #include "vm/binding.h"
 
+/* auto: where the node keeps one already or has several VMs to start, and nothing is in the way; not a word otherwise. */
+enum cloning { CLONE_AUTO, CLONE_ALWAYS, CLONE_NEVER };
+
 struct cluster_spec {
 	char *name;                                                   /* of the cluster */
 	uint32_t size;                                                /* VMs, 1..CLUSTER_SIZE_MAX */
@@ -30,7 +33,7 @@ struct cluster_spec {
 	struct hv_mount *mounts;  /* host directories; their texts are the spec's, too */
 	size_t n_mounts;
 	struct strvec devices; /* of the node, for each VM (base/pci.h) */
-	bool clone;            /* VMs start from a template where that can be (vm/template.h) */
+	enum cloning clone;    /* whether VMs start from a template (vm/template.h) */
 	struct subnet subnet;
 	char *hypervisor; /* a name, names with commas (the first that is usable), or "auto" (cluster/choose.h) */
 	char *accel, *machine;

@@ -27,7 +27,11 @@
 		{"accel", 0, "NAME", "auto (default), kvm or tcg", "auto|kvm|tcg"},                                          \
 		{"machine", 0, "TYPE", "auto (default), microvm or q35; with xen: pv, pvh or hvm",                           \
 		 "auto|microvm|q35|pv|pvh|hvm"},                                                                             \
-		{"clone", 0, NULL, "boot one VM of a node, start the others from its memory", NULL},                         \
+		{"clone", 0, NULL,                                                                                           \
+		 "boot one VM of a node, start the others from its memory, also if they are few",                            \
+		 NULL},                                                                                                      \
+		{"no-clone", 0, NULL,                                                                                        \
+		 "boot each VM: they share nothing that a kernel draws at boot", NULL},                                      \
 		{"mount", 0,                                                                                                 \
 		 "MOUNT", "HOST:GUEST[:MODE]: a directory of the nodes in the VMs, ro (default) or rw (may be repeated)",    \
 		 NULL},                                                                                                      \

@@ -98,6 +98,8 @@ row("words: one of two hypervisors is unknown", "vse up --hypervisor qemu,bochs 
 row("words: a hypervisor without a name", "vse up --hypervisor qemu, {f}", 2, r"vse up: --hypervisor qemu,: not one of: auto qemu( \w+)+" + USAGE)
 row("words: unknown accelerator", "vse up {x} --accel gpu {f}", 2, r"vse up: --accel gpu: not one of: .*" + USAGE)
 row("words: unknown word for the fake", "vse up {x} --hypervisor-arg frob {f}", 1, r"vse up: vm0: fake: script word frob: unknown")
+row("words: clones and none", "vse up {x} --clone --no-clone {f}", 2, r"vse up: --no-clone: not together with --clone" + USAGE)
+row("words: unknown machine type", "vse up {x} --machine pc {f}", 2, r"vse up: --machine pc: not one of: auto microvm q35 pv pvh hvm" + USAGE)
 row("words: down of nothing", "vse down", 1, r"vse down: no cluster runs .*")
 row("words: down of an unknown one", "vse down nobody", 1, r"vse down: no cluster 'nobody' runs .*")
 row("words: down of one that climbs", "vse down ../../etc", 1, r"vse down: '\.\./\.\./etc': not a cluster name .*")

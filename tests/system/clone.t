@@ -101,8 +101,8 @@ def real(tap, w, file):
     w.env["VSE_CACHE"] = str(w.dir / "cache")
     seen = collections.defaultdict(list)
 
-    def up(name, said, n=VMS):
-        r = w.vse("up", "-q", "--clone", "-n", n, "--name", NAME, file, timeout=300)
+    def up(name, said, n=VMS, how=("--clone",)):
+        r = w.vse("up", "-q", *how, "-n", n, "--name", NAME, file, timeout=300)
         tap.ok(r.code == 0 and said in events(w), name, r, events(w))
 
     def apart(when):
@@ -134,6 +134,12 @@ def real(tap, w, file):
     up("another cluster: from the template of the cache", "from a template of the cache")
     apart("from the cache")
     w.vse("down", timeout=60)
+    for n in 1, VMS:
+        up("up -n %d: from the template of the cache, though nobody asked for clones" % n, "from a template of the cache", n, ())
+        w.vse("down", timeout=60)
+    r = w.vse("up", "-q", "--no-clone", "-n", "1", file, timeout=300)
+    tap.ok(r.code == 0 and "template" not in events(w), "--no-clone: it boots", r, events(w))
+    w.vse("down", timeout=60)
     for what, values in seen.items():
         again = [v for v, n in collections.Counter(values).items() if n > 1]
         tap.ok(again == [], "over all of them: every %s is seen once" % what, *again)
@@ -143,6 +149,13 @@ def real(tap, w, file):
         data[len(data) // 2] ^= 1
         memory.write_bytes(data)
     up("a template that is damaged is made anew", "from a template made now", 2)
+    w.vse("down", timeout=60)
+    for path in w.dir.glob("cache/*/templates/*"):
+        path.unlink()
+    up("two VMs, nothing is kept: they boot", "ready", 2, ())
+    tap.ok("template" not in events(w) and "not cloned" not in events(w), "without a word", events(w))
+    w.vse("down", timeout=60)
+    up("four: from a template that is made now", "from a template made now", 4, ())
     w.vse("down", timeout=60)
     r = w.vse("up", "-q", "--clone", "-n", "2", "--scratch", "16M", file, timeout=300)
     tap.ok(r.code == 0 and "not cloned: each has a scratch disk" in events(w), "what cannot be cloned boots, and it says why", r)
