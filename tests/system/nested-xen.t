@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# check: alone
+# check: alone in nightly runs
 test_description='under real Xen, in dom0 of a machine of our own (nested in QEMU TCG)
 
 The contract of a hypervisor back end and a virtual cluster, on PV guests. For nightly runs: a guest of an emulated Xen takes
