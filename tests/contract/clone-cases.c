@@ -187,11 +187,10 @@ void test_clone(struct env *env)
 	struct template m = {.memory = -1};
 	struct testvm t;
 	struct err e = ERR_INIT;
-	if (testvm_start(&t, env, NULL, &e) == 0 && testvm_wait(&t, t.readies || t.gone)) {
-		ok(hv_snapshot(t.hv, &e) < 0 && e.code == EINVAL,
-		   "no snapshot of an ordinary VM: %s", e.text);
-		testvm_finish(&t);
-	}
+	int rc = testvm_start(&t, env, NULL, &e);
+	if (ok(rc == 0 && testvm_wait(&t, t.readies || t.gone) && t.readies, "an ordinary VM %s", e.text))
+		ok(hv_snapshot(t.hv, &e) < 0 && e.code == EINVAL, "of it no snapshot: %s", e.text);
+	testvm_finish(&t);
 	if (make_template(env, &m)) {
 		clones_work(env, &m);
 		refused(env, &m);

@@ -145,8 +145,8 @@ void test_devices(struct env *env)
 		   "%s", e.text);
 		e = ERR_INIT;
 		ok(hv_migrate_out(t.hv, &e) < 0 && e.code == ENOTSUP, "%s", e.text);
-		testvm_finish(&t);
 	}
+	testvm_finish(&t);
 	env->spec.template = true;
 	e = ERR_INIT;
 	ok(testvm_start(&t, env, NULL, &e) < 0 && e.code == ENOTSUP, "no template of it: %s", e.text);
