@@ -13,7 +13,8 @@
 
 #define CONNECT_TRIES 60 /* every 50 ms */
 #define ASK_MS 10000
-#define GRACEFUL_MS 60000
+#define DOWN_MS                                                                                    \
+	60000 /* a VM's end takes milliseconds, but seconds of a slow dom0, and where a terabyte is given back */
 
 struct vse_cluster *cluster_new(struct vse_session *s, struct client *client, const char *name)
 {
@@ -201,7 +202,7 @@ int vse_down(struct vse_cluster *c, int graceful, struct vse_error *err)
 {
 	ERROR_OR_OWN(err);
 	return cluster_ask(c, json_pack("{s:s, s:b}", "verb", "down", "graceful", graceful != 0),
-			   graceful ? GRACEFUL_MS : ASK_MS, NULL, err);
+			   DOWN_MS, NULL, err);
 }
 
 int vse_migrate(struct vse_cluster *c, const char *ranks, const char *node, unsigned timeout_ms,

@@ -10,7 +10,7 @@
 #include "client/create.h"
 #include "client/programs.h"
 
-#define DOWN_MS 10000
+#define DOWN_MS 60000 /* as vse_down() */
 
 struct up {
 	struct vse_session *session;
