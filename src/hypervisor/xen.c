@@ -183,17 +183,10 @@ static int stats(struct hv_vm *vm, struct hv_stats *ret, struct err *err)
 	return 0;
 }
 
-#define XEN_NO_RESTORE "not yet: the channel to the guest agent stalls in a guest that was restored"
-
 const struct hypervisor hypervisor_xen = {
 	.name = "xen",
 	.summary = "Xen, in dom0 as root, by xl: PV, PVH and HVM guests",
-	/* xen_save.c is written, and saves: but a guest that was restored hears its host only in pieces (hvc_xen). */
-	.lacks = {[HV_CAP_SAVE] = XEN_NO_RESTORE,
-		  [HV_CAP_RESTORE] = XEN_NO_RESTORE,
-		  [HV_CAP_MIGRATE_OUT] = XEN_NO_RESTORE,
-		  [HV_CAP_MIGRATE_IN] = XEN_NO_RESTORE,
-		  [HV_CAP_RESET] =
+	.lacks = {[HV_CAP_RESET] =
 			  "Xen has no reset of a running domain: stop it and start it anew",
 		  [HV_CAP_SNAPSHOT] = "Xen cannot share memory of a template between domains by xl",
 		  [HV_CAP_CLONE] = "Xen cannot share memory of a template between domains by xl",

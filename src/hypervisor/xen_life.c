@@ -13,7 +13,8 @@
 #include "io/child.h"
 #include "io/listener.h"
 
-#define DESTROYS 10         /* tries to destroy a domain; a keeper goes on for a while */
+#define DESTROYS 10 /* tries to destroy a domain; a keeper goes on for a while */
+#define ENDED_UNSEEN "the domain ended while no agent looked; how is not known"
 #define SUSPENDED_MS 180000 /* a guest that is being saved by an xl of before; then it stays so */
 
 static void end_domain(struct hv_vm *vm);
@@ -230,7 +231,9 @@ static void on_connections(struct hv_vm *vm, int status, const char *out, const 
 	vm->op = XEN_OP_NONE;
 	if (status) {
 		xen_explain(vm->id.name, "xenstore-read", errors, status, text, sizeof(text));
-		xen_end(vm, HV_CRASHED, text);
+		/* Listed still, and no longer in xenstore: it is being taken apart. */
+		xen_end(vm, HV_CRASHED,
+			vm->adopted && strstr(errors, "couldn't read path") ? ENDED_UNSEEN : text);
 		return;
 	}
 	if (take_connections(vm, copy, &e) < 0) {
@@ -384,10 +387,9 @@ static void on_no_domain(struct hv_vm *vm)
 	vm->ending = true;
 	vm->end_state = vm->killed ? HV_SHUTDOWN : HV_CRASHED;
 	snprintf(vm->reason, sizeof(vm->reason), "%s",
-		 vm->killed ? "stopped"
-		 : vm->adopted && !vm->seen
-			 ? "the domain ended while no agent looked; how is not known"
-			 : "the domain was destroyed by somebody else");
+		 vm->killed                 ? "stopped"
+		 : vm->adopted && !vm->seen ? ENDED_UNSEEN
+					    : "the domain was destroyed by somebody else");
 	evtimer_start(vm->timer, 0, 0);
 }
 

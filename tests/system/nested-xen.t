@@ -54,9 +54,22 @@ cd /root
 vse up -n 2 --name nested --hypervisor xen --machine "$1" --timeout 10m /payload/minimal.yaml
 xl list >/out/cluster/list
 vse ps --json nested >/out/cluster/ps.json
-vse exec -c nested -- cat /sys/hypervisor/type /sys/hypervisor/guest_type | sort >/out/cluster/type
+for rank in 0 1; do
+	vse exec -c nested --rank $rank -- cat /sys/hypervisor/type /sys/hypervisor/guest_type
+done >/out/cluster/type
 vse exec -c nested -- hostname | sort >/out/cluster/hostname
-vse exec -c nested --rank 1 -- bash -c 'exec 3<>/dev/tcp/vm0/22; read -r line <&3; echo "$line"' >/out/cluster/ssh
+vse exec -c nested --rank 0 -- perl -MIO::Socket::INET -e '
+	$l = IO::Socket::INET->new(Listen => 1, LocalPort => 7000) or die;
+	exit if fork; $c = $l->accept; print $c "hello from $ENV{VSE_NAME}\n"'
+vse exec -c nested --rank 1 -- bash -c 'exec 3<>/dev/tcp/vm0/7000; read -r line <&3; echo "$line"' >/out/cluster/net
+vse exec -c nested -- sh -c 'echo $VSE_RANK >/tmp/mark; cp /proc/sys/kernel/random/boot_id /tmp/boot'
+vse save -q --down --to /var/saved
+xl list >/out/cluster/list-saved
+vse restore -q --timeout 10m /var/saved
+for rank in 0 1; do
+	vse exec -c nested --rank $rank -- sh -c 'cat /tmp/mark; cmp /proc/sys/kernel/random/boot_id /tmp/boot && echo same'
+done >/out/cluster/restored
+vse exec -c nested --rank 1 -- bash -c '! (exec 3<>/dev/tcp/vm0/7001) 2>&1' | grep -o 'Connection refused' | sort -u >/out/cluster/net-restored
 vse down nested
 find "$XDG_RUNTIME_DIR" ! -type d >/out/cluster/left
 xl list >/out/cluster/list-after
@@ -107,9 +120,12 @@ cluster_ran() {
 	cat out/cluster/* &&
 	grep "\"accel\": *\"xen\"" out/cluster/ps.json &&
 	printf "vm0: vm0\nvm1: vm1\n" >want && test_cmp want out/cluster/hostname &&
-	printf "vm0: PV\nvm0: xen\nvm1: PV\nvm1: xen\n" >want && test_cmp want out/cluster/type &&
+	printf "xen\nPV\nxen\nPV\n" >want && test_cmp want out/cluster/type &&
 	grep "vse-nested-0" out/cluster/list && grep "vse-nested-1" out/cluster/list &&
-	grep "^vm1: SSH-2.0" out/cluster/ssh &&
+	echo "hello from minimal" >want && test_cmp want out/cluster/net &&
+	! grep vse- out/cluster/list-saved &&
+	printf "0\nsame\n1\nsame\n" >want && test_cmp want out/cluster/restored &&
+	echo "Connection refused" >want && test_cmp want out/cluster/net-restored &&
 	! grep vse- out/cluster/list-after && ! grep vse out/cluster/links-after &&
 	test_must_be_empty out/cluster/left
 }
