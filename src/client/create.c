@@ -133,9 +133,9 @@ int create_prepare(struct create *c, const char *file, const struct vse_options 
 /* What a saved machine has cannot be chosen anew. */
 static int check_saved_options(const struct vse_options *o, struct vse_error *e)
 {
-	static const char *const fixed[] = {"count",      "cpus",    "memory", "scratch",
-					    "hypervisor", "machine", "accel",  "hypervisor-arg",
-					    "clone",      "mount",   "device"};
+	static const char *const fixed[] = {"count",      "cpus",     "memory", "scratch",
+					    "hypervisor", "machine",  "accel",  "hypervisor-arg",
+					    "clone",      "no-clone", "mount",  "device"};
 	for (size_t i = 0; i < ARRAY_SIZE(fixed); i++)
 		if (options_text(o, fixed[i]))
 			return error_option(e, fixed[i], " is as it was saved");
@@ -321,7 +321,7 @@ json_t *create_message(const struct create *c, struct err *ret_err)
 	json_object_set_new(j, "env", env_list(v));
 	json_object_set_new(j, "mounts", mount_list(v));
 	json_object_set_new(j, "devices", text_list(&v->devices));
-	if (options_flag(c->o, "clone") || options_flag(c->o, "no-clone"))
+	if (options_text(c->o, "clone") || options_flag(c->o, "no-clone"))
 		json_object_set_new(j, "clone", json_boolean(options_flag(c->o, "clone")));
 	set_binding(c, j);
 	if (c->launch)

@@ -10,7 +10,7 @@
 #include "client/create.h"
 #include "client/programs.h"
 
-#define DOWN_MS 60000 /* as vse_down() */
+#define DOWN_MS 10000 /* the agent ends what is not kept by itself, too */
 
 struct up {
 	struct vse_session *session;

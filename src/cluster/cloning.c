@@ -12,6 +12,7 @@
 
 #include "base/alloc.h"
 #include "base/path.h"
+#include "base/room.h"
 #include "stage/cache.h"
 
 #define WORTH 2 /* VMs: for one alone nothing is gained */
@@ -19,15 +20,32 @@
 	4 /* as many boot at once on a node that takes long for one, and nothing is kept of them */
 #define INITRD_MAX (256u << 20)
 
-const char *cloning_lacks(const struct cluster_spec *s, const struct vm_profile *p)
+/* What nobody asked for must cost nobody anything. */
+static const char *does_not_pay(const struct cluster_spec *s, const struct vm_profile *p,
+				uint32_t vms, unsigned cpus)
+{
+	if (strcmp(p->hypervisor->name, "fake") == 0)
+		return "its guests boot by a script, which is to be seen";
+	if (s->bind.memory)
+		return "the template's memory is near no VM's CPUs (--mem-bind local)";
+	/* What clones write to is in pages of 4 KiB, where a VM that was booted has transparent huge ones: under KVM
+	 * that counts for as long as it runs. */
+	if (strcmp(p->probe.accel, "kvm") == 0 && (uint64_t)vms * s->cpus <= cpus)
+		return "each VM has CPUs of its own";
+	/* A page that a clone is the first to touch is taken by the template, too. */
+	if (room_memory() / s->memory <= vms)
+		return "there is no memory for one VM more, which the template may grow to";
+	return NULL;
+}
+
+const char *cloning_lacks(const struct cluster_spec *s, const struct vm_profile *p, uint32_t vms,
+			  unsigned cpus)
 {
 	const char *why = hypervisor_lacks(p->hypervisor, &p->probe, HV_CAP_SNAPSHOT);
 	if (!why)
 		why = hypervisor_lacks(p->hypervisor, &p->probe, HV_CAP_CLONE);
 	if (why)
 		return why;
-	if (s->clone == CLONE_AUTO && strcmp(p->hypervisor->name, "fake") == 0)
-		return "its guests boot by a script, which is to be seen";
 	if (s->kernel_net)
 		return "the template has no tap (--network kernel)";
 	if (s->hugepages)
@@ -38,7 +56,7 @@ const char *cloning_lacks(const struct cluster_spec *s, const struct vm_profile 
 		return "systemd (init: systemd) remembers who it is before it can be told";
 	if (s->scratch)
 		return "each has a scratch disk of its own, mounted while it boots";
-	return NULL;
+	return s->clone == CLONE_AUTO ? does_not_pay(s, p, vms, cpus) : NULL;
 }
 
 static void add(struct sha *h, const char *text)
@@ -129,10 +147,13 @@ struct template *cloning_begin(struct loop *l, const struct cluster_spec *s,
 	if (make_key(s, p, key, err) < 0)
 		return NULL;
 	_cleanup_free_ char *own = path_join(dir, "template"), *cache = cache_for_templates();
+	bool asked = s->clone != CLONE_AUTO;
 	struct template_spec spec = {.profile = p,
 				     .dir = own,
 				     .cache = cache,
 				     .key = key,
-				     .make = vms >= (s->clone == CLONE_AUTO ? WORTH_AUTO : WORTH)};
+				     .make = vms >= (asked ? WORTH : WORTH_AUTO),
+				     .bound_ms = asked ? p->boot_timeout_ms
+						       : MIN(s->hung_after_ms, p->boot_timeout_ms)};
 	return template_create(l, &spec, done, arg, err);
 }

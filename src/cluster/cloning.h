@@ -6,8 +6,10 @@
 #include "cluster/cluster_spec.h"
 #include "vm/template.h"
 
-/* Why not; NULL: they can. p: with the probe's answer. */
-const char *cloning_lacks(const struct cluster_spec *s, const struct vm_profile *p);
+/* Why not; NULL: they can. p: with the probe's answer. vms: how many would start from it here, with so many CPUs. With CLONE_AUTO
+ * also why it does not pay. */
+const char *cloning_lacks(const struct cluster_spec *s, const struct vm_profile *p, uint32_t vms,
+			  unsigned cpus);
 /* Begins to look for the template, or to make it (vms: how many would start from it here). p: borrowed for the template's
  * life. dir: of the cluster. done() once, from the loop: NULL = there it is; ENOENT = it is not worth making. */
 struct template *cloning_begin(struct loop *l, const struct cluster_spec *s,

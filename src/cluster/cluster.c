@@ -549,8 +549,10 @@ static void on_template(void *arg, const struct err *err)
 		c->profile.template = c->template;
 		events_add(&c->events, EVENT_NO_RANK, "cluster", "VMs start from a template%s",
 			   template_was_kept(c->template) ? " of the cache" : " made now");
-	} else if (err->code != ENOENT) {
+	} else if (err->code != ENOENT && c->spec.clone == CLONE_ALWAYS) {
 		note_booting(c, err->text);
+	} else if (err->code != ENOENT) {
+		events_add(&c->events, EVENT_NO_RANK, "cluster", "no template, VMs boot: %s", err->text);
 	}
 	c->probed = true;
 	soon(c);
@@ -562,7 +564,7 @@ static bool begin_template(struct cluster *c)
 	struct err err = ERR_INIT;
 	if (c->spec.clone == CLONE_NEVER || c->spec.restore || !c->n_local)
 		return false;
-	const char *lack = cloning_lacks(&c->spec, &c->profile);
+	const char *lack = cloning_lacks(&c->spec, &c->profile, c->n_local, cpus_of_node());
 	if (!lack)
 		c->template = cloning_begin(c->loop, &c->spec, &c->profile, c->dir, c->n_local,
 					    on_template, c, &err);

@@ -12,7 +12,7 @@
 #include "net/address.h"
 #include "vm/binding.h"
 
-/* auto: where the node keeps one already or has several VMs to start, and nothing is in the way; not a word otherwise. */
+/* auto: where the node keeps one already or has several VMs to start, and nothing is in the way or lost by it; no note otherwise. */
 enum cloning { CLONE_AUTO, CLONE_ALWAYS, CLONE_NEVER };
 
 struct cluster_spec {

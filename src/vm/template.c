@@ -33,6 +33,7 @@ struct template
 	void (*done)(void *arg, const struct err *err);
 	void *arg;
 	bool make, ready, kept;
+	uint64_t bound_ms;
 
 	int fds[PARTS];
 	char id[2 * ID_BYTES + 1];
@@ -338,7 +339,7 @@ static int boot(struct template *t, struct err *err)
 			       .memory_fd = t->fds[MEMORY]};
 	address_mac(ADDRESS_RANKS_MAX - 1, spec.mac);
 	t->timer = evtimer_create(t->loop, on_timeout, t);
-	evtimer_start(t->timer, p->boot_timeout_ms, 0);
+	evtimer_start(t->timer, t->bound_ms, 0);
 	return hv_start(p->hypervisor, t->loop, &spec, &p->probe, on_hv_event, t, &t->hv, err);
 }
 
@@ -437,6 +438,7 @@ struct template *template_create(struct loop *l, const struct template_spec *s,
 			       .done = done,
 			       .arg = arg,
 			       .make = s->make,
+			       .bound_ms = s->bound_ms,
 			       .file = -1,
 			       .fds = {-1, -1}};
 	t->dir = xstrdup(s->dir);

@@ -15,6 +15,7 @@ struct template_spec {
 	const char *cache; /* folder of this user's alone where templates are kept; NULL: none is */
 	const char *key; /* at most 64 characters of a file's name: the same for what boots the same */
 	bool make;       /* boot a VM for it when there is none in the cache */
+	uint64_t bound_ms; /* for that VM to say hello and be written out */
 };
 
 /* Looks for it, or makes it. done() once, from the loop: NULL when it can be used; ENOENT when there is none and none was

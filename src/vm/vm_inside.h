@@ -58,7 +58,7 @@ struct vm {
 	const struct vm_send_ops *send_ops; /* it is being sent, or was and waits; NULL: neither */
 	void *send_arg;
 	bool sent, unsent; /* unsent: what comes of a sending that was called off is not wanted any more */
-	uint64_t stands; /* since when; loop time */
+	uint64_t stands, flows; /* since when it stands still, and its state is sent; loop time */
 	void (*on_arrived)(void *arg, struct vm *vm, const struct err *err); /* NULL: it does not arrive */
 	void *arrived_arg;
 	int state_fd;          /* borrowed, during the start of one that arrives; else -1 */

@@ -50,8 +50,10 @@ static void on_done(struct vm *vm, const struct hv_event *e)
 		hv_resume(vm->hv, NULL);
 	} else if (vm->send_ops) {
 		vm->sent = true;
-		if (e->reason) /* not in the way that was asked for */
+		if (e->reason) { /* not while it runs: it stood still all the time, which was told late */
 			vm->ops->on_note(vm->arg, vm, e->reason);
+			vm->stands = vm->flows;
+		}
 		vm->send_ops->on_sent(vm->send_arg, e->bytes);
 	}
 }
@@ -72,6 +74,7 @@ bool vm_move_event(struct vm *vm, const struct hv_event *e)
 		return false;
 	switch (e->type) {
 	case HV_EVENT_STREAM:
+		vm->flows = loop_now(vm->loop);
 		if (vm->send_ops)
 			vm->send_ops->on_stream(vm->send_arg, e->fd, e->signature);
 		else

@@ -109,7 +109,7 @@ def checks(tap, w, file, own):
         r = vse("it is refused", "up", *one, "--cpu-bind", "threads", "--mem-bind", "local", file, code=1,
                 said="numa: not supported: memory policies cannot be set here: ")
         tap.ok(len(r.said.strip().splitlines()) == 1, "in one line", r)
-    vse("up: bound", "up", *one, "-n", "2", "--cpu-bind", "threads", *local, file, timeout=300)
+    vse("up: bound", "up", *one, "-n", "2", "--no-clone", "--cpu-bind", "threads", *local, file, timeout=300)
     expect_bound(tap, w, "up", own, bound)
     before = {v["rank"]: v["pid"] for v in vms(w)}
     vse("restart", "restart", "vm0", timeout=300)

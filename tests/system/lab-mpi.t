@@ -25,7 +25,7 @@ LIBRARY = harness.BUILD / "tests/contract/libtm-stand-in.so"
 MPIRUN = ("mpirun --hostfile /etc/vse/hostfile --mca op ^avx --mca io romio321 --mca pml ob1 --mca btl tcp,self "
           "--mca coll basic,libnbc,tuned,self")
 # Less memory than the examples ask for, and patience: all of this runs on the processors of one machine.
-UP = "vse up -q --clone --accel tcg -m 256M --timeout 15m --node-timeout 3m --lost-after 60s --give-up-after 3m"
+UP = "vse up -q --accel tcg -m 256M --timeout 15m --node-timeout 3m --lost-after 60s --give-up-after 3m"
 KEPT = ["*/vse-cache-*", "*/out-sbatch", "process*%s/mom*" % labworld.FAKES, "socket*:%04X*" % labworld.MOM_PORT,
         *labworld.KEPT]
 LIFE = """set -e
@@ -98,17 +98,17 @@ def by_ssh(tap, lab):
 
 
 def submitted(tap, lab):
-    r = lab.call("bash", "-c", life("--launcher slurm -N %d" % NODES), timeout=WAIT_S)
+    r = lab.call("bash", "-c", life("--clone --launcher slurm -N %d" % NODES), timeout=WAIT_S)
     check(tap, lab, "Slurm, submitted by vse", r)
 
 
 def in_salloc(tap, lab):
-    r = lab.call("salloc", "-N%d" % NODES, "--exclusive", "bash", "-c", life(), timeout=WAIT_S)
+    r = lab.call("salloc", "-N%d" % NODES, "--exclusive", "bash", "-c", life("--clone"), timeout=WAIT_S)
     check(tap, lab, "Slurm, inside salloc", r)
 
 
 def in_sbatch(tap, lab):
-    script = lab.write("job.sh", "#!/bin/bash\n%s\n" % life())
+    script = lab.write("job.sh", "#!/bin/bash\n%s\n" % life("--clone"))
     r = lab.call("sbatch", "--parsable", "-N%d" % NODES, "--exclusive", "-o", "/home/labuser/out-sbatch", script)
     job, until = r.text.strip(), time.monotonic() + WAIT_S
     while lab.call("squeue", "-h", "-j", job).text.strip() and time.monotonic() < until:
@@ -130,7 +130,7 @@ def by_tm(tap, lab):
     env = stand_in(PBS_ENVIRONMENT="PBS_BATCH", PBS_JOBID="17.n0", PBS_JOBCOOKIE="0F1E2D3C", PBS_TASKNUM="1",
                    PBS_NODENUM="0", PBS_NODEFILE="/var/tmp/nodefile", PBS_MOMPORT="15003", PBS_VERSION="TORQUE-6.1.3",
                    PBS_NUM_NODES=str(NODES), PBS_NUM_PPN="2", TM_LIBRARY="/opt/tm/lib.so")
-    r = lab.call(labworld.FAKES + "/on-node", "go-on", "n1", "bash", "-c", life(), node="n1", env=env, timeout=WAIT_S)
+    r = lab.call(labworld.FAKES + "/on-node", "go-on", "n1", "bash", "-c", life("--clone"), node="n1", env=env, timeout=WAIT_S)
     check(tap, lab, "TM (stand-in)", r)
 
 
@@ -139,7 +139,7 @@ def by_aprun(tap, lab):
     lab.write("reservation", "2200 138309 %d\n" % NODES)
     env = stand_in(PBS_JOBID="138309.sdb", BASIL_RESERVATION_ID="2200", STAND_IN_RESERVATION="/home/labuser/reservation",
                    STAND_IN_NODES=" ".join(COMPUTE))
-    check(tap, lab, "aprun (stand-in)", lab.call("bash", "-c", life(), env=env, timeout=WAIT_S))
+    check(tap, lab, "aprun (stand-in)", lab.call("bash", "-c", life("--clone"), env=env, timeout=WAIT_S))
 
 
 BARE = {"ssh": by_ssh}

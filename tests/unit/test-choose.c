@@ -4,6 +4,7 @@
 
 #include "base/alloc.h"
 #include "cluster/choose.h"
+#include "cluster/cloning.h"
 #include "tap.h"
 
 static struct err err;
@@ -94,10 +95,36 @@ static void test_here(void)
 	ok(!name && strstr(none, "; nosuch: "), "nothing: %s", none);
 }
 
+/* Whether VMs that nobody wants cloned or booted are cloned. */
+static void test_cloning(void)
+{
+	struct vm_profile p = {.hypervisor = hypervisor_find("qemu"), .probe = {.accel = "tcg"}};
+	struct cluster_spec s = {.cpus = 2, .memory = 64 << 20};
+	ok(!cloning_lacks(&s, &p, 4, 8), "emulated: they are");
+	snprintf(p.probe.accel, sizeof(p.probe.accel), "kvm");
+	is_str(cloning_lacks(&s, &p, 4, 8), "each VM has CPUs of its own",
+	       "under KVM with CPUs for all they are not");
+	ok(!cloning_lacks(&s, &p, 5, 8), "with fewer they are");
+	s.bind.memory = true;
+	ok(strstr(cloning_lacks(&s, &p, 5, 8), "--mem-bind"), "not where memory is to be near");
+	s.bind.memory = false;
+	s.memory = UINT64_C(1) << 60;
+	ok(strstr(cloning_lacks(&s, &p, 5, 8), "no memory"),
+	   "not where there is no memory for one more");
+	s.clone = CLONE_ALWAYS;
+	ok(!cloning_lacks(&s, &p, 4, 8), "whoever asks for clones gets them");
+	s.scratch = 1;
+	ok(strstr(cloning_lacks(&s, &p, 4, 8), "scratch disk"), "where that can be");
+	p.hypervisor = hypervisor_find("fake");
+	s = (struct cluster_spec){.cpus = 1, .memory = 64 << 20};
+	ok(strstr(cloning_lacks(&s, &p, 4, 1), "script"), "the fake's are not");
+}
+
 int main(void)
 {
 	test_names();
 	test_floor();
 	test_here();
+	test_cloning();
 	return done();
 }
