@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The contract of hypervisor.h, checked the same way on every back end. TAP.
  *   contract BACKEND [--kernel F] [--vmlinux F] [--initrd F] [--root F] [--cmdline TEXT] [--accel A]
- *                    [--machine M] [--vms N] [--bound SECONDS] [--label TEXT] [--results F] [--docs F]
- *                    [--only TEST,...]
+ *                    [--machine M] [--memory MIB] [--vms N] [--bound SECONDS] [--label TEXT]
+ *                    [--results F] [--docs F] [--only TEST,...]
  *   contract --matrix F     prints the matrix of the runs that were given --results F
  *   contract --table        prints the table of docs/hypervisors.md; --docs F fails where that file has another */
 #include <errno.h>
@@ -565,8 +565,8 @@ static int usage(void)
 {
 	fprintf(stderr, "usage: contract BACKEND [--kernel F] [--vmlinux F] [--initrd F] [--root "
 			"F] [--cmdline TEXT]"
-			" [--accel A] [--machine M] [--vms N] [--bound SECONDS] [--label TEXT] "
-			"[--results F]"
+			" [--accel A] [--machine M] [--memory MIB] [--vms N] [--bound SECONDS] "
+			"[--label TEXT] [--results F]"
 			" [--docs F] [--only TEST,...]\n       contract --matrix F | --table\n");
 	return 2;
 }
@@ -574,13 +574,11 @@ static int usage(void)
 static int parse(int argc, char **argv, const char **ret_accel)
 {
 	static const struct option options[] = {
-		{"kernel", 1, NULL, 'k'},  {"vmlinux", 1, NULL, 'v'},
-		{"initrd", 1, NULL, 'i'},  {"root", 1, NULL, 'r'},
-		{"cmdline", 1, NULL, 'c'}, {"accel", 1, NULL, 'a'},
-		{"machine", 1, NULL, 'm'}, {"vms", 1, NULL, 'n'},
-		{"bound", 1, NULL, 'b'},   {"label", 1, NULL, 'l'},
-		{"results", 1, NULL, 'R'}, {"docs", 1, NULL, 'd'},
-		{"only", 1, NULL, 'o'},    {0}};
+		{"kernel", 1, NULL, 'k'},  {"vmlinux", 1, NULL, 'v'}, {"initrd", 1, NULL, 'i'},
+		{"root", 1, NULL, 'r'},    {"cmdline", 1, NULL, 'c'}, {"accel", 1, NULL, 'a'},
+		{"machine", 1, NULL, 'm'}, {"vms", 1, NULL, 'n'},     {"bound", 1, NULL, 'b'},
+		{"label", 1, NULL, 'l'},   {"results", 1, NULL, 'R'}, {"docs", 1, NULL, 'd'},
+		{"only", 1, NULL, 'o'},    {"memory", 1, NULL, 'M'},  {0}};
 	int64_t n;
 	struct hv_spec *s = &env.spec;
 	for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
@@ -600,6 +598,11 @@ static int parse(int argc, char **argv, const char **ret_accel)
 			if (int_parse(optarg, 1, VMS_MAX, &n, NULL) < 0)
 				return usage();
 			n_vms = (unsigned)n;
+			break;
+		case 'M':
+			if (int_parse(optarg, 1, 4096, &n, NULL) < 0)
+				return usage();
+			s->memory = (uint64_t)n << 20;
 			break;
 		case 'b':
 			if (int_parse(optarg, 1, 3600, &n, NULL) < 0)
@@ -625,7 +628,9 @@ static void covers_(void (*fn)(void), const char *name, const enum hv_cap *caps)
 	for (const enum hv_cap *c = caps; *c != HV_CAPS; c++)
 		if (hypervisor_lacks(env.h, &env.probe, *c))
 			return;
+	uint64_t begin = time_mono_ms();
 	fn();
+	printf("# %s: %llu ms\n", name, (unsigned long long)(time_mono_ms() - begin));
 	for (; *caps != HV_CAPS; caps++)
 		cells[*caps] = MAX(cells[*caps], tap_failed > before ? CELL_FAIL : CELL_PASS);
 }
@@ -700,9 +705,13 @@ static void finish_matrix(void)
 	_cleanup_free_ char *own = path_join(env.tmp, "results");
 	if (!results)
 		results = own;
-	ok(matrix_save(results, label ? label : env.h->name, cells, reasons, &e) == 0 &&
-		   matrix_print(results, &e) == 0,
+	const char *name = label ? label : env.h->name, *all = getenv("VSE_MATRIX_DIR");
+	ok(matrix_save(results, name, cells, reasons, &e) == 0 && matrix_print(results, &e) == 0,
 	   "matrix %s", e.text);
+	if (all && *all) { /* tests/system/matrix.t */
+		_cleanup_free_ char *path = path_join(all, name);
+		ok(matrix_save(path, name, cells, reasons, &e) == 0, "kept for that of all %s", e.text);
+	}
 }
 
 int main(int argc, char **argv)

@@ -67,7 +67,7 @@ static const struct line *find(const struct line *lines, size_t n, const char *l
 
 static void print_row(const struct line *lines, size_t n, const struct strvec *labels, const char *op)
 {
-	printf("# %-14s", op);
+	printf("# %-16s", op);
 	for (size_t i = 0; i < labels->n; i++) {
 		const struct line *l = find(lines, n, labels->v[i], op);
 		printf(" %-*s", (int)MAX(strlen(labels->v[i]), (size_t)8), l ? l->result : "-");
@@ -83,7 +83,7 @@ int matrix_print(const char *path, struct err *err)
 	if (path_read(path, 1 << 20, &text, NULL, err) < 0)
 		return -1;
 	size_t n = read_lines(text, &lines);
-	printf("# %-14s", "operation");
+	printf("# %-16s", "operation");
 	for (size_t i = 0; i < n; i++) {
 		bool known = false;
 		for (size_t k = 0; k < labels.n; k++)

@@ -60,6 +60,11 @@ own_store() {
 	export XDG_DATA_HOME
 }
 
+# For the matrix of all back ends (matrix.t): what the contract suite found in a machine of its own.
+keep_matrix() { # RESULTS NAME
+	[ -z "${VSE_MATRIX_DIR-}" ] || [ ! -e "$1" ] || cp "$1" "$VSE_MATRIX_DIR/$2"
+}
+
 # Waits up to SECONDS for COMMAND... to succeed; polls, and gives the last answer.
 wait_for() { # SECONDS COMMAND...
 	lib__left=$(($1 * 10))

@@ -90,4 +90,5 @@ test_expect_success 'it leaves no file' '
 '
 
 [ ! -e out/matrix ] || sed 's/^#* */# /' out/matrix
+keep_matrix out/results qemu-kvm
 test_done
