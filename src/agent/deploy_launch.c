@@ -209,7 +209,7 @@ static int set_hypervisors(struct deploy *d, struct err *err)
 	_cleanup_strvec_ struct strvec names = STRVEC_INIT;
 	_cleanup_buf_ struct buf list = BUF_INIT;
 	s.hypervisor = (char *)(planned ? planned : s.hypervisor);
-	if (strcmp(s.hypervisor, CHOOSE_AUTO) != 0 && !strchr(s.hypervisor, ','))
+	if (!choose_several(&s))
 		return 0;
 	if (choose_names(&s, &names, NULL, err) < 0)
 		return -1;

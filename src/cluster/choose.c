@@ -65,6 +65,35 @@ static void wanted(const struct cluster_spec *s, bool automatic, struct strvec *
 			strvec_add(ret, best_first[i]);
 }
 
+bool choose_several(const struct cluster_spec *s)
+{
+	return strcmp(s->hypervisor, CHOOSE_AUTO) == 0 || strchr(s->hypervisor, ',');
+}
+
+static bool taken(const struct strvec *names, bool machine, const char *word)
+{
+	bool any = !word || strcmp(word, "auto") == 0;
+	for (size_t i = 0; i < names->n && !any; i++) {
+		const struct hypervisor *h = hypervisor_find(names->v[i]);
+		any = hypervisor_word(machine ? h->machines : h->accels, word) == word;
+	}
+	return any;
+}
+
+/* Each passes over the others' words, so a wrong one would go unnoticed. */
+static int check_words(const struct cluster_spec *s, const struct strvec *names, struct err *err)
+{
+	if (!choose_several(s))
+		return 0; /* it says itself what it knows */
+	if (!taken(names, false, s->accel))
+		return err_set(err, EINVAL,
+			       "accelerator %.40s: no hypervisor that may be used has it", s->accel);
+	if (!taken(names, true, s->machine))
+		return err_set(err, EINVAL, "machine type %.40s: no hypervisor that may be used has it",
+			       s->machine);
+	return 0;
+}
+
 int choose_names(const struct cluster_spec *s, struct strvec *names, struct buf *refused, struct err *err)
 {
 	_cleanup_strvec_ struct strvec all = STRVEC_INIT;
@@ -85,7 +114,7 @@ int choose_names(const struct cluster_spec *s, struct strvec *names, struct buf 
 	if (refused)
 		buf_adds(refused, buf_cstr(&why));
 	if (names->n)
-		return 0;
+		return check_words(s, names, err);
 	return err_set(err, all.n ? ENOTSUP : EINVAL, "%s",
 		       all.n ? buf_cstr(&why) : "no hypervisor is named");
 }
@@ -106,7 +135,8 @@ const char *choose_here(const struct strvec *names, const char *accel, char **re
 		const struct hypervisor *h = hypervisor_find(names->v[i]);
 		struct hv_probe p = {.why = "this vse does not know it"};
 		struct err err = ERR_INIT;
-		if (h && hypervisor_probe(h, l, accel, on_probe, &p, &err) < 0)
+		if (h &&
+		    hypervisor_probe(h, l, hypervisor_word(h->accels, accel), on_probe, &p, &err) < 0)
 			snprintf(p.why, sizeof(p.why), "%.255s", err.text);
 		else if (h)
 			loop_run(l);

@@ -13,13 +13,16 @@
 #define PROTECTION_VM "vm" /* a kernel of the VM's own stands between it and the node */
 #define PROTECTION_CONTAINER "container" /* the node's kernel is enough */
 
+bool choose_several(const struct cluster_spec *s); /* more than one name was given, or CHOOSE_AUTO */
+
 /* s->hypervisor is a name, names with commas, or CHOOSE_AUTO; VMs on no network of the cluster are chosen only where
  * one name was given. refused: "container: ..." for each that was not taken, with "; " between them; may be NULL.
- * EINVAL: an unknown name. ENOTSUP: none is left; the text has all reasons. */
+ * EINVAL: an unknown name, or of several none has s->accel or s->machine. ENOTSUP: none is left; the text has all reasons. */
 int choose_names(const struct cluster_spec *s, struct strvec *names, struct buf *refused,
 		 struct err *err);
 
-/* The first of `names` that is usable on this node. Its own loop runs meanwhile: as a rule 0.2 s, at worst 10 s a name.
+/* The first of `names`, those of a choice, that is usable on this node; `accel` binds those who know that word. Its own
+ * loop runs meanwhile: as a rule 0.2 s, at worst 10 s a name.
  * NULL: none; why then has every reason, else that of those before it; malloc'ed, "" = none. Borrowed. */
 const char *choose_here(const struct strvec *names, const char *accel, char **ret_why);
 

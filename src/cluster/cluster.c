@@ -274,9 +274,12 @@ static unsigned cpus_of_node(void)
 static void use_hypervisor(struct cluster *c)
 {
 	const struct hypervisor *h = hypervisor_find(c->names.v[c->named]);
+	const struct cluster_spec *s = &c->spec;
 	c->profile.hypervisor = h;
+	c->profile.accel = choose_several(s) ? hypervisor_word(h->accels, s->accel) : s->accel;
+	c->profile.machine = choose_several(s) ? hypervisor_word(h->machines, s->machine) : s->machine;
 	c->profile.nic = !hypervisor_lacks(h, NULL, HV_CAP_NET);
-	c->profile.tap = c->spec.kernel_net;
+	c->profile.tap = s->kernel_net;
 }
 
 static void profile_init(struct cluster *c)
@@ -288,8 +291,6 @@ static void profile_init(struct cluster *c)
 		.vmlinux = s->vmlinux,
 		.initrd = s->initrd,
 		.root = s->root,
-		.machine = s->machine,
-		.accel = s->accel,
 		.extra_args = s->extra_args, /* borrowed, as all strings here: of the spec */
 		.cpus = s->cpus,
 		.memory = s->memory,
@@ -624,7 +625,7 @@ static int probe(struct cluster *c, struct err *err)
 	struct cluster **cell = xmalloc(sizeof(struct cluster *));
 	*cell = c;
 	c->probe = cell;
-	if (hypervisor_probe(c->profile.hypervisor, c->loop, c->spec.accel, on_probe, cell, err) == 0)
+	if (hypervisor_probe(c->profile.hypervisor, c->loop, c->profile.accel, on_probe, cell, err) == 0)
 		return 0;
 	c->probe = NULL;
 	free(cell);

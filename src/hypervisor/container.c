@@ -473,6 +473,7 @@ static int stats(struct hv_vm *vm, struct hv_stats *ret, struct err *err _unused
 
 const struct hypervisor hypervisor_container = {
 	.name = "container",
+	.accels = "namespaces",
 	.summary = "namespaces of the node's own kernel, by bubblewrap; no root: lighter "
 		   "protection than a VM",
 	.lacks = {[HV_CAP_KERNEL] = "programs run on the node's kernel",

@@ -100,6 +100,13 @@ static int named(const struct hypervisor *h, int rc, struct err *err)
 	return rc < 0 ? err_prefix(err, "%s: ", h->name) : rc;
 }
 
+const char *hypervisor_word(const char *words, const char *word)
+{
+	_cleanup_strvec_ struct strvec all = STRVEC_INIT;
+	strvec_split(&all, words ? words : "", " ");
+	return word && strvec_has(&all, word) ? word : "auto";
+}
+
 int hypervisor_probe(const struct hypervisor *h, struct loop *l, const char *accel,
 		     void (*done)(void *arg, const struct hv_probe *p), void *arg, struct err *err)
 {

@@ -206,6 +206,8 @@ struct hv_probe {
 
 struct hypervisor {
 	const char *name, *summary;
+	/* Its own words, with blanks; NULL: "auto" alone. Where it is one of several it is not asked for the others' words. */
+	const char *accels, *machines;
 	/* Why the back end cannot do it on any node; NULL: it can (unless the probe says otherwise). Data, so that a
 	 * table can be printed. Every op that is NULL needs its reason here. */
 	const char *lacks[HV_CAPS];
@@ -266,6 +268,9 @@ struct hypervisor {
 /* Calls go through these; each checks for the op and answers ENOTSUP with the back end's reason. */
 const struct hypervisor *hypervisor_find(const char *name); /* NULL: no such back end */
 const struct hypervisor *hypervisor_at(size_t i);           /* NULL past the last: to list them */
+/* `word` if it is one of `words` (an accelerator of h->accels, say), else "auto". Borrowed. */
+const char *hypervisor_word(const char *words, const char *word);
+
 int hypervisor_probe(const struct hypervisor *h, struct loop *l, const char *accel,
 		     void (*done)(void *arg, const struct hv_probe *p), void *arg, struct err *err);
 /* Begins the slow questions of all back ends' probes ahead of them. Nothing is answered. */

@@ -385,6 +385,7 @@ static int stats(struct hv_vm *vm, struct hv_stats *ret, struct err *err _unused
 
 const struct hypervisor hypervisor_palacios = {
 	.name = "palacios",
+	.machines = "pc",
 	.summary = "Palacios (v3vee), the VMM for HPC; its module must be loaded",
 	.lacks = {[HV_CAP_STOP_GRACEFUL] = "its VMs have no power button; ask the guest agent",
 		  [HV_CAP_SNAPSHOT] = "memory of its VMs cannot be shared",

@@ -25,8 +25,7 @@
 #include "io/listener.h"
 #include "io/stream.h"
 
-#define GREETING_MS                                                                                \
-	30000 /* qemu greets after 30 ms; a node that swaps or reads it from a slow file system takes longer */
+#define GREETING_MS 30000 /* QEMU greets after 30 ms; later on a node that swaps */
 #define COMMAND_MS 20000
 #define FILL_SHIFT                                                                                 \
 	20 /* with reserved pages memory is filled before QEMU greets: 1 MiB a ms, a slow node's speed */
@@ -780,6 +779,8 @@ static int stats(struct hv_vm *vm, struct hv_stats *ret, struct err *err)
 
 const struct hypervisor hypervisor_qemu = {
 	.name = "qemu",
+	.accels = "kvm tcg",
+	.machines = "microvm q35",
 	.summary = "QEMU, with KVM where it works and by emulation elsewhere; no root needed",
 	.probe = qemu_probe,
 	.warm = qemu_warm,

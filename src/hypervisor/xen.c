@@ -185,6 +185,8 @@ static int stats(struct hv_vm *vm, struct hv_stats *ret, struct err *err)
 
 const struct hypervisor hypervisor_xen = {
 	.name = "xen",
+	.accels = "xen",
+	.machines = "pv pvh hvm",
 	.summary = "Xen, in dom0 as root, by xl: PV, PVH and HVM guests",
 	.lacks = {[HV_CAP_RESET] =
 			  "Xen has no reset of a running domain: stop it and start it anew",

@@ -18,7 +18,8 @@ struct template;
 struct vm_profile {
 	const struct hypervisor *hypervisor;
 	struct hv_probe probe;
-	char *kernel, *vmlinux, *initrd, *root, *cmdline, *machine, *accel;
+	char *kernel, *vmlinux, *initrd, *root, *cmdline;
+	const char *machine, *accel; /* as it was asked for; borrowed */
 	struct strvec extra_args;
 	unsigned cpus;
 	uint64_t memory, scratch; /* bytes */

@@ -63,6 +63,12 @@ def planned(tap, lab):
     tap.ok("under qemu" in lines.get("n1", ""), "n1 would use QEMU", r)
     tap.ok("under container: qemu: " in lines.get("n2", ""), "n2 containers, since it has no QEMU", r)
     tap.ok("no VMs; refused: " in lines.get("n3", "") and "container: " in lines.get("n3", ""), "n3 is refused, and why", r)
+    r = lab.vse("up", "--dry-run", "-n", "2", "--missing", "go-on", "--accel", "kvm", *HOSTS, "any.yaml", timeout=120)
+    lines = {line.split()[1].rstrip(":"): line for line in r.text.splitlines() if line.startswith("node ")}
+    tap.ok(r.code == 0 and "under container: qemu: " in lines.get("n1", "") and "under container" in lines.get("n2", ""),
+           "--accel kvm: containers where QEMU would emulate; the word is not theirs", r)
+    r = lab.vse("up", "--dry-run", "-n", "2", "--missing", "go-on", "--machine", "pvh", *HOSTS, "any.yaml", timeout=120)
+    tap.ok(r.code == 0, "a machine type of Xen keeps no node from another hypervisor", r)
 
 
 def runs(tap, lab):

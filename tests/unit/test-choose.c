@@ -57,6 +57,28 @@ static void test_names(void)
 	   "none is left: %s", err.text);
 }
 
+/* In a cluster of several kinds a word is for those who know it. */
+static void test_words(void)
+{
+	struct cluster_spec s = {.hypervisor = (char *)"qemu,xen",
+				 .size = 2,
+				 .accel = (char *)"kvm",
+				 .machine = (char *)"pv"};
+	is_str(chosen(&s), "qemu,xen", "an accelerator of the one, a machine of the other");
+	s.accel = (char *)"vmx";
+	ok(strstr(chosen(&s), "accelerator vmx: ") && err.code == EINVAL, "a word of none: %s",
+	   err.text);
+	s.accel = (char *)"auto";
+	s.machine = (char *)"pc";
+	ok(strstr(chosen(&s), "machine type pc: ") && err.code == EINVAL, "a word of another: %s",
+	   err.text);
+	s.hypervisor = (char *)"qemu";
+	is_str(chosen(&s), "qemu", "one name says itself what it knows");
+	is_str(hypervisor_word("pv pvh", "pvh"), "pvh", "it has the word");
+	is_str(hypervisor_word("pv pvh", "p"), "auto", "a part of one is none");
+	is_str(hypervisor_word(NULL, "kvm"), "auto", "nor has it where it has no words");
+}
+
 static void test_floor(void)
 {
 	struct cluster_spec s = {.hypervisor = (char *)"auto", .size = 2};
@@ -93,6 +115,13 @@ static void test_here(void)
 	names.v[1] = xstrdup("nosuch");
 	name = choose_here(&names, "auto", &none);
 	ok(!name && strstr(none, "; nosuch: "), "nothing: %s", none);
+	free(names.v[0]);
+	names.v[0] = xstrdup("container");
+	free(none);
+	none = NULL;
+	choose_here(&names, "kvm", &none);
+	ok(!strstr(none, "accelerator"), "an accelerator that it has not keeps it from nothing: %s",
+	   none);
 }
 
 /* Whether VMs that nobody wants cloned or booted are cloned. */
@@ -123,6 +152,7 @@ static void test_cloning(void)
 int main(void)
 {
 	test_names();
+	test_words();
 	test_floor();
 	test_here();
 	test_cloning();
