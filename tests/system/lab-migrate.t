@@ -3,7 +3,7 @@
 """VMs move to other nodes as they run, and whatever dies meanwhile, each goes on in one place and never in two.
 
 The random rounds (migrating.py): VSE_MIGRATE_SEED=S repeats those of a run, VSE_MIGRATE_ONLY=I[,J...] only these of them,
-VSE_MIGRATE_ROUNDS=N makes so many with each hypervisor; VSE_NIGHTLY=1: 40 with `fake` and 10 with `qemu`."""
+VSE_MIGRATE_ROUNDS=N makes so many with each hypervisor; VSE_NIGHTLY=1: 50 with each."""
 import json
 import os
 import signal
@@ -77,7 +77,7 @@ def plain(tap, lab):
 
 
 def rounds(real):
-    return int(os.environ.get("VSE_MIGRATE_ROUNDS") or ((10 if real else 40) if harness.NIGHTLY else 2 if real else 6))
+    return int(os.environ.get("VSE_MIGRATE_ROUNDS") or (50 if harness.NIGHTLY else 2 if real else 6))
 
 
 def end(tap, lab, ignored):
