@@ -92,12 +92,12 @@ static void matrix(const struct check *c)
 	size_t i;
 	if (!json_array_size(c->hypervisors))
 		return;
-	printf("\n%-14s", "");
+	printf("\n%-16s", "");
 	json_array_foreach (c->hypervisors, i, h)
 		printf("  %-5s", json_string_value(json_object_get(h, "name")));
 	printf("\n");
 	json_object_foreach (json_object_get(json_array_get(c->hypervisors, 0), "lacks"), op, any) {
-		printf("%-14s", op);
+		printf("%-16s", op);
 		json_array_foreach (c->hypervisors, i, h)
 			matrix_cell(h, op,
 				    (int)MAX(json_string_length(json_object_get(h, "name")), (size_t)5));
