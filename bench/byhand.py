@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""QEMU as one drives it by hand: the yardstick of bench/save and bench/migrate. Its VMs boot the same kernel, initramfs and
+"""QEMU as one drives it by hand: the yardstick of bench/save, bench/migrate and bench/clone (clonescript.py). Its VMs boot the same kernel, initramfs and
 root, with the same kernel line and memory, to a guest agent that is ready; then QMP does the rest."""
 import json
 import os
@@ -17,6 +17,7 @@ KNOCK = bytes((64 << 10) + HEADER.size)  # src/wire/guestproto.h: who hears no h
 
 class Image:
     """What a VSE builds into, and how vse runs it."""
+    cpu = "max,-la57,-cx16"
 
     def __init__(self, call, file):
         said = json.loads(call("build", "-q", "--json", file))
@@ -42,17 +43,11 @@ def record(pairs, request=0):
 
 
 class Vm:
-    def __init__(self, image, folder, name, incoming=None):
+    def __init__(self, image, folder, name, incoming=None, argv=None):
+        """argv: all but QMP; without it as below, with the channel's socket at path("c")."""
         self.folder, self.name, self.events = folder, name, []
         self.listening = self.listen("q")
-        argv = ["qemu-system-x86_64", "-accel", "tcg", "-M", "microvm", "-nodefaults", "-no-user-config", "-display", "none",
-                "-no-reboot", "-bios", "qboot.rom", "-cpu", "max,-la57,-cx16", "-m", "%dB" % image.memory,
-                "-kernel", image.kernel, "-initrd", image.initrd, "-append", image.append(),
-                "-qmp", "unix:%s" % self.path("q"), "-serial", "null",
-                "-chardev", "socket,id=c0,path=%s,server=on,wait=off" % self.path("c"),
-                "-device", "virtio-serial-device", "-device", "virtserialport,chardev=c0,name=" + PORT,
-                "-drive", "if=none,id=d0,format=raw,readonly=on,file.locking=off,file=" + image.root,
-                "-device", "virtio-blk-device,drive=d0"]
+        argv = (argv or self.usual(image)) + ["-qmp", "unix:%s" % self.path("q")]
         self.process = subprocess.Popen(argv + (["-incoming", incoming] if incoming else []), stdin=subprocess.DEVNULL,
                                         preexec_fn=os.setpgrp)
         self.channel = None
@@ -60,6 +55,16 @@ class Vm:
         self.qmp = self.listening.accept()[0].makefile("rwb", buffering=0)
         json.loads(self.qmp.readline())
         self.command("qmp_capabilities")
+
+    def usual(self, image):
+        return ["qemu-system-x86_64", "-accel", "tcg", "-M", "microvm", "-nodefaults", "-no-user-config", "-display", "none",
+                "-no-reboot", "-bios", "qboot.rom", "-cpu", image.cpu, "-m", "%dB" % image.memory,
+                "-kernel", image.kernel, "-initrd", image.initrd, "-append", image.append(),
+                "-serial", "null",
+                "-chardev", "socket,id=c0,path=%s,server=on,wait=off" % self.path("c"),
+                "-device", "virtio-serial-device", "-device", "virtserialport,chardev=c0,name=" + PORT,
+                "-drive", "if=none,id=d0,format=raw,readonly=on,file.locking=off,file=" + image.root,
+                "-device", "virtio-blk-device,drive=d0"]
 
     def path(self, what):
         return "%s/%s.%s" % (self.folder, self.name, what)
@@ -102,9 +107,10 @@ class Vm:
                     raise SystemExit("%s: the migration has failed" % self.name)
             self.read()
 
-    def migrate(self, uri):
+    def migrate(self, uri, ignore_shared=False):
         self.events = []
-        self.command("migrate-set-capabilities", capabilities=[{"capability": "events", "state": True}])
+        self.command("migrate-set-capabilities", capabilities=[{"capability": "events", "state": True},
+                                                               {"capability": "x-ignore-shared", "state": ignore_shared}])
         self.command("migrate-set-parameters", **{"max-bandwidth": 1 << 40})
         self.command("migrate", uri=uri)
 

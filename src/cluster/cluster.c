@@ -128,6 +128,18 @@ static void begin_one(struct cluster *c, struct vm *vm)
 		vm_start(vm, NULL);
 }
 
+static unsigned cpus_of_node(void)
+{
+	cpu_set_t set;
+	return sched_getaffinity(0, sizeof(set), &set) == 0 ? (unsigned)MAX(CPU_COUNT(&set), 1) : 1;
+}
+
+/* A clone waits for its VMM, or the VMM for it, as long as it computes. */
+static unsigned at_once(const struct cluster *c)
+{
+	return c->spec.parallel ? c->spec.parallel : cpus_of_node() * (c->profile.template ? 2 : 1);
+}
+
 static void start_more(struct cluster *c)
 {
 	struct tally t;
@@ -136,7 +148,7 @@ static void start_more(struct cluster *c)
 		while (c->next < c->spec.size && !c->vms[c->next])
 			c->next++;
 		if (c->phase != CLUSTER_STARTING || !c->probed || rankset_count(&t.lost) ||
-		    c->next == c->spec.size || t.starting >= c->spec.parallel)
+		    c->next == c->spec.size || t.starting >= at_once(c))
 			break;
 		begin_one(c, c->vms[c->next++]);
 	}
@@ -264,12 +276,6 @@ static const struct vm_ops vm_ops = {
 };
 
 /* ---- making and ending ---- */
-
-static unsigned cpus_of_node(void)
-{
-	cpu_set_t set;
-	return sched_getaffinity(0, sizeof(set), &set) == 0 ? (unsigned)MAX(CPU_COUNT(&set), 1) : 1;
-}
 
 static void use_hypervisor(struct cluster *c)
 {
@@ -461,8 +467,6 @@ struct cluster *cluster_create(struct loop *l, struct cluster_spec *spec, uint32
 	c->names = names;
 	names = STRVEC_INIT;
 	c->created_ns = time_wall_ns();
-	if (!c->spec.parallel)
-		c->spec.parallel = cpus_of_node();
 	c->soon = evtimer_create(l, on_soon, c);
 	setup_texts_init(&c->texts, &c->spec);
 	profile_init(c);

@@ -40,7 +40,7 @@ struct cluster_spec {
 	char *protection;            /* the VSE's, or NULL */
 	struct strvec hypervisor_of; /* by node, as `nodes`; "" or absent: not decided yet */
 	struct strvec extra_args;
-	unsigned parallel; /* VMs of a node that may be between start and ready at once; 0: its CPUs */
+	unsigned parallel; /* VMs of a node that may be between start and ready at once; 0: its CPUs, clones twice that */
 	uint64_t boot_timeout_ms, stop_timeout_ms;
 	uint64_t hung_after_ms;         /* cluster/hung.h */
 	char *restore;                  /* folder of a save that the VMs start from, or NULL */

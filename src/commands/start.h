@@ -18,7 +18,8 @@
 		{"hung-after", 0,                                                                                            \
 		 "TIME", "start one anew that gives no sign of life in its boot for this long (default 1m)",                 \
 		 NULL},                                                                                                      \
-		{"parallel", 0, "N", "VMs that boot at once (default: CPUs of the node)", NULL},                             \
+		{"parallel", 0, "N",                                                                                         \
+		 "VMs that start at once (default: CPUs of the node, twice that for clones)", NULL},                         \
 		{"hypervisor", 0,                                                                                            \
 		 "NAME", "qemu (default), container, xen, palacios or fake; the first usable of names with commas; or auto", \
 		 ",auto|qemu|container|xen|palacios|fake"},                                                                  \

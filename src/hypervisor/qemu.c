@@ -272,7 +272,8 @@ static void on_qmp_ready(void *arg)
 	else if (vm->from == HV_FROM_BOOT)
 		qmp_command(vm->qmp, "query-status", NULL, COMMAND_MS, on_status, vm);
 	else
-		qemu_in_begin(vm->qmp, QEMU_FD_STATE, vm->from == HV_FROM_TEMPLATE, on_in_begun, vm);
+		qemu_in_begin(vm->qmp, QEMU_FD_STATE, vm->from == HV_FROM_TEMPLATE,
+			      vm->fds[SOCK_NET] < 0, on_in_begun, vm);
 }
 
 static void on_migration_event(struct hv_vm *vm, json_t *data)

@@ -173,10 +173,20 @@ void qemu_out_finish(struct qemu_out *o)
 
 /* ---- in ---- */
 
-void qemu_in_begin(struct qmp *qmp, int fd, bool template, qmp_done_fn *done, void *arg)
+/* QEMU announces where the guest is (RARP), as soon as the state is in. 7.2 crashes over that when eth0 is a socket
+ * whose connection it has not accepted yet, as a busy node may have it: 1 of 20 clones. And nobody waits for it: our switch
+ * knows where everybody is; a clone's address is still the template's. */
+static json_t *no_announcement(void)
+{
+	return json_pack("{s:i}", "announce-rounds", 0);
+}
+
+void qemu_in_begin(struct qmp *qmp, int fd, bool template, bool announce, qmp_done_fn *done, void *arg)
 {
 	char uri[24];
 	snprintf(uri, sizeof(uri), "fd:%d", fd);
+	if (!announce)
+		qmp_command(qmp, "migrate-set-parameters", no_announcement(), COMMAND_MS, done, arg);
 	qmp_command(qmp, "migrate-set-capabilities", capabilities(template), COMMAND_MS, done, arg);
 	qmp_command(qmp, "migrate-incoming", json_pack("{s:s}", "uri", uri), COMMAND_MS, done, arg);
 }

@@ -54,9 +54,10 @@ void qemu_out_cancel(struct qemu_out *o);
 void qemu_out_event(struct qemu_out *o, json_t *data);
 void qemu_out_finish(struct qemu_out *o);
 
-/* Has QEMU, started with -incoming defer, read its state from that descriptor of its own. done() tells only that it
+/* Has QEMU, started with -incoming defer, read its state from that descriptor of its own. announce: the guest's address to
+ * bridges, once it is there. done() tells only that it
  * cannot begin; the end comes as the MIGRATION event "completed", or with QEMU's own end. */
-void qemu_in_begin(struct qmp *qmp, int fd, bool template, qmp_done_fn *done, void *arg);
+void qemu_in_begin(struct qmp *qmp, int fd, bool template, bool announce, qmp_done_fn *done, void *arg);
 /* True when a MIGRATION event says that the state is whole. */
 bool qemu_in_complete(json_t *data);
 

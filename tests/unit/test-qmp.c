@@ -269,6 +269,24 @@ static void test_commands(void)
 	finish(&p);
 }
 
+/* A guest's address is announced to bridges alone: QEMU 7.2 crashes when a socket that is not connected yet shall carry it. */
+static void test_incoming(void)
+{
+	struct peer p;
+	char text[500];
+	for (int announce = 0; announce < 2; announce++) {
+		negotiate(&p);
+		qemu_in_begin(p.q, 7, true, announce, on_answer, &p);
+		settle(&p);
+		heard(&p, text, sizeof(text));
+		const char *quiet = strstr(text, "\"announce-rounds\":0}"),
+			   *in = strstr(text, "{\"uri\":\"fd:7\"}");
+		ok(in && announce == !quiet && (announce || quiet < in),
+		   "an incoming guest is %s: %s", announce ? "announced" : "not announced", text);
+		finish(&p);
+	}
+}
+
 static void test_bounds(void)
 {
 	struct peer p;
@@ -716,6 +734,7 @@ int main(void)
 	test_lines();
 	test_leftovers();
 	test_commands();
+	test_incoming();
 	test_bounds();
 	test_closing();
 	test_args();
