@@ -32,9 +32,11 @@ static void release(struct hv_vm *vm)
 	if (!there && vm->nic)
 		xen_net_remove(vm->id.uuid);
 	xen_run_forget(vm->run);
+	xen_run_forget(vm->hold);
 	xen_run_forget(vm->destroy);
 	evtimer_destroy(vm->timer);
 	xen_remove_files(vm->dir);
+	free(vm->pins);
 	free(vm->dir);
 	free(vm);
 }
@@ -111,7 +113,8 @@ static int start(struct loop *l, const struct hv_spec *spec, const struct hv_pro
 	char sign[HV_SIGNATURE_MAX];
 	if (!host)
 		return err_set(err, EINVAL, "not probed yet");
-	if (xen_type(spec, host, &type, err) < 0 || hv_check_files(spec, err) < 0)
+	if (xen_type(spec, host, &type, err) < 0 || hv_check_files(spec, err) < 0 ||
+	    xen_pins_check(spec, err) < 0)
 		return -1;
 	xen_signature(spec, host, type, sign);
 	if (spec->from != HV_FROM_BOOT && spec->signature && strcmp(spec->signature, sign) != 0)
@@ -122,6 +125,7 @@ static int start(struct loop *l, const struct hv_spec *spec, const struct hv_pro
 		return err_errno(err, errno, "random bytes");
 	struct hv_vm *vm = make(l, spec, fn, arg);
 	xen_identify(spec, random, &vm->id);
+	xen_pins_take(vm, spec, false);
 	memcpy(vm->signature, sign, sizeof(sign));
 	if (prepare(vm, spec, type, err) < 0 || run_make(vm, spec, err) < 0) {
 		release(vm);
@@ -150,6 +154,8 @@ static int adopt(struct loop *l, const struct hv_spec *spec, hv_event_fn *fn, vo
 		return -1;
 	}
 	vm->watch = xen_watch_create(l, id.uuid, xen_on_list, vm);
+	xen_pins_take(vm, spec, true);
+	xen_pin_all(vm, NULL);
 	*ret = vm;
 	return 0;
 }
@@ -192,10 +198,11 @@ const struct hypervisor hypervisor_xen = {
 			  "Xen has no reset of a running domain: stop it and start it anew",
 		  [HV_CAP_SNAPSHOT] = "Xen cannot share memory of a template between domains by xl",
 		  [HV_CAP_CLONE] = "Xen cannot share memory of a template between domains by xl",
-		  [HV_CAP_TAP] = "not built yet",
+		  [HV_CAP_TAP] =
+			  "not built: its vif is in a bridge of its own, not in the cluster's",
 		  [HV_CAP_OUTBOUND] = "not built yet: dom0's own network would have to be changed",
-		  [HV_CAP_PIN] = "not built yet",
-		  [HV_CAP_NUMA] = "not built yet",
+		  [HV_CAP_NUMA] = "not built: Xen itself prefers memory of the nodes that a VM's "
+				  "CPUs are on",
 		  [HV_CAP_HUGEPAGES] = "Xen chooses its pages by itself",
 		  [HV_CAP_HOST_DIR] =
 			  "9p under Xen wants a QEMU of dom0 beside each VM, which is not begun",
@@ -209,6 +216,7 @@ const struct hypervisor hypervisor_xen = {
 	.save = xen_save,
 	.migrate_out = xen_migrate_out,
 	.cancel = xen_cancel,
+	.pin = xen_pin,
 	.stats = stats,
 	.release = release,
 };

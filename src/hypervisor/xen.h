@@ -27,6 +27,7 @@ struct xen_host {
 	unsigned number;  /* major * 100 + minor: 417 */
 	bool pv, hvm;     /* kinds of guests it can run; PVH comes with HVM */
 	uint64_t free;    /* bytes of memory for new guests */
+	unsigned cpus;    /* of the node; 0: not said */
 };
 
 /* One row of `xl list -v`. */
@@ -78,6 +79,7 @@ bool xen_parse_list(const char *text, const char *uuid, struct xen_domain *ret);
  * not there; EPROTO: not what xl prints. */
 int xen_parse_long(const char *text, size_t len, const char *uuid, int *ret_type, size_t *ret_disks,
 		   struct err *err);
+#define XEN_NO_LOG_DIRTY "Xen here cannot log dirty pages of PV guests"
 /* What a failed xl said, in one line: the cause of the first line that tells one. "" when it said nothing. */
 void xen_cause(const char *text, char *out, size_t size);
 
@@ -135,6 +137,22 @@ void xen_watch_destroy(struct xen_watch *w); /* NULL is fine */
 /* Asks anew, at once; the answer, and every later one, has at least this number. */
 uint64_t xen_watch_ask(struct xen_watch *w);
 
+/* ---- xen_stream.c: pure; a state that `xl migrate` writes ---- */
+
+/* All 0 at first. */
+struct xen_stream {
+	bool pages;    /* the guest's memory has begun: xl has found that it can */
+	int part;      /* the rest is its own */
+	uint64_t skip; /* bytes until the next head */
+	char head[48];
+	size_t have; /* bytes of it */
+};
+
+/* Looks at the next n bytes; how many of them are of the state: all but at its end, or where it is none. */
+size_t xen_stream_feed(struct xen_stream *s, const char *data, size_t n);
+bool xen_stream_whole(const struct xen_stream *s); /* its end has come */
+bool xen_stream_bad(const struct xen_stream *s);   /* it is no state of a guest */
+
 /* ---- xen_relay.c: bytes from one descriptor to another ---- */
 
 struct xen_relay;
@@ -144,6 +162,12 @@ struct xen_relay;
 struct xen_relay *xen_relay_create(struct loop *l, int in, int out,
 				   void (*done)(void *arg, uint64_t bytes, bool broken), void *arg,
 				   struct err *err);
+/* What comes is the state of a live migration: nothing goes out before the guest's memory begins, `out` ends with the state
+ * (`in` stays open, for who writes waits for that), and done() comes then, or as soon as not all bytes can go out. */
+void xen_relay_live(struct xen_relay *r);
+/* Live, and nothing has gone out yet. Then it may begin again, with another kind of stream (in: taken). */
+bool xen_relay_fresh(const struct xen_relay *r);
+int xen_relay_again(struct xen_relay *r, int in, struct err *err);
 void xen_relay_drop(struct xen_relay *r);
 uint64_t xen_relay_bytes(const struct xen_relay *r); /* that went out or were thrown away */
 bool xen_relay_full(const struct xen_relay *r);      /* it waits for who reads */

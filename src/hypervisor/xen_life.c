@@ -48,7 +48,7 @@ static void gone(struct hv_vm *vm)
 /* No domain, and no program of ours that works on one. */
 static void maybe_gone(struct hv_vm *vm)
 {
-	if (vm->ending && vm->destroyed == UINT64_MAX && !vm->run && !vm->destroy)
+	if (vm->ending && vm->destroyed == UINT64_MAX && !vm->run && !vm->hold && !vm->destroy)
 		gone(vm);
 }
 
@@ -59,8 +59,8 @@ void xen_end(struct hv_vm *vm, enum hv_state state, const char *reason)
 		vm->end_state = vm->killed ? HV_SHUTDOWN : state;
 		snprintf(vm->reason, sizeof(vm->reason), "%s", vm->killed ? "stopped" : reason);
 	}
-	if (vm->op == XEN_OP_MAKE)
-		xen_relay_destroy(TAKE_PTR(vm->relay)); /* so that a restore comes to its end */
+	if (vm->op == XEN_OP_MAKE || vm->live)
+		xen_relay_destroy(TAKE_PTR(vm->relay)); /* so that a restore or a live migration comes to its end */
 	end_domain(vm);
 }
 
@@ -255,16 +255,8 @@ void xen_on_call(void *arg, int status, const char *out, size_t len _unused_, co
 {
 	struct hv_vm *vm = arg;
 	vm->run = NULL;
-	if (vm->op == XEN_OP_SAVE) {
-		vm->saved = status == 0;
-		if (WIFSIGNALED(status)) { /* what it had begun may still hold the stream */
-			xen_relay_destroy(TAKE_PTR(vm->relay));
-			vm->relayed = vm->relay_broken = true;
-		}
-		if (status)
-			xen_explain(vm->id.name, "xl save", errors, status, vm->out_cause,
-				    sizeof(vm->out_cause));
-	}
+	if (vm->op == XEN_OP_SAVE && xen_save_exited(vm, status, errors))
+		return;
 	if (vm->ending) {
 		if (vm->op == XEN_OP_MAKE)
 			end_domain(vm);
@@ -275,6 +267,9 @@ void xen_on_call(void *arg, int status, const char *out, size_t len _unused_, co
 		start_failed(vm, errors, status);
 	} else if (vm->op == XEN_OP_CONNECT) {
 		on_connections(vm, status, out, errors);
+	} else if (vm->op == XEN_OP_PIN) {
+		if (xen_pin_ended(vm, status, errors) && !xen_pin_next(vm))
+			xen_next_op(vm);
 	} else {
 		vm->want = xen_watch_ask(vm->watch); /* the list has the last word */
 	}
@@ -294,6 +289,10 @@ void xen_next_op(struct hv_vm *vm)
 	case XEN_OP_RESUME: xen_call_simple(vm, op, "unpause"); break;
 	case XEN_OP_SHUTDOWN: xen_call_simple(vm, op, "shutdown"); break;
 	case XEN_OP_SAVE: xen_save_next(vm); break;
+	case XEN_OP_PIN:
+		if (!xen_pin_next(vm))
+			xen_next_op(vm);
+		break;
 	default: break;
 	}
 }
@@ -453,6 +452,9 @@ static void on_domain(struct hv_vm *vm, const struct xen_domain *d, uint64_t ask
 	if ((d->shutdown && !saving) || d->dying)
 		xen_end(vm, d->shutdown && d->reason == XEN_REASON_POWEROFF ? HV_SHUTDOWN : HV_CRASHED,
 			xen_end_text(d->shutdown ? d->reason : -1));
+	else if (d->shutdown && vm->out_op == HV_CAP_MIGRATE_OUT && vm->teller.state == HV_RUNNING &&
+		 !hv_tell_state(&vm->teller, HV_PAUSED, "stands still, to be moved"))
+		return;
 	else if (vm->op == XEN_OP_NONE && !vm->queued)
 		unasked(vm, d);
 	else if (vm->op != XEN_OP_NONE && vm->want && vm->want != UINT64_MAX && asked >= vm->want)

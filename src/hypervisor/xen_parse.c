@@ -35,12 +35,13 @@ static bool has_word(const char *text, size_t len, const char *word)
 
 int xen_parse_info(const char *text, struct xen_host *ret, struct err *err)
 {
-	size_t n, n_caps = 0, n_virt = 0, n_free;
+	size_t n, n_caps = 0, n_virt = 0, n_free, n_cpus;
 	unsigned major, minor;
 	const char *version = info_value(text, "xen_version", &n);
 	const char *caps = info_value(text, "xen_caps", &n_caps),
 		   *virt = info_value(text, "virt_caps", &n_virt),
-		   *mem = info_value(text, "free_memory", &n_free);
+		   *mem = info_value(text, "free_memory", &n_free),
+		   *cpus = info_value(text, "nr_cpus", &n_cpus);
 	if (!version || sscanf(version, "%3u.%3u", &major, &minor) != 2)
 		return err_set(err, EPROTO, "xl info does not say the version of Xen");
 	struct xen_host h = {.number = major * 100 + minor};
@@ -51,6 +52,8 @@ int xen_parse_info(const char *text, struct xen_host *ret, struct err *err)
 	h.hvm = has_word(caps, n_caps, "hvm-3.0-x86_64") && (!virt || has_word(virt, n_virt, "hvm"));
 	if (mem)
 		h.free = strtoull(mem, NULL, 10) << 20;
+	if (cpus)
+		h.cpus = (unsigned)strtoul(cpus, NULL, 10);
 	*ret = h;
 	return 0;
 }
@@ -239,6 +242,8 @@ static const struct {
 	 "too little free memory on the node (xl info: free_memory)", false},
 	{"Out of memory", "too little free memory on the node (xl info: free_memory)", false},
 	{"Cannot allocate memory", "too little free memory on the node (xl info: free_memory)", false},
+	{"oom: can't allocate", "too little free memory on the node (xl info: free_memory)", false},
+	{"kernel image too large", "the kernel does not fit: the VM has too little memory", false},
 	{"segment kernel too large", "the kernel does not fit: the VM has too little memory", false},
 	{"segment ramdisk too large", "the initramfs does not fit: the VM has too little memory", false},
 	{"already exists", "a domain of this name is there already", false},
@@ -250,10 +255,15 @@ static const struct {
 	{"is already mounted", "a disk is in use by another domain or by dom0", false},
 	{"no loader found", "the kernel is not one that Xen can start (no Xen note in it)", false},
 	{"not capable of booting inside a HVM", "the kernel has no PVH entry", false},
+	{"Not a Xen-ELF image", "the kernel is not one that Xen can start (no Xen note in it)", false},
+	{"does not support unprivileged", "the kernel is not one that Xen can start", false},
+	{"not supported by xen kernel", "this node's Xen runs no guests of this kind", false},
 	{"unable to parse kernel", "the kernel is not one that Xen can start", false},
 	{"xc_dom_parse_image", "the kernel is not one that Xen can start", false},
 	{"xc_dom_find_loader", "the kernel is not one that Xen can start", false},
 	{"xc_dom_kernel_file", "the kernel cannot be read", false},
+	{"is not executable", "the device model (qemu) is not installed (Debian: qemu-system-xen)", false},
+	{"Device Model didn't respond", "the device model (qemu) did not answer", false},
 	{"device model did not start", "the device model (qemu) did not start", false},
 	{"device model: spawn", "the device model (qemu) did not start", false},
 	{"exec of device model",
@@ -262,8 +272,19 @@ static const struct {
 	{"hvm guests are not supported", "this node's processor or Xen runs no PVH and HVM guests", false},
 	{"unable to add vif devices", "eth0 cannot be connected (hotplug script)", false},
 	{"unable to add disk devices", "a disk cannot be connected (hotplug script)", false},
-	{"Failed to enable logdirty",
-	 "Xen here cannot log dirty pages of PV guests: no live migration", false},
+	{"Failed to enable logdirty", XEN_NO_LOG_DIRTY, false},
+	{"Failed to read config file", "xl cannot read the configuration", false},
+	{"Unable to write", "nobody reads the state any more", false},
+	{"Failed to write", "nobody reads the state any more", false},
+	{"save callback suspend() failed",
+	 "the guest did not suspend (no Xen support in its kernel?)", false},
+	{"failed to suspend at sender", "the guest did not suspend (no Xen support in its kernel?)",
+	 false},
+	{"Can't open restore file: ", "the saved state cannot be opened: ", true},
+	{"mandatory flag(s)", "the saved state is of a later xl", false},
+	{"Invalid Version: Expected", "the saved state is of another version of Xen", false},
+	{"Savefile truncated", "the saved state is cut off", false},
+	{"Failed to read", "the saved state is damaged or cut off", false},
 	{"wrong magic number", "the saved state is damaged, or is no saved state", false},
 	{"Saved domain's ", "the saved state is damaged, or is no saved state", false},
 	{"Invalid ident", "the saved state is damaged, or is no saved state", false},
@@ -277,16 +298,48 @@ static const struct {
 	 "the guest did not answer the request to suspend (no Xen support in its kernel?)", false},
 	{"guest did not suspend", "the guest did not suspend (no Xen support in its kernel?)", false},
 	{"didn't suspend", "the guest did not suspend (no Xen support in its kernel?)", false},
+	{"unable to retrieve domain configuration",
+	 "xl knows no configuration of this domain: it is gone, or another tool's", false},
+	{"No config file stored",
+	 "xl knows no configuration of this domain: it is gone, or another tool's", false},
+	{"PV control interface not available",
+	 "the guest cannot be asked: no driver of Xen runs in it", false},
+	{"Could not set affinity", "the vCPU cannot be put onto this CPU (xl cpupool-list -c)", false},
+	{"unable to get domain type", "there is no such domain", false},
+	{"(rc=-21)", "there is no such domain", false},
 	{"invalid domain identifier", "there is no such domain", false},
 	{"maybe this domain does not exist", "there is no such domain", false},
 	{"does not exist.", "there is no such domain", false},
 	{"No such process", "there is no such domain", false},
-	{"config parsing error", "xl does not understand the configuration: ", true},
-	{"Failed to read config file", "xl cannot read the configuration", false},
+	{"config parsing error ", "xl does not understand the configuration: ", true},
+	{"Domain name must be specified", "xl does not understand the configuration: no name", false},
+	{"Neither kernel nor bootloader specified",
+	 "xl does not understand the configuration: no kernel", false},
+	{"Config file not specified", "xl was given no configuration", false},
+	{"Failed to parse config", "xl does not understand the configuration", false},
 	{"command not implemented", "this xl does not know the command", false},
+	{"Usage", "this xl does not know the command, or a word of it", false},
 	{"No space left on device", "no space left on the device", false},
 	{"(rc=-15)", "another xl works on this domain", false},
 };
+
+/* What xl tells of its doings, among its errors. */
+static bool is_chatter(const char *p, size_t n)
+{
+	static const char *const starts[] = {"Parsing config",
+					     "Saving to ",
+					     "Loading new save file",
+					     " Savefile ",
+					     "migration sender: ",
+					     "migration target: ",
+					     "migration child ",
+					     "migration transport process ",
+					     "Migration failed, resuming"};
+	for (size_t i = 0; i < ARRAY_SIZE(starts); i++)
+		if (n >= strlen(starts[i]) && strncmp(p, starts[i], strlen(starts[i])) == 0)
+			return true;
+	return false;
+}
 
 /* "libxl: error: libxl_x.c:12:libxl__do: Domain 5:what" -> "what"; "xc: error: what" -> "what". */
 static void strip(const char **p, size_t *n)
@@ -327,6 +380,10 @@ void xen_cause(const char *text, char *out, size_t size)
 		size_t n = strcspn(p, "\n"), len = n;
 		const char *line = p;
 		bool error = memmem(p, n, "error: ", 7);
+		if (is_chatter(p, n)) {
+			p += n + (p[n] == '\n');
+			continue;
+		}
 		strip(&line, &len);
 		known = known_cause(line, len, out, size);
 		if (len && (!first || (error && !first_error))) {

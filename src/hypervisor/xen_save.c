@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "hypervisor/xen_vm.h"
@@ -16,8 +17,12 @@ static bool tell_done(struct hv_vm *vm)
 			     .fd = -1,
 			     .signature = vm->signature,
 			     .bytes = vm->out_bytes};
-	if (vm->out_op == HV_CAP_MIGRATE_OUT)
-		e.reason = "not live: saved, sent and restored";
+	char reason[300];
+	if (vm->out_op == HV_CAP_MIGRATE_OUT && !vm->live) {
+		snprintf(reason, sizeof(reason), "not live (%s): saved, sent and restored",
+			 vm->not_live);
+		e.reason = reason;
+	}
 	return hv_tell(&vm->teller, &e);
 }
 
@@ -28,12 +33,19 @@ bool xen_save_failed(struct hv_vm *vm)
 	return hv_tell_failed(&vm->teller, hv_cap_name(vm->out_op), &e);
 }
 
+/* A move may have told that the guest stands still, which is let run again. */
+static bool tell_as_is(struct hv_vm *vm)
+{
+	return vm->teller.state != HV_PAUSED || vm->domain.paused ||
+	       hv_tell_state(&vm->teller, HV_RUNNING, "goes on after a move that failed");
+}
+
 void xen_save_end(struct hv_vm *vm)
 {
-	bool good = vm->saved && !vm->relay_broken && vm->domain.paused;
+	bool good = vm->saved && !vm->relay_broken && vm->domain.paused && !vm->domain.shutdown;
 	xen_relay_destroy(TAKE_PTR(vm->relay));
 	if (good) {
-		if (vm->was_running && !hv_tell_state(&vm->teller, HV_PAUSED, "saved"))
+		if (vm->teller.state == HV_RUNNING && !hv_tell_state(&vm->teller, HV_PAUSED, "saved"))
 			return;
 		vm->op = XEN_OP_NONE;
 		if (tell_done(vm))
@@ -52,7 +64,7 @@ void xen_save_end(struct hv_vm *vm)
 		return;
 	}
 	vm->op = XEN_OP_NONE;
-	if (xen_save_failed(vm))
+	if (tell_as_is(vm) && xen_save_failed(vm))
 		xen_next_op(vm);
 }
 
@@ -62,6 +74,8 @@ void xen_on_relayed(void *arg, uint64_t bytes, bool broken)
 	vm->relayed = true;
 	vm->relay_broken = broken;
 	vm->out_bytes = bytes;
+	if (vm->live)
+		xen_live_relayed(vm);
 	if (vm->op == XEN_OP_SAVE && vm->want == UINT64_MAX)
 		xen_save_end(vm);
 }
@@ -87,15 +101,32 @@ static int open_streams(struct hv_vm *vm, int *ret_xl, int *ret_out, struct err 
 	return 0;
 }
 
+/* What was told of when a live migration began, and has had no byte yet. */
+static int reopen_stream(struct hv_vm *vm, int *ret_xl, struct err *err)
+{
+	int p[2];
+	if (pipe2(p, O_CLOEXEC) < 0)
+		return err_errno(err, errno, "pipe");
+	if (xen_relay_again(vm->relay, p[0], err) < 0) {
+		close(p[1]);
+		return -1;
+	}
+	*ret_xl = p[1];
+	return 0;
+}
+
 void xen_save_next(struct hv_vm *vm)
 {
 	vm->saved = vm->relayed = vm->relay_broken = false;
 	vm->out_bytes = vm->moved = 0;
 	vm->out_cause[0] = '\0';
+	vm->live = false;
 	vm->was_running = vm->teller.state == HV_RUNNING;
 	/* The guest itself takes part in its save: a paused one is let run for that. */
 	if (vm->cancelled)
 		xen_save_end(vm);
+	else if (xen_live_wanted(vm))
+		xen_live_begin(vm);
 	else if (vm->was_running)
 		xen_save_begin(vm);
 	else
@@ -108,22 +139,44 @@ void xen_save_begin(struct hv_vm *vm)
 	_cleanup_close_ int xl = -1;
 	int out = -1;
 	struct err e = ERR_INIT;
-	if (open_streams(vm, &xl, &out, &e) < 0) {
+	if ((vm->relay ? reopen_stream(vm, &xl, &e) : open_streams(vm, &xl, &out, &e)) < 0) {
 		snprintf(vm->out_cause, sizeof(vm->out_cause), "%.200s", e.text);
 		xen_save_end(vm);
 		return;
 	}
 	strvec_addv(&argv, "xl", "save", "-p", vm->id.name, "/proc/self/fd/3", NULL);
 	if (!xen_call(vm, XEN_OP_SAVE, &argv, xl, XEN_MAKE_MS)) {
-		close(out);
+		if (out >= 0)
+			close(out);
 		return;
 	}
 	xen_run_ask(vm->run, xen_moves);
+	if (out >= 0)
+		xen_save_tell_stream(vm, out);
+}
+
+void xen_save_tell_stream(struct hv_vm *vm, int out)
+{
 	hv_tell(&vm->teller, &(struct hv_event){.type = HV_EVENT_STREAM,
 						.state = vm->teller.state,
 						.op = hv_cap_name(vm->out_op),
 						.signature = vm->signature,
 						.fd = out});
+}
+
+bool xen_save_exited(struct hv_vm *vm, int status, const char *errors)
+{
+	if (vm->live)
+		return xen_live_exited(vm, status, errors);
+	vm->saved = status == 0;
+	if (WIFSIGNALED(status)) { /* what it had begun may still hold the stream */
+		xen_relay_destroy(TAKE_PTR(vm->relay));
+		vm->relayed = vm->relay_broken = true;
+	}
+	if (status)
+		xen_explain(vm->id.name, "xl save", errors, status, vm->out_cause,
+			    sizeof(vm->out_cause));
+	return false;
 }
 
 static int begin_out(struct hv_vm *vm, enum hv_cap what, struct err *err)
@@ -145,11 +198,13 @@ int xen_migrate_out(struct hv_vm *vm, struct err *err)
 	return begin_out(vm, HV_CAP_MIGRATE_OUT, err);
 }
 
-/* xl that is killed leaves its guest suspended: it is let run to its end, into nothing. */
+/* `xl save` that is killed leaves its guest suspended: it is let run to its end, into nothing. */
 int xen_cancel(struct hv_vm *vm, struct err *err _unused_)
 {
 	vm->cancelled = true;
-	if (vm->relay && !vm->relayed)
+	if (vm->live)
+		xen_live_cancel(vm);
+	else if (vm->relay && !vm->relayed)
 		xen_relay_drop(vm->relay);
 	return 0;
 }

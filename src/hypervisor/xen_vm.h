@@ -14,6 +14,7 @@ enum xen_op {
 	XEN_OP_PAUSE,
 	XEN_OP_RESUME,
 	XEN_OP_SHUTDOWN,
+	XEN_OP_PIN,
 	XEN_OP_WAKE,
 	XEN_OP_SAVE,
 	XEN_OP_RELEASE_SAVE
@@ -46,10 +47,16 @@ struct hv_vm {
 	enum xen_op queue[XEN_QUEUE_MAX];
 	unsigned queued;
 
+	unsigned cpus;
+	struct xen_pin *pins; /* of each vCPU: where it is, or is to be */
+
 	/* save and migrate out */
 	struct xen_relay *relay;
 	enum hv_cap out_op;
 	bool was_running, cancelled, saved, relayed, relay_broken;
+	bool live;            /* it is xl migrate that runs */
+	struct xen_run *hold; /* its xl pause */
+	char not_live[200];   /* why it is not */
 	uint64_t out_bytes;
 	char out_cause[300];
 
@@ -83,13 +90,35 @@ void xen_close_all(struct hv_vm *vm);
 
 /* ---- xen_save.c ---- */
 
-void xen_save_next(struct hv_vm *vm);   /* it was asked for, and its turn has come */
-void xen_save_begin(struct hv_vm *vm);  /* the guest runs */
+void xen_save_next(struct hv_vm *vm);                 /* it was asked for, and its turn has come */
+void xen_save_begin(struct hv_vm *vm);                /* the guest runs */
+void xen_save_tell_stream(struct hv_vm *vm, int out); /* taken */
+/* xl has ended; true: another one has begun. */
+bool xen_save_exited(struct hv_vm *vm, int status, const char *errors);
 void xen_save_end(struct hv_vm *vm);    /* xl and the stream have both come to their end */
 bool xen_save_failed(struct hv_vm *vm); /* tells; false: the VM was released */
 void xen_on_relayed(void *arg, uint64_t bytes, bool broken);
 int xen_save(struct hv_vm *vm, struct err *err);
 int xen_migrate_out(struct hv_vm *vm, struct err *err);
 int xen_cancel(struct hv_vm *vm, struct err *err);
+
+/* ---- xen_pin.c ---- */
+
+/* EINVAL: a CPU that the node has not. */
+int xen_pins_check(const struct hv_spec *spec, struct err *err);
+void xen_pins_take(struct hv_vm *vm, const struct hv_spec *spec,
+		   bool due);                       /* due: the domain knows nothing of them */
+int xen_pin_all(struct hv_vm *vm, struct err *err); /* those that are due, in their turn */
+bool xen_pin_next(struct hv_vm *vm);                /* false: none is due */
+bool xen_pin_ended(struct hv_vm *vm, int status, const char *errors); /* false: the VM was released */
+int xen_pin(struct hv_vm *vm, unsigned vcpu, int cpu, struct err *err);
+
+/* ---- xen_live.c ---- */
+
+bool xen_live_wanted(struct hv_vm *vm); /* for what was asked for; false: vm->not_live says why, if it was a move */
+void xen_live_begin(struct hv_vm *vm);
+void xen_live_relayed(struct hv_vm *vm);
+bool xen_live_exited(struct hv_vm *vm, int status, const char *errors); /* as xen_save_exited() */
+void xen_live_cancel(struct hv_vm *vm);
 
 #endif

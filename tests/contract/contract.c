@@ -672,8 +672,10 @@ static void run_all(void)
 	covers(save_fails, HV_CAP_SAVE, HV_CAP_RESTORE);
 	covers(migrate, HV_CAP_MIGRATE_OUT, HV_CAP_MIGRATE_IN);
 	covers(clone, HV_CAP_SNAPSHOT, HV_CAP_CLONE);
-	if (strcmp(env.h->name, "qemu") == 0) { /* elsewhere a vCPU is no thread that can be looked at */
+	if (strcmp(env.h->name, "qemu") == 0 ||
+	    strcmp(env.h->name, "xen") == 0) /* they can be asked where it is */
 		covers(pin, HV_CAP_PIN);
+	if (strcmp(env.h->name, "qemu") == 0) { /* elsewhere a VM is no process that can be looked at */
 		covers(numa, HV_CAP_NUMA);
 		covers(hugepages, HV_CAP_HUGEPAGES);
 	}

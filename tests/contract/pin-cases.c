@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* vCPUs on CPUs of the node, memory of its NUMA nodes and in reserved pages. Only where the VMM is a process with a thread
- * for each vCPU, so that the kernel can be asked. */
+/* vCPUs on CPUs of the node, memory of its NUMA nodes and in reserved pages. Who knows where they are is asked: the kernel
+ * where the VMM is a process with a thread for each vCPU, under Xen xl. */
 #include "save-cases.h"
 
 #include <dirent.h>
@@ -82,8 +82,85 @@ static void repin(struct testvm *t, pid_t pid, unsigned cpu)
 	   "never on a CPU that is not ours: %s", e.text);
 }
 
+/* ---- the same under Xen ---- */
+
+/* The word after `key` in what xl prints; "" when there is none. */
+static void xl_word(const char *command, const char *key, char out[16])
+{
+	char line[512];
+	FILE *f = popen(command, "r");
+	out[0] = '\0';
+	while (f && fgets(line, sizeof(line), f)) {
+		const char *at = strstr(line, key);
+		if (at)
+			sscanf(at + strlen(key), "%*[ :]%15s", out);
+	}
+	if (f)
+		pclose(f);
+}
+
+/* Where the only vCPU may run: "3", or "all". "NAME ID VCPU CPU STATE TIME HARD / SOFT" */
+static bool xen_is_on(struct testvm *t, const char *where)
+{
+	_cleanup_free_ char *path = path_join(t->dir, "xen"), *text = NULL, *command = NULL;
+	char line[512] = "", hard[16] = "", name[65] = "";
+	if (path_read(path, 1024, &text, NULL, NULL) < 0 || sscanf(text, "%64s", name) != 1)
+		return false;
+	command = xasprintf("xl vcpu-list %s", name);
+	uint64_t until = time_mono_ms() + t->env->bound_ms;
+	do {
+		FILE *f = popen(command, "r");
+		while (f && fgets(line, sizeof(line), f))
+			;
+		if (f)
+			pclose(f);
+		sscanf(line, "%*s %*s %*s %*s %*s %*s %15s /", hard);
+		if (strcmp(hard, where) == 0)
+			return true;
+		testvm_run(t->env, 200);
+	} while (!t->gone && time_mono_ms() < until);
+	printf("# xl vcpu-list: %s", line);
+	return false;
+}
+
+static void test_pin_xen(struct env *env)
+{
+	struct testvm t = {0};
+	struct err e = ERR_INIT;
+	char text[16], one[16];
+	xl_word("xl info", "nr_cpus", text);
+	unsigned n = (unsigned)strtoul(text, NULL, 10), last = n - 1;
+	if (!ok(n > 0, "the node has %u CPUs", n))
+		return;
+	env->spec.pins = &n;
+	ok(testvm_start(&t, env, NULL, &e) < 0 && e.code == EINVAL, "a CPU that is not there: %s",
+	   e.text);
+	testvm_finish(&t);
+	env->spec.pins = &last;
+	/* Of a node with one CPU xl says "all" in any case. */
+	snprintf(one, sizeof(one), n > 1 ? "%u" : "all", last);
+	if (up(&t, env)) {
+		ok(xen_is_on(&t, one), "its vCPU is on CPU %u", last);
+		ok(hv_pin(t.hv, 0, -1, &e) == 0 && xen_is_on(&t, "all"), "and then on any %s", e.text);
+		ok(hv_pin(t.hv, 0, (int)last, &e) == 0 && xen_is_on(&t, one), "and there again %s",
+		   e.text);
+		ok(hv_pin(t.hv, 1, (int)last, &e) < 0 && e.code == EINVAL, "it has no other: %s",
+		   e.text);
+		e = ERR_INIT;
+		ok(hv_pin(t.hv, 0, (int)n, &e) < 0 && e.code == EINVAL,
+		   "never on one that is not there: %s", e.text);
+		ok(!t.failed && !t.gone, "nothing failed %s", t.failed_text);
+	}
+	testvm_finish(&t);
+	env->spec.pins = NULL;
+}
+
 void test_pin(struct env *env)
 {
+	if (strcmp(env->h->name, "xen") == 0) {
+		test_pin_xen(env);
+		return;
+	}
 	struct testvm t = {0};
 	struct err e = ERR_INIT;
 	cpu_set_t own;

@@ -171,6 +171,7 @@ static void on_event(void *arg, const struct hv_event *e)
 		t->state = e->state;
 		t->done_bytes = e->bytes;
 		snprintf(t->done_op, sizeof(t->done_op), "%s", e->op);
+		snprintf(t->done_reason, sizeof(t->done_reason), "%s", e->reason ? e->reason : "");
 		snprintf(t->signature, sizeof(t->signature), "%s", e->signature);
 		break;
 	case HV_EVENT_FAILED:
@@ -293,8 +294,12 @@ bool testvm_feed(struct testvm *t)
 	int exits = t->exits;
 	memset(much, 'm', FEED);
 	testvm_exec(t, fake ? cat : sink, much);
-	return testvm_wait(t, t->exits > exits) && t->exit_code == 0 &&
-	       (fake ? buf_len(&t->out) == FEED : strcmp(buf_cstr(&t->out), "all\n") == 0);
+	bool all = testvm_wait(t, t->exits > exits) && t->exit_code == 0 &&
+		   (fake ? buf_len(&t->out) == FEED : strcmp(buf_cstr(&t->out), "all\n") == 0);
+	if (!all)
+		printf("# %d exits, the last with %lld, %zu bytes out, %d errors\n",
+		       t->exits - exits, (long long)t->exit_code, buf_len(&t->out), t->errors);
+	return all;
 }
 
 void testvm_shutdown(struct testvm *t, const char *how)

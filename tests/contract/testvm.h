@@ -40,7 +40,7 @@ struct testvm {
 	/* times, in ms since the start */
 	uint64_t started_at, running_ms, hello_ms, ready_ms;
 	int streams, dones;
-	char done_op[32], signature[HV_SIGNATURE_MAX];
+	char done_op[32], done_reason[300], signature[HV_SIGNATURE_MAX];
 	uint64_t done_bytes;
 	bool no_setup; /* do not answer "hello" */
 	bool resync;   /* throws away what comes before a "hello" */

@@ -135,6 +135,7 @@ static void test_config_refuses(void)
 static const char info417[] =
 	"host                   : dom0\n"
 	"virt_caps              : pv hvm hap gnttab-v1 gnttab-v2\n"
+	"nr_cpus                : 2\n"
 	"free_memory            : 1256\n"
 	"xen_major              : 4\n"
 	"xen_version            : 4.17.6-pre\n"
@@ -145,7 +146,8 @@ static void test_info(void)
 	struct xen_host h;
 	struct err e = ERR_INIT;
 	is_int(xen_parse_info(info417, &h, &e), 0, "xl info of 4.17 %s", e.text);
-	ok(h.number == 417 && h.pv && h.hvm && h.free == 1256ull << 20, "what it says");
+	ok(h.number == 417 && h.pv && h.hvm && h.free == 1256ull << 20 && h.cpus == 2,
+	   "what it says");
 	is_str(h.version, "4.17.6-pre", "the version");
 	is_int(xen_parse_info("virt_caps : hvm_directio\nxen_caps : xen-3.0-x86_64\nxen_version : "
 			      "4.11.4\n",
@@ -244,12 +246,66 @@ static void test_causes(void)
 	      "a hotplug script took longer than libxl waits (40 s)");
 	cause("nosuch is an invalid domain identifier (rc=-6)\n", "there is no such domain");
 	cause("Error: Domain '77' does not exist.\n", "there is no such domain");
-	cause("Failed to enable logdirty: 95,22,0\n",
-	      "Xen here cannot log dirty pages of PV guests: no live migration");
+	cause("Failed to enable logdirty: 95,22,0\n", XEN_NO_LOG_DIRTY);
 	cause("libxl: error: libxl_x.c:12:libxl__new: Domain 5:what nobody knows\nmore\n",
 	      "what nobody knows");
 	cause("first\nlibxl: error: libxl_x.c:12:libxl__new: second\n", "second");
 	cause("only\tthis\n", "only this");
+}
+
+/* Messages of xl 4.17 that were seen, or stand in its text. */
+static void test_more_causes(void)
+{
+	static const char gone[] = "there is no such domain";
+	cause("Can't get domid of domain name 'nosuch', maybe this domain does not exist.\n", gone);
+	cause("libxl: error: libxl_domain.c:1:libxl_domain_pause: Domain 77:Pausing domain: No "
+	      "such process\n",
+	      gone);
+	cause("unable to get domain type for domid=77\n", gone);
+	cause("destroy failed (rc=-21)\n", gone);
+	cause("destroy failed (rc=-15)\n", "another xl works on this domain");
+	cause("Can't get domain name of domain id '77', maybe this domain does not exist.\n", gone);
+	cause("unable to retrieve domain configuration\n",
+	      "xl knows no configuration of this domain: it is gone, or another tool's");
+	cause("Can't open restore file: No such file or directory\n",
+	      "the saved state cannot be opened: No such file or directory");
+	cause("Failed to read config file: /v/xl.cfg: No such file or directory\n",
+	      "xl cannot read the configuration");
+	cause("/v/xl.cfg:1: config parsing error near `x y': lexical error\n"
+	      "Failed to parse config: Invalid argument\n",
+	      "xl does not understand the configuration: near `x y': lexical error");
+	cause("Domain name must be specified.\n",
+	      "xl does not understand the configuration: no name");
+	cause("Neither kernel nor bootloader specified\n",
+	      "xl does not understand the configuration: no kernel");
+	cause("Config file not specified and none in save file\n", "xl was given no configuration");
+	cause("command not implemented\n", "this xl does not know the command");
+	cause("Usage: xl [-vtTfN] vcpu-pin [option]\n",
+	      "this xl does not know the command, or a word of it");
+	cause("Could not set affinity for vcpu `0'.\n",
+	      "the vCPU cannot be put onto this CPU (xl cpupool-list -c)");
+	cause("PV control interface not available: external graceful shutdown not possible.\n",
+	      "the guest cannot be asked: no driver of Xen runs in it");
+	cause("Parsing config from /v/xl.cfg\nxc: error: segment kernel too large (0x4b3d > 0x4000 "
+	      "- "
+	      "0x1000 pages): Internal error\n",
+	      "the kernel does not fit: the VM has too little memory");
+	cause("Saving to migration stream new xl format (info 0x3/0x0/1432)\n"
+	      "xc: error: Failed to write page data to stream (32 = Broken pipe): Internal error\n"
+	      "Migration failed, resuming at sender.\n",
+	      "nobody reads the state any more");
+	cause("Saving to migration stream new xl format (info 0x3/0x0/1432)\n"
+	      "xc: error: Failed to enable logdirty: 95,22,0 (95 = Operation not supported): "
+	      "Internal error\n"
+	      "migration sender: libxl_domain_suspend failed (rc=-3)\n"
+	      "Migration failed, resuming at sender.\n",
+	      XEN_NO_LOG_DIRTY);
+	cause("Loading new save file /proc/self/fd/3 (new xl fmt info 0x3/0x0/1432)\n"
+	      " Savefile contains xl domain config in JSON format\n"
+	      "xc: error: Failed to read Record Header from stream (0 = Success): Internal error\n",
+	      "the saved state is damaged or cut off");
+	cause("libxl: error: libxl_dm.c:1:f: Domain 3:device model /usr/bin/q is not executable\n",
+	      "the device model (qemu) is not installed (Debian: qemu-system-xen)");
 }
 
 /* ---- any bytes ---- */
@@ -292,6 +348,66 @@ static void test_fuzz(void)
 	is_int(bad, 0, "20000 damaged texts break nothing");
 }
 
+/* ---- the stream of xl migrate ---- */
+
+static void add_record(struct buf *b, uint32_t type, const char *body)
+{
+	uint32_t head[2] = {type, (uint32_t)strlen(body)};
+	buf_add(b, head, sizeof(head));
+	buf_adds(b, body);
+	while (buf_len(b) % 8)
+		buf_addc(b, '\0');
+}
+
+/* docs/specs/libxl-migration-stream and libxc-migration-stream of Xen. */
+static void a_stream(struct buf *b)
+{
+	static const char magic[32] = "Xen saved domain, xl format\n \0 \r",
+			  libxl[16] = "LibxlFmt\0\0\0\2",
+			  libxc[24] = "\377\377\377\377\377\377\377\377XENF\0\0\0\3", domain[16];
+	uint32_t xl[4] = {0x01020304, 3, 0, 16};
+	buf_add(b, magic, sizeof(magic));
+	buf_add(b, xl, sizeof(xl));
+	buf_adds(b, "{\"c_info\": {}}..");
+	buf_add(b, libxl, sizeof(libxl));
+	add_record(b, 1, "");
+	buf_add(b, libxc, sizeof(libxc));
+	buf_add(b, domain, sizeof(domain));
+	add_record(b, 0x10, "policy");
+	add_record(b, 1, "a page");
+	add_record(b, 0, "");
+	add_record(b, 2, "a record of libxl's");
+	add_record(b, 0, "");
+}
+
+static void test_stream(void)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	a_stream(&b);
+	size_t n = buf_len(&b), fed = 0, pages_at = 0;
+	struct xen_stream s = {0};
+	bool early = false;
+	for (size_t i = 0; i < n; i++) {
+		early = early || xen_stream_whole(&s);
+		fed += xen_stream_feed(&s, buf_head(&b) + i, 1);
+		pages_at = s.pages && !pages_at ? i : pages_at;
+	}
+	ok(!early && fed == n && xen_stream_whole(&s) && !xen_stream_bad(&s),
+	   "whole with its last byte");
+	is_int(pages_at, 48 + 16 + 16 + 8 + 24 + 16 + 16 + 8 - 1,
+	       "the memory begins with the head of its first record");
+	buf_adds(&b, "more");
+	s = (struct xen_stream){0};
+	ok(xen_stream_feed(&s, buf_head(&b), n + 4) == n && xen_stream_whole(&s),
+	   "what follows is not of it");
+	buf_head(&b)[65] = 'l'; /* of "LibxlFmt" */
+	s = (struct xen_stream){0};
+	ok(xen_stream_feed(&s, buf_head(&b), n) < n && xen_stream_bad(&s), "another format");
+	s = (struct xen_stream){0};
+	xen_stream_feed(&s, "Usage: xl", 9);
+	ok(!xen_stream_bad(&s) && !xen_stream_whole(&s), "too short to be anything");
+}
+
 int main(void)
 {
 	test_identity();
@@ -302,6 +418,8 @@ int main(void)
 	test_list();
 	test_long();
 	test_causes();
+	test_more_causes();
+	test_stream();
 	test_fuzz();
 	return done();
 }
