@@ -232,24 +232,33 @@ void test_save_fails(struct env *env)
 	unlink(path);
 }
 
+/* Nobody takes its memory yet, so it cannot all have gone: a guest that moves while it runs answers again and again. (Xen first
+ * tries, and tells late; Palacios tells at the end that it stood still.) */
+static bool works_on(struct testvm *t)
+{
+	bool xen = strcmp(t->env->h->name, "xen") == 0;
+	for (int i = 0, pongs = t->pongs; i < (xen ? 5 : 1) && t->state == HV_RUNNING; i++, pongs++) {
+		testvm_run(t->env, xen ? 2000 : 0);
+		testvm_ping(t);
+		if (strcmp(t->env->h->name, "palacios") != 0)
+			ok(testvm_wait(t, t->pongs > pongs || t->state == HV_PAUSED),
+			   "it works on, or stands still");
+	}
+	return t->pongs && t->state == HV_RUNNING;
+}
+
 void test_migrate(struct env *env)
 {
 	struct testvm t, there;
 	struct err e = ERR_INIT;
-	int worked;
+	bool worked;
 	if (!is_up(&t, env) || !mark(&t)) {
 		testvm_finish(&t);
 		return;
 	}
 	is_int(hv_migrate_out(t.hv, &e), 0, "migrate out begins %s", e.text);
 	ok(testvm_wait(&t, t.state_fd >= 0), "its stream comes");
-	/* Nobody takes its memory yet, so it cannot all have gone: a guest that moves while it runs answers. (Palacios tells
-	 * at the end that it stood still.) */
-	testvm_ping(&t);
-	if (strcmp(env->h->name, "palacios") != 0)
-		ok(testvm_wait(&t, t.pongs || t.state == HV_PAUSED),
-		   "it works on, or stands still");
-	worked = t.pongs;
+	worked = works_on(&t);
 	is_int(testvm_start_from(&there, env, HV_FROM_MIGRATION, t.state_fd, NULL, &e), 0,
 	       "the target begins %s", e.text);
 	close(TAKE_FD(t.state_fd));
@@ -258,7 +267,7 @@ void test_migrate(struct env *env)
 	is_str(t.done_op, "migrate out", "by migrating");
 	printf("# migrated %llu bytes %s\n", (unsigned long long)t.done_bytes,
 	       t.done_reason[0] ? t.done_reason : "live");
-	ok(t.done_reason[0] ? !worked : worked || fake(env),
+	ok(worked || t.done_reason[0] || fake(env),
 	   "it worked meanwhile, or it is told that it did not");
 	is_int(t.state, HV_PAUSED, "and is paused");
 	ok(testvm_wait(&there, there.states || there.gone) && there.state == HV_PAUSED,
