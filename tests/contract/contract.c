@@ -24,6 +24,7 @@
 #include "clone-cases.h"
 #include "lacking-cases.h"
 #include "matrix.h"
+#include "net-cases.h"
 #include "save-cases.h"
 #include "tap-cases.h"
 #include "testvm.h"
@@ -187,6 +188,8 @@ static void test_net(void)
 		unsigned n = (unsigned)head[0] << 24 | (unsigned)head[1] << 16 |
 			     (unsigned)head[2] << 8 | head[3];
 		ok(n >= 14 && n <= 1518, "of %u bytes", n);
+		if (!fake() && testvm_wait(&t, t.exits == 1))
+			test_long_frames(&t);
 	}
 	testvm_finish(&t);
 	env.spec.nic = false;

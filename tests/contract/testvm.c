@@ -42,7 +42,7 @@ static void send_setup(struct testvm *t)
 	if (t->net_fd >= 0 || t->env->spec.tap) {
 		kv_adds(&b, "mac", "02:00:00:00:00:01");
 		kv_adds(&b, "ipv4", "10.77.0.1/16");
-		kv_adds(&b, "mtu", "1500");
+		kv_adds(&b, "mtu", "9000");
 	}
 	for (size_t i = 0; i < t->env->spec.n_mounts; i++) {
 		const struct hv_mount *m = &t->env->spec.mounts[i];
