@@ -13,7 +13,9 @@
 # code, or 125 when the machine did not get that far (console.log tells).
 # In it: root and the ordinary user `tester` (in group kvm), / read-only, /tmp /root /home/tester writable.
 # Settings: MACHINE_TIME (seconds for COMMAND, 300), MACHINE_MEM (MiB, 3072), MACHINE_CPUS (2),
-# MACHINE_OUT (MiB that may come out, 64), MACHINE_CACHE (default $XDG_CACHE_HOME/vse-test).
+# MACHINE_OUT (MiB that may come out, 64), MACHINE_CACHE (default $XDG_CACHE_HOME/vse-test), MACHINE_TRIES (3: so often it
+# is booted where its kernel crashes), MACHINE_ARGS (more words for QEMU, of which none has a blank: a network, say),
+# MACHINE_PACKAGES (more of them make another machine; set after this file).
 # xen-machine.sh makes another machine out of this one: it has its own machine__make, machine__qemu and so on.
 
 # MACHINE_SH must name this file (sh cannot tell); MACHINE_DIR is set by machine_build.
@@ -125,7 +127,7 @@ machine_build() {
 	cache=${MACHINE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/vse-test}
 	package=$(machine__kernel_package)
 	[ -n "$package" ] || machine__die "no kernel for it in apt's lists (apt-get update?)" || return 1
-	key=$({ cat "$MACHINE_SH" ${MACHINE_MORE:+"$MACHINE_MORE"}; echo "$package"; machine__sources; } | sha256sum | cut -c1-16)
+	key=$({ cat "$MACHINE_SH" ${MACHINE_MORE:+"$MACHINE_MORE"}; echo "$package $MACHINE_PACKAGES"; machine__sources; } | sha256sum | cut -c1-16)
 	MACHINE_DIR=$cache/machine-$key
 	export MACHINE_DIR
 	mkdir -p "$cache" || return 1
@@ -162,6 +164,7 @@ machine__wake() {
 }
 
 # Of machine__boot: $limit, $out, $disk, $result.
+# shellcheck disable=SC2086 # MACHINE_ARGS are words
 machine__qemu() {
 	machine__wake | timeout -k 5 "$limit" qemu-system-x86_64 -accel tcg,thread=multi -M q35 -cpu EPYC,+svm,+npt \
 		-smp "${MACHINE_CPUS:-2}" -m "${MACHINE_MEM:-3072}" -nodefaults -no-user-config -display none -no-reboot \
@@ -172,7 +175,7 @@ machine__qemu() {
 		-drive "if=none,id=payload,format=raw,readonly=on,file=$disk" \
 		-drive "if=none,id=result,format=raw,file=$result" \
 		-device nvme-ns,drive=root,bus=disks,nsid=1 -device nvme-ns,drive=payload,bus=disks,nsid=2 \
-		-device nvme-ns,drive=result,bus=disks,nsid=3 >"$out/console.log"
+		-device nvme-ns,drive=result,bus=disks,nsid=3 ${MACHINE_ARGS-} >"$out/console.log"
 }
 
 # One boot. 125: no result.
@@ -201,7 +204,7 @@ machine__boot() {
 # The emulated SVM of QEMU 7.2 now and then gives the machine's kernel a wrong state back, and it panics. Nothing
 # that runs in the machine can do that to it: it is booted again.
 machine_run() {
-	for machine__try in 1 2 3; do
+	for machine__try in $(seq "${MACHINE_TRIES:-3}"); do
 		machine__boot "$@"
 		machine__code=$?
 		[ $machine__code = 125 ] || break

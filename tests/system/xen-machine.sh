@@ -97,7 +97,7 @@ machine__xen_files() {
 	version=${modules##*/}
 	depmod -b kernel "$version" || return 1
 	mkdir -p root initrd/bin initrd/modules
-	machine__modules virtio_pci virtio_blk ext4 bridge tun loop xen-evtchn xen-gntdev xen-gntalloc xen-privcmd \
+	machine__modules virtio_pci virtio_blk virtio_net ext4 bridge tun loop xen-evtchn xen-gntdev xen-gntalloc xen-privcmd \
 		xen-netback xen-blkback xenfs | while read -r file; do
 		dir=root${file#"$PWD/kernel"}
 		mkdir -p "${dir%/*}" && cp "$file" "$dir"
@@ -138,6 +138,7 @@ machine__make() {
 }
 
 # QEMU parts "-initrd" at spaces and commas: no paths in it.
+# shellcheck disable=SC2086 # MACHINE_ARGS are words
 machine__qemu() (
 	out=$(cd "$out" && pwd) && cd "$MACHINE_DIR" || exit 1
 	# Xen parts words at blanks alone.
@@ -151,5 +152,6 @@ machine__qemu() (
 		-drive "if=none,id=root,format=raw,snapshot=on,file=root.ext4" -device virtio-blk-pci,drive=root \
 		-drive "if=none,id=payload,format=raw,readonly=on,file=$out/.machine/payload.ext4" \
 		-device virtio-blk-pci,drive=payload \
-		-drive "if=none,id=result,format=raw,file=$out/.machine/result" -device virtio-blk-pci,drive=result </dev/null
+		-drive "if=none,id=result,format=raw,file=$out/.machine/result" -device virtio-blk-pci,drive=result \
+		${MACHINE_ARGS-} </dev/null
 )
