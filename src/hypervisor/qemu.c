@@ -27,9 +27,8 @@
 
 #define GREETING_MS 30000 /* QEMU greets after 30 ms; later on a node that swaps */
 #define COMMAND_MS 20000
-#define FILL_SHIFT                                                                                 \
-	20 /* with reserved pages memory is filled before QEMU greets: 1 MiB a ms, a slow node's speed */
-#define DRAIN_MS 500      /* for the end of QMP and stderr, once the process is gone */
+#define FILL_SHIFT 20 /* memory in reserved pages is filled before it greets: 1 MiB a ms or more */
+#define DRAIN_MS 500  /* for the end of QMP and stderr, once the process is gone */
 #define STDERR_KEEP 4096u /* bytes of the end of stderr */
 
 enum { SOCK_QMP, SOCK_CHANNEL, SOCK_CONSOLE, SOCK_NET, SOCKS };
