@@ -139,6 +139,10 @@ int vse_nodes_remove(struct vse_cluster *c, const char *nodes, const char *vms, 
  * told so. ESRCH: there is nothing to be called off. */
 int vse_migrate(struct vse_cluster *c, const char *ranks, const char *node, unsigned timeout_ms,
 		char **ret_json, struct vse_error *err);
+/* The same by post-copy, for VMs that write to their memory faster than it travels: each goes on over there before all of its memory
+ * has come, and is lost where one of the nodes, or the link between them, fails until it has. */
+int vse_migrate_post_copy(struct vse_cluster *c, const char *ranks, const char *node,
+			  unsigned timeout_ms, char **ret_json, struct vse_error *err);
 /* Holds all VMs, writes them (memory, devices, scratch disks) into the folder dir, which must not exist and must be seen
  * by every node under the same path, and lets them go on. All VMs must run; those that were paused stay so. The folder is
  * there when all of it is on disk, and not before. It holds what the VMs' memory holds: keys, too. */

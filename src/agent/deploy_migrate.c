@@ -3,7 +3,9 @@
  * The source sends it and holds it ("send"). Only when it stands still in both places is it decided, and written to the
  * journal, that the target shall have it ("arrive"); the source is asked to let go of it ("move", which all hear) when the target
  * has said that it runs there, and asked until it has heard: its link may be cut just then. A target that says it has not got it, or whose VMs can run no more, leaves it to the source
- * ("unsend"). Questions that are not answered are asked again; a root that follows goes on with them. */
+ * ("unsend"). By post-copy the source may say, asked so, that it cannot go on there any more: then it is the target's, if that can
+ * run it; and the source is kept until the target has all of it. Questions that are not answered are asked again; a root that
+ * follows goes on with them. */
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
@@ -14,9 +16,10 @@
 #include "base/time.h"
 
 #define AGAIN_MS 300
+#define FED_MS 50
 #define TIMEOUT_MS 600000 /* unless the request says */
 
-enum migration_step { SENDING, TAKING, KEEPING, TELLING, LEAVING, SETTLING };
+enum migration_step { SENDING, TAKING, KEEPING, TELLING, FEEDING, LEAVING, SETTLING };
 
 struct migration {
 	struct migration *next;
@@ -24,11 +27,15 @@ struct migration {
 	struct moving *asker; /* NULL: gone, or of the root before */
 	enum migration_step step;
 	uint32_t rank, from, to;
+	bool post_copy;
 	char id[33];
 	struct call *call;
+	struct call *canceller; /* by post-copy: waits for whether it was too late; NULL: none */
 	struct evtimer *again, *bound;
-	uint64_t begun, sent_at, stood_ms, bytes, disk, downtime_ms;
-	struct err why; /* of one that stays where it was */
+	uint64_t begun, sent_at, stood_ms, bytes, disk, downtime_ms, late_ms;
+	uint64_t there; /* since when it runs there; 0: before this root */
+	struct err why; /* of one that stays where it was, or is lost */
+	bool lost;      /* by post-copy: it has ended in the middle */
 };
 
 /* A "migrate" request. */
@@ -38,6 +45,7 @@ struct moving {
 	struct call *call;
 	struct rankset left, failed;
 	uint32_t to;
+	bool post_copy;
 	uint64_t bound_ms;
 	struct migration *now;
 	json_t *moved;
@@ -64,11 +72,12 @@ static void note_moved(const struct migration *m)
 		   to, time_mono_ms() - m->begun, m->downtime_ms);
 	if (r)
 		json_array_append_new(r->moved,
-				      json_pack("{s:i, s:s, s:s, s:I, s:I, s:I, s:I}", "rank",
+				      json_pack("{s:i, s:s, s:s, s:I, s:I, s:I, s:I, s:I}", "rank",
 						(int)m->rank, "from", from, "to", to, "downtime_ms",
 						(json_int_t)m->downtime_ms, "total_ms",
 						(json_int_t)(time_mono_ms() - m->begun), "bytes",
-						(json_int_t)m->bytes, "disk", (json_int_t)m->disk));
+						(json_int_t)m->bytes, "disk", (json_int_t)m->disk,
+						"late_ms", (json_int_t)m->late_ms));
 }
 
 static void add_failed(struct moving *r, uint32_t rank, const struct err *why)
@@ -83,14 +92,32 @@ static void add_failed(struct moving *r, uint32_t rank, const struct err *why)
 static void note_failed(const struct migration *m)
 {
 	struct moving *r = m->asker;
-	events_add(events_of(m), m->rank, "node", "stays on %s: %s",
-		   m->deploy->members[m->from].name, m->why.text);
+	if (m->lost)
+		events_add(events_of(m), m->rank, "node", "lost on its way from %s to %s: %s",
+			   m->deploy->members[m->from].name, m->deploy->members[m->to].name,
+			   m->why.text);
+	else
+		events_add(events_of(m), m->rank, "node", "stays on %s: %s",
+			   m->deploy->members[m->from].name, m->why.text);
 	if (r)
 		add_failed(r, m->rank, &m->why);
 }
 
+static void answer_canceller(struct migration *m, const struct err *err)
+{
+	struct call *call = TAKE_PTR(m->canceller);
+	if (!call)
+		return;
+	call->state = NULL;
+	if (err)
+		call_fail(call, err);
+	else
+		call_reply(call, json_pack("{s:b, s:[]}", "ok", 1, "moved"));
+}
+
 static void unlink_migration(struct migration *m)
 {
+	answer_canceller(m, NULL);
 	struct migration **at = &m->deploy->migrations;
 	while (*at != m)
 		at = &(*at)->next;
@@ -109,10 +136,10 @@ static void end(struct migration *m)
 	struct deploy *d = m->deploy;
 	struct moving *r = m->asker;
 	uint32_t from = m->from;
-	bool stays = m->why.code != 0;
+	bool stays = m->why.code && !m->lost;
 	_cleanup_rankset_ struct rankset one = RANKSET_INIT;
 	rankset_add(&one, m->rank);
-	if (stays)
+	if (m->why.code)
 		note_failed(m);
 	else
 		note_moved(m);
@@ -155,7 +182,7 @@ void deploy_migrations_told(struct deploy *d)
 		return;
 	for (struct migration *m = d->migrations; m; m = m->next)
 		if (m->step == TELLING) {
-			m->step = LEAVING;
+			m->step = m->post_copy ? FEEDING : LEAVING;
 			evtimer_start(m->again, 0, 0);
 		}
 }
@@ -210,7 +237,37 @@ static void on_taken(struct migration *m, const json_t *j)
 	if (m->sent_at)
 		m->downtime_ms = m->stood_ms +
 				 (now - m->sent_at > since ? now - m->sent_at - since : 0);
+	m->there = now;
 	tell(m);
+}
+
+/* By post-copy the source could not go on: some of it was there by then. */
+static void on_split(struct migration *m)
+{
+	struct err late = ERR_INIT;
+	m->step = TAKING;
+	evtimer_start(m->again, AGAIN_MS, 0);
+	if (deploy_write_journal(m->deploy, &late) <
+	    0) { /* as in on_sent(): the next root must know; so it is asked anew */
+		m->step = KEEPING;
+		return;
+	}
+	m->why = (struct err)ERR_INIT;
+	err_set(&late, EBUSY, "vm%u: it is too late: some of its memory is on %s alone", m->rank,
+		m->deploy->members[m->to].name);
+	answer_canceller(m, &late);
+}
+
+static void on_fed(struct migration *m, const json_t *j)
+{
+	if (!json_is_true(json_object_get(j, "fed"))) {
+		evtimer_start(m->again, FED_MS, 0);
+		return;
+	}
+	m->bytes = MAX(m->bytes, number(j, "bytes"));
+	m->late_ms = m->there ? time_mono_ms() - m->there : 0;
+	m->step = LEAVING;
+	evtimer_start(m->again, 0, 0);
 }
 
 /* Its VMs can run no more, whatever it would answer. */
@@ -226,18 +283,35 @@ static void settle(struct migration *m)
 	evtimer_start(m->again, 0, 0);
 }
 
+static void on_settled(struct migration *m, const json_t *j)
+{
+	const char *text = json_string_value(json_object_get(j, "error"));
+	if (m->post_copy && json_is_true(json_object_get(j, "late"))) {
+		evtimer_start(m->again, FED_MS, 0);
+		return;
+	}
+	m->lost = m->post_copy && json_is_true(json_object_get(j, "over"));
+	if (m->lost)
+		err_set(&m->why, EIO, "%s", text ? text : "it has ended");
+	end(m);
+}
+
 static void answered(struct migration *m, const json_t *j, struct err *err)
 {
 	if (m->step == SENDING)
 		on_sent(m, j, err);
 	else if (m->step == SETTLING)
-		end(m);
+		on_settled(m, j);
 	else if (err->code) /* perhaps it was done, perhaps not */
 		evtimer_start(m->again, AGAIN_MS, 0);
 	else if (m->step == TAKING)
 		on_taken(m, j);
+	else if (m->step == FEEDING)
+		on_fed(m, j);
 	else if (m->step == LEAVING)
 		settle(m);
+	else if (json_is_true(json_object_get(j, "split")))
+		on_split(m);
 	else
 		end(m);
 }
@@ -282,19 +356,19 @@ static void ask(struct migration *m)
 	static const struct {
 		enum verb verb;
 		bool target;
-	} asks[] = {[SENDING] = {VERB_send, false},
-		    [TAKING] = {VERB_arrive, true},
-		    [KEEPING] = {VERB_unsend, false},
-		    [LEAVING] = {VERB_move, false},
-		    [SETTLING] = {VERB_arrive, true}};
+	} asks[] = {[SENDING] = {VERB_send, false},   [TAKING] = {VERB_arrive, true},
+		    [KEEPING] = {VERB_unsend, false}, [FEEDING] = {VERB_unsend, false},
+		    [LEAVING] = {VERB_move, false},   [SETTLING] = {VERB_arrive, true}};
 	struct err err = ERR_INIT;
 	uint32_t whom = asks[m->step].target ? m->to : m->from;
 	enum verb v = asks[m->step].verb;
-	json_t *req = v == VERB_move ? leave_request(m)
-				     : json_pack("{s:s, s:I, s:I, s:s, s:I, s:b}", "verb",
-						 verb_name(v), "to", (json_int_t)whom, "rank",
-						 (json_int_t)m->rank, "id", m->id, "node",
-						 (json_int_t)m->to, "ready", m->step == SETTLING);
+	json_t *req = v == VERB_move
+			      ? leave_request(m)
+			      : json_pack("{s:s, s:I, s:I, s:s, s:I, s:b, s:b, s:b, s:b}", "verb",
+					  verb_name(v), "to", (json_int_t)whom, "rank",
+					  (json_int_t)m->rank, "id", m->id, "node", (json_int_t)m->to,
+					  "ready", m->step == SETTLING, "post_copy", m->post_copy,
+					  "fed", m->step == FEEDING, "lost", is_dead(m, m->to));
 	m->call = call_create(m->deploy->agent, &out, m);
 	if (spread_begin(m->call, v, req, &err) < 0)
 		call_fail(m->call, &err); /* m may be gone after */
@@ -311,7 +385,7 @@ static void on_again(void *arg)
 		keep(m, &err);
 	} else if (m->step == KEEPING && is_dead(m, m->from)) {
 		end(m);
-	} else if (m->step == LEAVING && is_dead(m, m->from)) {
+	} else if ((m->step == LEAVING || m->step == FEEDING) && is_dead(m, m->from)) {
 		settle(m);
 	} else if (m->step == TAKING && m->deploy->call) { /* it may tell the old place */
 		evtimer_start(m->again, 1, 0);
@@ -443,6 +517,7 @@ static int start(struct moving *r, uint32_t rank, struct err *err)
 		return err_errno(err, errno, "random bytes");
 	struct migration *m = make(d, rank, from, r->to);
 	snprintf(m->id, sizeof(m->id), "%016" PRIx64 "%016" PRIx64, random[0], random[1]);
+	m->post_copy = r->post_copy;
 	m->asker = r;
 	r->now = m;
 	if (deploy_write_journal(d, err) < 0) {
@@ -523,15 +598,41 @@ static int call_off(struct deploy *d, const struct rankset *ranks, struct err *w
 	return n;
 }
 
+static void on_canceller_end(struct call *call)
+{
+	struct migration *m = call->state;
+	if (m)
+		m->canceller = NULL;
+}
+
+/* One of these that has to be asked first, since it may be too late. */
+static struct migration *find_doubtful(struct deploy *d, const struct rankset *ranks)
+{
+	struct migration *m = d->migrations;
+	while (m &&
+	       (m->step != KEEPING || !m->post_copy || m->canceller || !rankset_has(ranks, m->rank)))
+		m = m->next;
+	return m;
+}
+
 static int cancel(struct call *call, const json_t *req, struct err *err)
 {
+	static const struct call_ops waits = {.on_end = on_canceller_end};
+	struct deploy *d = call->agent->deploy;
 	_cleanup_rankset_ struct rankset ranks = RANKSET_INIT;
 	struct err why = ERR_INIT;
 	err_set(&why, ECANCELED, "cancelled");
 	if (service_ranks(call->agent, req, &ranks, err) < 0)
 		return -1;
-	if (!call_off(call->agent->deploy, &ranks, &why))
+	if (!call_off(d, &ranks, &why))
 		return err_set(err, ESRCH, "none of these VMs is on its way, or it is too late");
+	struct migration *m = find_doubtful(d, &ranks);
+	if (m) {
+		m->canceller = call;
+		call->state = m;
+		call->ops = &waits;
+		return 0;
+	}
 	call_reply(call, json_pack("{s:b, s:[]}", "ok", 1, "moved"));
 	return 0;
 }
@@ -564,6 +665,7 @@ int service_migrate(struct call *call, const json_t *req, struct err *err)
 	}
 	struct moving *r = xcalloc(1, sizeof(*r));
 	*r = (struct moving){.next = d->movings, .deploy = d, .call = call, .left = ranks, .to = to};
+	r->post_copy = json_is_true(json_object_get(req, "post_copy"));
 	r->bound_ms = (uint64_t)bound;
 	r->moved = json_array();
 	d->movings = r;
@@ -580,11 +682,12 @@ json_t *deploy_migrations_journal(const struct deploy *d)
 	json_t *list = json_array();
 	for (const struct migration *m = d->migrations; m; m = m->next)
 		if (m->step < SETTLING)
-			json_array_append_new(list,
-					      json_pack("{s:I, s:I, s:I, s:s, s:b}", "rank",
-							(json_int_t)m->rank, "from", (json_int_t)m->from,
-							"to", (json_int_t)m->to, "id", m->id, "taking",
-							m->step != SENDING && m->step != KEEPING));
+			json_array_append_new(list, json_pack("{s:I, s:I, s:I, s:s, s:b, s:b}",
+							      "rank", (json_int_t)m->rank, "from",
+							      (json_int_t)m->from, "to",
+							      (json_int_t)m->to, "id", m->id, "taking",
+							      m->step != SENDING && m->step != KEEPING,
+							      "post_copy", m->post_copy));
 	return list;
 }
 
@@ -600,6 +703,7 @@ void deploy_migrations_resume(struct deploy *d, const json_t *list)
 			continue;
 		struct migration *m = make(d, (uint32_t)rank, (uint32_t)from, (uint32_t)to);
 		snprintf(m->id, sizeof(m->id), "%.32s", id);
+		m->post_copy = json_is_true(json_object_get(v, "post_copy"));
 		m->step = json_is_true(json_object_get(v, "taking")) ? TAKING : KEEPING;
 		if (m->step == KEEPING)
 			err_set(&m->why, ECANCELED, "the root agent was started again meanwhile");

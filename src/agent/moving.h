@@ -42,8 +42,9 @@ struct moving_stall {
 #define MOVING_STALL_LOOKS 10
 
 /* put: bytes that were given to the link since it was opened, queued: those of them that it still has; answer: all is out and
- * the target has to say so. A link that has nothing to carry waits for the source, which may take as long as it wants. */
-static inline bool moving_stalls(struct moving_stall *s, uint64_t put, size_t queued, bool answer)
+ * the target has to say so; looks: how many are too many. A link that has nothing to carry waits for the source, which may take as long as it wants. */
+static inline bool moving_stalls(struct moving_stall *s, uint64_t put, size_t queued, bool answer,
+				 unsigned looks)
 {
 	uint64_t taken = put > queued ? put - queued : 0;
 	if (taken > s->taken || !(queued || answer)) {
@@ -51,7 +52,7 @@ static inline bool moving_stalls(struct moving_stall *s, uint64_t put, size_t qu
 		s->looks = 0;
 		return false;
 	}
-	return ++s->looks >= MOVING_STALL_LOOKS;
+	return ++s->looks >= looks;
 }
 
 /* "rank" and "id" of a request or of a link's first message, within the cluster; id: borrowed from j. */

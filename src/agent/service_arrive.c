@@ -31,6 +31,8 @@ struct receiving {
 	struct stream *link;  /* NULL: cut, after it was prepared */
 	struct stream *state; /* into the hypervisor; NULL: it has taken all */
 	bool ended, arrived, prepared, gone;
+	bool has_disk; /* by post-copy: all of it */
+	bool taken;    /* it runs here; the rest of its memory comes (post-copy) */
 	struct evtimer *silent;
 };
 
@@ -60,30 +62,38 @@ static void forget(struct receiving *r, bool keep)
 	stream_destroy(r->link);
 	stream_destroy(r->state);
 	evtimer_destroy(r->silent);
+	struct vm *taken = r->taken && !r->ended && r->agent->cluster
+				   ? cluster_vm(r->agent->cluster, r->rank)
+				   : NULL;
+	if (taken)
+		vm_cut_off(taken);
 	if (TAKE_PTR(r->vm) && !keep && r->agent->cluster)
 		cluster_drop_coming(r->agent->cluster, r->rank);
 	free(r);
+}
+
+static void put(struct receiving *r, const json_t *j)
+{
+	message_write(stream_out(r->link), 0, r->rank, j, NULL);
+	stream_flush(r->link);
 }
 
 static void refuse(struct receiving *r, const struct err *err)
 {
 	_cleanup_json_ json_t *j = message_error(err);
 	log_warn("vm%u: does not come here: %s", r->rank, err->text);
-	if (r->link) {
-		message_write(stream_out(r->link), 0, r->rank, j, NULL);
-		stream_flush(r->link);
-	}
-	forget(r, false);
+	if (r->link)
+		put(r, j);
+	forget(r, r->taken);
 }
 
 static void look(struct receiving *r)
 {
-	if (!r->ended || !r->arrived || r->prepared || !r->link)
+	if (!(r->ended || r->has_disk) || !r->arrived || r->prepared || !r->link)
 		return;
 	_cleanup_json_ json_t *j = json_pack("{s:b}", "prepared", 1);
 	r->prepared = true;
-	message_write(stream_out(r->link), 0, r->rank, j, NULL);
-	stream_flush(r->link);
+	put(r, j);
 }
 
 static void on_arrived(void *arg, struct vm *vm _unused_, const struct err *err)
@@ -102,8 +112,17 @@ static void on_arrived(void *arg, struct vm *vm _unused_, const struct err *err)
 
 /* ---- into the hypervisor ---- */
 
-static void on_state_data(void *arg _unused_, struct buf *in)
+/* By post-copy it asks for memory. */
+static void on_state_data(void *arg, struct buf *in)
 {
+	struct receiving *r = arg;
+	while (r->link && buf_len(in)) {
+		size_t n = MIN(buf_len(in), (size_t)MOVING_PIECE);
+		frame_write_data(stream_out(r->link), 0, r->rank, 1, buf_head(in), n, false);
+		buf_consume(in, n);
+	}
+	if (r->link)
+		stream_flush(r->link);
 	buf_clear(in);
 }
 
@@ -111,8 +130,17 @@ static void on_state_close(void *arg, const struct err *err _unused_)
 {
 	struct receiving *r = arg;
 	stream_destroy(TAKE_PTR(r->state)); /* whether it has all, it says itself */
-	if (r->link)
-		stream_pause(r->link, false);
+	if (!r->link)
+		return;
+	if (r->taken && r->ended) {
+		forget(r, true);
+		return;
+	}
+	if (r->has_disk && !r->ended) { /* it has all, or has died: the source's hypervisor knows by what it said last */
+		_cleanup_json_ json_t *j = json_pack("{s:b}", "closed", 1);
+		put(r, j);
+	}
+	stream_pause(r->link, false);
 }
 
 static void on_state_drain(void *arg)
@@ -120,6 +148,18 @@ static void on_state_drain(void *arg)
 	struct receiving *r = arg;
 	if (r->link)
 		stream_pause(r->link, false);
+}
+
+/* A move of before that was called off: that is decided before another one begins, but what its source has sent, and the end of its
+ * link, may be on the way here still. */
+static void drop_older(const struct receiving *r)
+{
+	struct receiving *next;
+	for (struct receiving *o = r->agent->receivings; o; o = next) {
+		next = o->next;
+		if (o != r && o->vm && o->rank == r->rank && !o->taken && strcmp(o->id, r->id) != 0)
+			forget(o, false);
+	}
 }
 
 static int begin(struct receiving *r, const json_t *j, struct err *err)
@@ -141,8 +181,10 @@ static int begin(struct receiving *r, const json_t *j, struct err *err)
 	snprintf(r->id, sizeof(r->id), "%s", id);
 	if (!in.signature[0])
 		in.signature = NULL;
+	in.post_copy = json_is_true(json_object_get(j, "post_copy"));
 	in.ready_ms = (uint64_t)ready;
 	in.scratch = (uint64_t)scratch;
+	drop_older(r);
 	struct vm *vm = cluster_receive(a->cluster, r->rank, err);
 	if (!vm)
 		return -1;
@@ -165,7 +207,7 @@ static int begin(struct receiving *r, const json_t *j, struct err *err)
 
 static int on_piece(struct receiving *r, const struct frame *f, struct err *err)
 {
-	int disk = r->vm ? vm_disk(r->vm) : -1;
+	int disk = r->vm && !r->taken && !r->has_disk ? vm_disk(r->vm) : -1;
 	uint64_t size = cluster_get_spec(r->agent->cluster)->scratch;
 	if (!r->vm || r->ended)
 		return err_set(err, EPROTO, "bytes of a VM that are not expected");
@@ -191,6 +233,7 @@ static int on_piece(struct receiving *r, const struct frame *f, struct err *err)
 	return 0;
 }
 
+/* 1: it was the last; r is no more. */
 static int on_frame(struct receiving *r, const struct frame *f, struct err *err)
 {
 	if (f->type == FRAME_DATA)
@@ -202,11 +245,20 @@ static int on_frame(struct receiving *r, const struct frame *f, struct err *err)
 		return begin(r, j, err);
 	if (json_is_true(json_object_get(j, "forget")))
 		return err_set(err, ECANCELED, "it goes on where it was");
+	if (json_is_true(json_object_get(j, "switch")) && !r->has_disk && !r->ended) {
+		r->has_disk = true;
+		put(r, j);
+		return 0;
+	}
 	if (!json_is_true(json_object_get(j, "end")) || r->ended)
 		return err_set(err, EPROTO, "a message that is not expected");
 	r->ended = true;
-	if (r->state)
+	if (r->state) {
 		stream_end(r->state);
+	} else if (r->taken) {
+		forget(r, true);
+		return 1;
+	}
 	look(r);
 	return 0;
 }
@@ -219,10 +271,11 @@ static void on_link_data(void *arg, struct buf *in)
 	int got;
 	evtimer_start(r->silent, SILENT_MS, 0);
 	while ((got = frame_read(in, FRAME_MAX_MESSAGE, &f, &err)) == 1) {
-		if (on_frame(r, &f, &err) < 0) {
+		int rc = on_frame(r, &f, &err);
+		if (rc < 0)
 			refuse(r, &err);
+		if (rc)
 			return;
-		}
 		frame_drop(in, &f);
 	}
 	if (got < 0)
@@ -233,7 +286,9 @@ static void on_link_close(void *arg, const struct err *err _unused_)
 {
 	struct receiving *r = arg;
 	stream_destroy(TAKE_PTR(r->link));
-	if (r->prepared) /* the root may have decided that it runs here */
+	if (r->taken) /* its hypervisor misses the end of the state, unless that was read */
+		forget(r, true);
+	else if (r->prepared) /* the root may have decided that it runs here */
 		evtimer_start(r->silent, ORPHAN_MS, 0);
 	else
 		forget(r, false);
@@ -243,7 +298,7 @@ static void on_silent(void *arg)
 {
 	struct receiving *r = arg;
 	log_warn("vm%u: nothing was heard of its move: dropped", r->rank);
-	forget(r, false);
+	forget(r, r->taken);
 }
 
 void moving_link(struct agent *a, uint32_t node, struct stream *s)
@@ -264,7 +319,7 @@ void moving_link(struct agent *a, uint32_t node, struct stream *s)
 void service_arrive_finish(struct agent *a)
 {
 	while (a->receivings)
-		forget(a->receivings, false);
+		forget(a->receivings, a->receivings->taken);
 }
 
 /* ---- "arrive" ---- */
@@ -279,10 +334,16 @@ struct arriving {
 	struct evtimer *timer;
 };
 
-static void reply(struct call *call, bool taken, const struct err *err, uint64_t since_ms)
+/* late: some of its memory is still to come; over: it has ended, for the reason in "error". */
+static void reply(struct call *call, bool taken, const struct vm *vm, const struct err *err)
 {
-	call_reply(call, json_pack("{s:b, s:b, s:s, s:I}", "ok", 1, "taken", taken, "error",
-				   err ? err->text : "", "since_ms", (json_int_t)since_ms));
+	bool over = vm && vm_state_is_over(vm_get_state(vm));
+	call_reply(call, json_pack("{s:b, s:b, s:s, s:I, s:b, s:b}", "ok", 1, "taken", taken, "error",
+				   err->code ? err->text
+				   : over    ? vm_reason(vm)
+					     : "",
+				   "since_ms", vm ? (json_int_t)vm_uptime_ms(vm) : (json_int_t)0,
+				   "late", vm && !over && vm_is_late(vm), "over", over));
 }
 
 /* Still whole where it came from, which has not let go of it yet: better put back by a moment than gone. */
@@ -305,9 +366,9 @@ static void settle(struct arriving *w)
 		vm_resume(vm, NULL); /* an agent before this one took it, and got no further */
 	else if (vm && is_lost(vm)) {
 		err_set(&err, EIO, "it ended as it went on there: %s", vm_reason(vm));
-		reply(w->call, false, &err, 0);
+		reply(w->call, false, vm, &err);
 	} else if (s == VM_READY || vm_state_is_over(s) || s == VM_PAUSED) {
-		reply(w->call, vm != NULL, &err, vm ? vm_uptime_ms(vm) : 0); /* frees w */
+		reply(w->call, vm != NULL, vm, &err); /* frees w */
 	} else if (s == VM_BOOTING && !w->ready && !w->runs) {
 		w->runs = true;
 		evtimer_start(w->timer, PROOF_MS, 0);
@@ -327,7 +388,7 @@ static void on_late(void *arg)
 	struct vm *vm = cluster_vm(w->call->agent->cluster, w->rank);
 	struct err err = ERR_INIT;
 	if (w->ready || w->runs) {
-		reply(w->call, true, &err, vm ? vm_uptime_ms(vm) : 0);
+		reply(w->call, true, vm, &err);
 		return;
 	}
 	err_set(&err, ETIMEDOUT, "vm%u: does not go on here", w->rank);
@@ -347,9 +408,13 @@ static const struct call_ops ops = {.on_end = on_end};
 static int take(struct agent *a, struct receiving *r, struct err *err)
 {
 	uint32_t rank = r->rank, from = r->node;
+	if (!r->ended && !r->link && r->state)
+		return err_set(err, ECONNRESET, "vm%u: the rest of its memory cannot come", rank);
 	if (!r->prepared || cluster_take(a->cluster, rank, err) < 0)
 		return err_set(err, ENOENT, "vm%u: has not arrived whole", rank);
-	forget(r, true);
+	r->taken = !r->ended; /* by post-copy */
+	if (!r->taken)
+		forget(r, true);
 	if (a->fabric)
 		fabric_move(a->fabric, rank, a->self);
 	node_save(a); /* before it runs: the agent that follows this one must know whose it is */
@@ -368,15 +433,15 @@ int service_arrive(struct call *call, const json_t *req, struct err *err)
 	const char *id;
 	if (moving_read(a, req, &rank, &id, err) < 0)
 		return -1;
-	while (r && (r->rank != rank || strcmp(r->id, id) != 0))
+	while (r && (r->taken || r->rank != rank || strcmp(r->id, id) != 0))
 		r = r->next;
 	if (r && take(a, r, err) < 0) {
-		reply(call, false, err, 0);
+		reply(call, false, NULL, err);
 		return 0;
 	}
 	if (!cluster_vm(a->cluster, rank)) {
 		err_set(err, ENOENT, "vm%u: did not arrive", rank);
-		reply(call, false, err, 0);
+		reply(call, false, NULL, err);
 		return 0;
 	}
 	struct arriving *w = xcalloc(1, sizeof(*w));

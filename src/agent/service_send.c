@@ -4,6 +4,9 @@
  *            state, and of stream 2: pieces of the disk, each after the 8 bytes (big endian) of where it goes; {"end": true};
  *            {"forget": true}: it goes on here
  *   from it  {"ok": false, ...}, or {"prepared": true}: it has all, and stands still there.
+ * By post-copy ("post_copy" in the first message) data of stream 1 goes both ways, and the disk comes first: {"switch": true} says
+ * that all of it is out, its answer that it was written; then the hypervisor is switched over, the target says "prepared" when
+ * its own can go on, and gets the rest of the state, and the end, while the VM runs there.
  * Until it has told the root so, this agent may think better of it by itself; after that only the root decides: "unsend", or
  * "move", which ends the VM here. */
 #include <errno.h>
@@ -18,8 +21,11 @@
 #include "wire/message.h"
 
 #define LOOK_MS                                                                                    \
-	2000      /* so often it is looked whether it goes on: a link that is cut does not say so */
-#define PIECES 32 /* of the disk at once: others want the loop, too */
+	2000 /* so often it is looked whether it goes on: a link that is cut does not say so */
+#define LATE_QUEUE                                                                                 \
+	(256u << 10) /* of post-copy: what the guest there waits for stands in this queue */
+#define LATE_LOOKS 6 /* times as long as else: its VM is lost then */
+#define PIECES 32    /* of the disk at once: others want the loop, too */
 
 struct sending {
 	struct sending *next;
@@ -29,11 +35,13 @@ struct sending {
 	char id[MOVING_ID_MAX + 1];
 	struct vm *vm; /* NULL: it has ended, or goes on here */
 	struct stream *link, *state;
-	bool opening;  /* the link: this must outlive it */
-	bool over;     /* only the opening keeps it */
-	bool sent;     /* by the hypervisor */
-	bool ended;    /* all is written to the link */
-	bool prepared; /* and the root knows: only it decides */
+	bool opening;           /* the link: this must outlive it */
+	bool over;              /* only the opening keeps it */
+	bool sent;              /* by the hypervisor */
+	bool ended;             /* all is written to the link */
+	bool prepared;          /* and the root knows: only it decides */
+	bool post_copy, stands; /* stands: by post-copy, its disk can be sent */
+	bool asked, switched;   /* the target, whether it has the disk; the hypervisor */
 	uint64_t bytes, disk_bytes;
 	uint64_t stood; /* since when it stands still; loop time; 0: it runs */
 	int disk;       /* the VM's, once that stands still: it outlives its VMM; -1: none */
@@ -153,6 +161,14 @@ static void send_disk(struct sending *s)
 	}
 	if (more || s->ended)
 		return; /* on_link_drain() goes on */
+	_cleanup_json_ json_t *j = json_pack("{s:b}", s->stands ? "switch" : "end", 1);
+	s->ended = !s->stands;
+	s->asked = s->stands;
+	put_message(s, j);
+}
+
+static void put_end(struct sending *s)
+{
 	_cleanup_json_ json_t *j = json_pack("{s:b}", "end", 1);
 	s->ended = true;
 	put_message(s, j);
@@ -160,8 +176,12 @@ static void send_disk(struct sending *s)
 
 static void look(struct sending *s)
 {
-	if (s->sent && !s->state && s->link && !s->ended)
+	if (!s->link || s->ended)
+		return;
+	if (s->stands ? !s->asked : s->sent && !s->state)
 		send_disk(s);
+	else if (s->switched && s->sent && !s->state)
+		put_end(s);
 }
 
 /* ---- the hypervisor's state ---- */
@@ -176,7 +196,7 @@ static void on_state_data(void *arg, struct buf *in)
 		s->bytes += n;
 	}
 	stream_flush(s->link);
-	if (stream_queued(s->link) > MOVING_QUEUE)
+	if (stream_queued(s->link) > (s->switched ? LATE_QUEUE : MOVING_QUEUE))
 		stream_pause(s->state, true);
 }
 
@@ -190,12 +210,11 @@ static void on_state_close(void *arg, const struct err *err _unused_)
 static void begin_link(struct sending *s, const char *signature)
 {
 	struct agent *a = s->agent;
-	_cleanup_json_ json_t *j = json_pack("{s:I, s:s, s:s, s:s, s:s, s:I, s:I}", "rank",
-					     (json_int_t)s->rank, "id", s->id, "from",
-					     mesh_node_name(a->mesh, a->self), "signature",
-					     signature ? signature : "", "boot", vm_boot(s->vm),
-					     "ready_ms", (json_int_t)vm_ready_ms(s->vm), "scratch",
-					     (json_int_t)cluster_get_spec(a->cluster)->scratch);
+	_cleanup_json_ json_t *j = json_pack(
+		"{s:I, s:s, s:s, s:s, s:s, s:I, s:I, s:b}", "rank", (json_int_t)s->rank, "id", s->id,
+		"from", mesh_node_name(a->mesh, a->self), "signature", signature ? signature : "",
+		"boot", vm_boot(s->vm), "ready_ms", (json_int_t)vm_ready_ms(s->vm), "scratch",
+		(json_int_t)cluster_get_spec(a->cluster)->scratch, "post_copy", s->post_copy);
 	put_message(s, j);
 }
 
@@ -210,18 +229,33 @@ static void on_stream(void *arg, int fd, const char *signature)
 		give_up(s, &err);
 }
 
+/* It stands still: 0, with its disk in s->disk; else given up. */
+static int take_disk(struct sending *s)
+{
+	struct err err = ERR_INIT;
+	int disk = vm_disk(s->vm);
+	s->stood = loop_now(s->agent->loop) - vm_stands_ms(s->vm);
+	if (disk < 0 || (s->disk = fcntl(disk, F_DUPFD_CLOEXEC, 3)) >= 0)
+		return 0;
+	err_errno(&err, errno, "vm%u: its scratch disk", s->rank);
+	give_up(s, &err);
+	return -1;
+}
+
+static void on_switch(void *arg)
+{
+	struct sending *s = arg;
+	s->stands = true;
+	if (take_disk(s) == 0)
+		look(s);
+}
+
 static void on_sent(void *arg, uint64_t bytes _unused_)
 {
 	struct sending *s = arg;
-	struct err err = ERR_INIT;
-	int disk = vm_disk(s->vm);
 	s->sent = true;
-	s->stood = loop_now(s->agent->loop) - vm_stands_ms(s->vm);
-	if (disk >= 0 && (s->disk = fcntl(disk, F_DUPFD_CLOEXEC, 3)) < 0) {
-		err_errno(&err, errno, "vm%u: its scratch disk", s->rank);
-		give_up(s, &err);
+	if (!s->post_copy && take_disk(s) < 0)
 		return;
-	}
 	look(s);
 }
 
@@ -236,29 +270,55 @@ static void on_send_failed(void *arg, const struct err *err)
 }
 
 static const struct vm_send_ops send_ops = {.on_stream = on_stream,
+					    .on_switch = on_switch,
 					    .on_sent = on_sent,
 					    .on_failed = on_send_failed};
 
 /* ---- the link ---- */
+
+static int on_word(struct sending *s, const json_t *j, struct err *err)
+{
+	if (message_is_error(j, err))
+		return -1;
+	if (s->asked && s->stands && json_is_true(json_object_get(j, "switch"))) {
+		s->stands = false;
+		if (!s->vm || vm_switch(s->vm, err) < 0)
+			return err->code ? -1 : err_set(err, ESRCH, "vm%u: has ended", s->rank);
+		s->switched = true;
+		return 0;
+	}
+	if (s->switched && json_is_true(json_object_get(j, "closed"))) {
+		stream_destroy(TAKE_PTR(s->state)); /* after all that came before: it knows whether that was all */
+		look(s);
+		return 0;
+	}
+	if (!(s->ended || s->switched) || !json_is_true(json_object_get(j, "prepared")))
+		return err_set(err, EPROTO, "the agent that takes it said what was not asked for");
+	s->prepared = true;
+	answer(s, true, false, NULL);
+	return 0;
+}
 
 static void on_link_data(void *arg, struct buf *in)
 {
 	struct sending *s = arg;
 	struct frame f;
 	struct err err = ERR_INIT;
-	int got = frame_read(in, FRAME_MAX_GUEST, &f, &err);
-	if (got == 0)
-		return;
-	_cleanup_json_ json_t *j = got == 1 ? message_read(&f, &err) : NULL;
-	if (!j || message_is_error(j, &err) || !s->ended) {
-		if (!err.code)
-			err_set(&err, EPROTO, "the agent that takes it said what was not asked for");
-		give_up(s, &err);
-		return;
+	int got;
+	while ((got = frame_read(in, FRAME_MAX_GUEST, &f, &err)) == 1) {
+		int rc = 0;
+		if (f.type != FRAME_DATA) {
+			_cleanup_json_ json_t *j = message_read(&f, &err);
+			rc = j ? on_word(s, j, &err) : -1;
+		} else if (s->state && s->post_copy) {
+			stream_write(s->state, f.payload, f.len);
+		}
+		if (rc < 0)
+			break;
+		frame_drop(in, &f);
 	}
-	frame_drop(in, &f);
-	s->prepared = true;
-	answer(s, true, false, NULL);
+	if (got)
+		give_up(s, &err);
 }
 
 static void on_link_close(void *arg, const struct err *err)
@@ -266,6 +326,10 @@ static void on_link_close(void *arg, const struct err *err)
 	struct sending *s = arg;
 	struct err why = ERR_INIT;
 	stream_destroy(TAKE_PTR(s->link));
+	if (s->vm && vm_is_split(s->vm)) { /* the hypervisor knows whether the target had all by then */
+		stream_destroy(TAKE_PTR(s->state));
+		return;
+	}
 	if (s->prepared) { /* it may run there: not ours to decide */
 		if (!s->vm)
 			forget(s);
@@ -281,7 +345,7 @@ static void on_link_drain(void *arg)
 	struct sending *s = arg;
 	if (s->state)
 		stream_pause(s->state, false);
-	else if (!s->reading)
+	if (!s->reading)
 		look(s);
 }
 
@@ -309,7 +373,7 @@ static void on_opened(void *arg, uint32_t node _unused_, struct stream *link, co
 	s->link = link;
 	stream_set_ops(link, &ops, s);
 	struct vm *vm = service_vm(s->agent, s->rank, &why);
-	if (!vm || vm_send(vm, &send_ops, s, &why) < 0) {
+	if (!vm || vm_send(vm, s->post_copy, &send_ops, s, &why) < 0) {
 		answer(s, false, true, &why);
 		forget(s);
 		return;
@@ -318,14 +382,18 @@ static void on_opened(void *arg, uint32_t node _unused_, struct stream *link, co
 	evtimer_start(s->patience, LOOK_MS, LOOK_MS);
 }
 
+/* Of one that is split, the end of the patience is the end of the VM. */
 static void on_patience(void *arg)
 {
 	struct sending *s = arg;
 	struct err err = ERR_INIT;
-	if (s->prepared || !moving_stalls(&s->stall, s->put, stream_queued(s->link), s->ended))
+	bool split = s->vm && vm_is_split(s->vm);
+	unsigned looks = MOVING_STALL_LOOKS * (split ? LATE_LOOKS : 1);
+	if ((s->prepared && !split) || !moving_stalls(&s->stall, s->put, stream_queued(s->link),
+						      s->ended || (s->asked && s->stands), looks))
 		return;
-	err_set(&err, ETIMEDOUT, "%s took nothing and said nothing for %d s",
-		mesh_node_name(s->agent->mesh, s->node), MOVING_STALL_LOOKS * LOOK_MS / 1000);
+	err_set(&err, ETIMEDOUT, "%s took nothing and said nothing for %u s",
+		mesh_node_name(s->agent->mesh, s->node), looks * LOOK_MS / 1000);
 	give_up(s, &err);
 }
 
@@ -339,7 +407,7 @@ static void on_call_end(struct call *call)
 		return;
 	s->call = NULL;
 	err_set(&err, ECANCELED, "cancelled");
-	if (!s->prepared)
+	if (!s->prepared && !s->switched) /* else the root asks for it again ("unsend") */
 		give_up(s, &err);
 }
 
@@ -365,6 +433,7 @@ int service_send(struct call *call, const json_t *req, struct err *err)
 	struct sending *s = xcalloc(1, sizeof(*s));
 	*s = (struct sending){.agent = a, .call = call, .rank = rank, .node = (uint32_t)node, .disk = -1};
 	snprintf(s->id, sizeof(s->id), "%s", id);
+	s->post_copy = json_is_true(json_object_get(req, "post_copy"));
 	s->patience = evtimer_create(a->loop, on_patience, s);
 	s->soon = evtimer_create(a->loop, on_soon, s);
 	struct vm *vm = service_vm(a, rank, err);
@@ -386,7 +455,15 @@ int service_send(struct call *call, const json_t *req, struct err *err)
 	return 0;
 }
 
-/* The target has not got it, and never will. */
+/* By post-copy, and it was switched over: it can only go on there. "fed": is it there as a whole? */
+static void answer_split(struct call *call, const struct sending *s)
+{
+	bool split = s && s->vm && vm_is_split(s->vm);
+	call_reply(call, json_pack("{s:b, s:b, s:b, s:I}", "ok", 1, "split", split, "fed", !split,
+				   "bytes", s ? (json_int_t)s->bytes : (json_int_t)0));
+}
+
+/* The target has not got it, and never will; or, with "fed" or where it was split, how far it is. "lost": the target is. */
 int service_unsend(struct call *call, const json_t *req, struct err *err)
 {
 	struct agent *a = call->agent;
@@ -396,7 +473,13 @@ int service_unsend(struct call *call, const json_t *req, struct err *err)
 		return -1;
 	struct sending *s = find(a, rank);
 	struct vm *vm = cluster_vm(a->cluster, rank);
-	if (s && strcmp(s->id, id) == 0) {
+	bool mine = s && strcmp(s->id, id) == 0, lost = json_is_true(json_object_get(req, "lost"));
+	if (json_is_true(json_object_get(req, "fed")) ||
+	    (mine && s->vm && vm_is_split(s->vm) && !lost)) {
+		answer_split(call, mine ? s : NULL);
+		return 0;
+	}
+	if (mine) {
 		err_set(err, ECANCELED, "cancelled");
 		give_up(s, err);
 	} else if (vm && vm_is_adopting(vm)) {
@@ -419,7 +502,7 @@ void service_send_finish(struct agent *a)
 		if (s->call)
 			s->call->state = NULL;
 		s->call = NULL;
-		if (s->vm && !s->prepared) /* else it may run there */
+		if (s->vm && !s->prepared && !s->switched) /* else it may run there */
 			vm_unsend(s->vm);
 		s->vm = NULL;
 		a->sendings = s->next;

@@ -153,3 +153,9 @@ bool topology_has_hugepages(const char *sys)
 	_cleanup_free_ char *pool = xasprintf("%s/kernel/mm/" POOL, sys);
 	return read_number(pool, "nr_hugepages") || read_number(pool, "nr_overcommit_hugepages");
 }
+
+unsigned topology_cpus_here(void)
+{
+	cpu_set_t set;
+	return sched_getaffinity(0, sizeof(set), &set) == 0 ? (unsigned)MAX(CPU_COUNT(&set), 1) : 1;
+}

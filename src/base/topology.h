@@ -28,6 +28,7 @@ struct topology {
 void topology_read(const char *sys, const cpu_set_t *may, struct topology *ret);
 /* Those that this process may use: by its affinity, and so by the cpuset of its cgroup. */
 void topology_here(struct topology *ret);
+unsigned topology_cpus_here(void); /* how many those are; at least 1 */
 void topology_finish(struct topology *t);
 size_t topology_cores(const struct topology *t);
 

@@ -205,12 +205,12 @@ int vse_down(struct vse_cluster *c, int graceful, struct vse_error *err)
 			   DOWN_MS, NULL, err);
 }
 
-int vse_migrate(struct vse_cluster *c, const char *ranks, const char *node, unsigned timeout_ms,
-		char **ret_json, struct vse_error *err)
+static int migrate(struct vse_cluster *c, const char *ranks, const char *node, bool post_copy,
+		   unsigned timeout_ms, char **ret_json, struct vse_error *err)
 {
 	ERROR_OR_OWN(err);
-	json_t *reply, *req = node ? json_pack("{s:s, s:s, s:s}", "verb", "migrate", "ranks", ranks,
-					       "node", node)
+	json_t *reply, *req = node ? json_pack("{s:s, s:s, s:s, s:b}", "verb", "migrate", "ranks",
+					       ranks, "node", node, "post_copy", post_copy)
 				   : json_pack("{s:s, s:s, s:b}", "verb", "migrate", "ranks", ranks,
 					       "cancel", 1);
 	if (!req)
@@ -225,6 +225,18 @@ int vse_migrate(struct vse_cluster *c, const char *ranks, const char *node, unsi
 		*ret_json = json_dumps(json_object_get(reply, "moved"), JSON_COMPACT);
 	json_decref(reply);
 	return 0;
+}
+
+int vse_migrate(struct vse_cluster *c, const char *ranks, const char *node, unsigned timeout_ms,
+		char **ret_json, struct vse_error *err)
+{
+	return migrate(c, ranks, node, false, timeout_ms, ret_json, err);
+}
+
+int vse_migrate_post_copy(struct vse_cluster *c, const char *ranks, const char *node,
+			  unsigned timeout_ms, char **ret_json, struct vse_error *err)
+{
+	return migrate(c, ranks, node, true, timeout_ms, ret_json, err);
 }
 
 /* ---- nodes ---- */

@@ -3,12 +3,12 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <sched.h>
 #include <string.h>
 
 #include "base/alloc.h"
 #include "base/path.h"
 #include "base/time.h"
+#include "base/topology.h"
 #include "cluster/bind.h"
 #include "cluster/choose.h"
 #include "cluster/cloning.h"
@@ -128,16 +128,11 @@ static void begin_one(struct cluster *c, struct vm *vm)
 		vm_start(vm, NULL);
 }
 
-static unsigned cpus_of_node(void)
-{
-	cpu_set_t set;
-	return sched_getaffinity(0, sizeof(set), &set) == 0 ? (unsigned)MAX(CPU_COUNT(&set), 1) : 1;
-}
-
 /* A clone waits for its VMM, or the VMM for it, as long as it computes. */
 static unsigned at_once(const struct cluster *c)
 {
-	return c->spec.parallel ? c->spec.parallel : cpus_of_node() * (c->profile.template ? 2 : 1);
+	return c->spec.parallel ? c->spec.parallel
+				: topology_cpus_here() * (c->profile.template ? 2 : 1);
 }
 
 static void start_more(struct cluster *c)
@@ -428,7 +423,10 @@ int cluster_move(struct cluster *c, uint32_t rank, uint32_t node, bool start, st
 	if (!c->spec.node_of || rank >= c->spec.size || node < 1 || node > c->spec.nodes.n)
 		return err_set(err, ERANGE, "vm%u cannot be moved to node %u", rank, node);
 	c->spec.node_of[rank] = node;
-	if (c->vms[rank] && node != c->self)
+	if (c->net && node != c->self)
+		netswitch_detach(c->net, rank);
+	bool split = c->vms[rank] && vm_is_split(c->vms[rank]);
+	if (c->vms[rank] && (node != c->self ? !split : split && start))
 		drop_vm(c, rank);
 	if (node != c->self)
 		return 0;
@@ -569,7 +567,7 @@ static bool begin_template(struct cluster *c)
 	struct err err = ERR_INIT;
 	if (c->spec.clone == CLONE_NEVER || c->spec.restore || !c->n_local)
 		return false;
-	const char *lack = cloning_lacks(&c->spec, &c->profile, c->n_local, cpus_of_node());
+	const char *lack = cloning_lacks(&c->spec, &c->profile, c->n_local, topology_cpus_here());
 	if (!lack)
 		c->template = cloning_begin(c->loop, &c->spec, &c->profile, c->dir, c->n_local,
 					    on_template, c, &err);

@@ -49,7 +49,8 @@ void cluster_start_elsewhere(struct cluster *c);
 void cluster_add_nodes(struct cluster *c, const struct strvec *names);
 void cluster_set_place(struct cluster *c, const struct strvec *nodes, const uint32_t *node_of);
 /* From now on the VM belongs to that node. If that is this one, and it is not here yet, it is made (and started) here;
- * if it was here, it is killed. What its memory and its scratch disk held is lost. */
+ * if it was here, it is killed (one that is split, vm_is_split(), at the next such call). What its memory and its scratch disk held
+ * is lost. */
 int cluster_move(struct cluster *c, uint32_t rank, uint32_t node, bool start, struct err *err);
 /* A VM that comes from another node as it runs (vm_receive()): made here, but none of the cluster's until cluster_take(),
  * after which it belongs to this node. EEXIST: it is here already. */

@@ -13,12 +13,16 @@ static void print(const json_t *moved)
 		json_int_t all = json_integer_value(json_object_get(m, "bytes")) +
 				 json_integer_value(json_object_get(m, "disk"));
 		size_format((uint64_t)all, bytes);
-		printf("vm%lld: moved from %s to %s in %.2f s (%s), stood still for %.2f s\n",
+		json_int_t late = json_integer_value(json_object_get(m, "late_ms"));
+		printf("vm%lld: moved from %s to %s in %.2f s (%s), stood still for %.2f s",
 		       (long long)json_integer_value(json_object_get(m, "rank")),
 		       json_string_value(json_object_get(m, "from")),
 		       json_string_value(json_object_get(m, "to")),
 		       (double)json_integer_value(json_object_get(m, "total_ms")) / 1000, bytes,
 		       (double)json_integer_value(json_object_get(m, "downtime_ms")) / 1000);
+		if (late)
+			printf(", its memory was whole %.2f s later", (double)late / 1000);
+		putchar('\n');
 	}
 }
 
@@ -46,9 +50,13 @@ static int run(const struct command *cmd, struct args *a)
 		return command_usage(cmd, "--to NODE: to which node?");
 	if (arg_value(a, "to") && arg_flag(a, "cancel"))
 		return command_usage(cmd, "--cancel and --to: one of them");
+	if (arg_flag(a, "post-copy") && arg_flag(a, "cancel"))
+		return command_usage(cmd, "--cancel and --post-copy: one of them");
 	if (common_connect(arg_value(a, "cluster"), &c, &e))
 		return common_fail(cmd, &e);
-	int rc = vse_migrate(c, common_vm_text(a->operands[0]), arg_value(a, "to"), ms, &text, &e);
+	int rc = (arg_flag(a, "post-copy") ? vse_migrate_post_copy
+					   : vse_migrate)(c, common_vm_text(a->operands[0]),
+							  arg_value(a, "to"), ms, &text, &e);
 	common_disconnect(c);
 	if (rc)
 		return common_fail(cmd, &e);
@@ -66,6 +74,8 @@ static const struct option_spec options[] = {
 	OPTION_CLUSTER,
 	{"to", 0, "NODE", "the node of the cluster that takes them", NULL},
 	{"cancel", 0, NULL, "call off what another 'vse migrate' moves; it fails then", NULL},
+	{"post-copy", 0, NULL,
+	 "go on there before all memory has come; lost where the link or a node fails by then", NULL},
 	{"timeout", 0, "TIME", "a VM that was not moved by then stays (default 10m)", NULL},
 	OPTION_JSON,
 	{"quiet", 'q', NULL, "do not print how long it took", NULL},

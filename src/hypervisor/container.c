@@ -482,6 +482,7 @@ const struct hypervisor hypervisor_container = {
 		  [HV_CAP_RESTORE] = "the node's kernel cannot take programs over",
 		  [HV_CAP_MIGRATE_OUT] = "the node's kernel cannot write its programs out",
 		  [HV_CAP_MIGRATE_IN] = "the node's kernel cannot take programs over",
+		  [HV_CAP_POST_COPY] = "the node's kernel cannot write its programs out",
 		  [HV_CAP_SNAPSHOT] = "there is no memory of a machine to share",
 		  [HV_CAP_CLONE] = "there is no memory of a machine to share; a start takes a "
 				   "tenth of a second",

@@ -24,6 +24,8 @@ enum act {
 	ACT_SAVE,
 	ACT_SNAPSHOT,
 	ACT_MIGRATE,
+	ACT_POST_COPY,
+	ACT_SWITCH,
 	ACT_CANCEL,
 	ACT_CRASH,
 	ACT_KILL,
@@ -33,11 +35,12 @@ enum act {
 #define ACTS_MAX 16
 #define CONSOLE_LINES 256 /* printed at once */
 
-#define NOTE "fake"   /* a file */
+#define NOTE "fake" /* a file */
+#define HALF 2
 #define HANGS "hangs" /* another: how often it has hung */
 struct life {
 	uint64_t started, booted; /* loop time: of this host's clock, so of use to another process */
-	int paused;
+	int paused;               /* HALF more: some of its memory is elsewhere */
 	char boot[20];
 };
 
@@ -70,10 +73,12 @@ struct hv_vm {
 static void write_note(const struct hv_vm *vm)
 {
 	char text[128];
+	bool half = vm->out.switched || (vm->in.came && vm->in.post_copy);
 	if (!vm->note)
 		return;
 	int n = snprintf(text, sizeof(text), "%" PRIu64 " %" PRIu64 " %d %s\n", vm->started,
-			 vm->guest.booted, vm->to.state == HV_PAUSED, vm->guest.boot);
+			 vm->guest.booted, (vm->to.state == HV_PAUSED) + (half ? HALF : 0),
+			 vm->guest.boot);
 	_cleanup_close_ int fd = open(vm->note,
 				      O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
 	if (fd >= 0)
@@ -288,6 +293,12 @@ static void save_over(void *arg, const struct err *err)
 	struct hv_vm *vm = arg;
 	char signature[HV_SIGNATURE_MAX];
 	const char *op = hv_cap_name(vm->out_op);
+	bool lost = err && vm->out.switched;
+	vm->out.switched = false;
+	if (lost) {
+		gone(vm, HV_CRASHED, "fake: its move by post-copy broke off");
+		return;
+	}
 	if (!err) {
 		if (!set_paused(vm, true)) /* one that was migrated ran until now */
 			return;
@@ -307,6 +318,24 @@ static void save_over(void *arg, const struct err *err)
 			.type = HV_EVENT_FAILED, .state = vm->to.state, .fd = -1, .op = op, .err = err});
 }
 
+static void on_switch(void *arg)
+{
+	struct hv_vm *vm = arg;
+	if (set_paused(vm, true))
+		hv_tell(&vm->to, &(struct hv_event){.type = HV_EVENT_SWITCH,
+						    .state = vm->to.state,
+						    .fd = -1,
+						    .op = hv_cap_name(vm->out_op)});
+}
+
+static void switch_now(struct hv_vm *vm)
+{
+	if (!vm->out.stream)
+		return; /* its reader has gone, which was told */
+	fake_out_switch(&vm->out);
+	write_note(vm);
+}
+
 static void save_now(struct hv_vm *vm, enum hv_cap op)
 {
 	struct err e = ERR_INIT;
@@ -315,6 +344,8 @@ static void save_now(struct hv_vm *vm, enum hv_cap op)
 	vm->out_op = op;
 	signature_write(vm, signature);
 	vm->out = (struct fake_out){.was_running = vm->to.state == HV_RUNNING,
+				    .post_copy = op == HV_CAP_POST_COPY,
+				    .on_switch = on_switch,
 				    .on_end = save_over,
 				    .arg = vm};
 	if (op == HV_CAP_SAVE && vm->to.state == HV_RUNNING && !set_paused(vm, true))
@@ -355,6 +386,30 @@ static void restored(void *arg, bool whole, uint64_t age_ms, const char *boot_id
 	go_on(vm, cloned ? "cloned" : "restored");
 }
 
+static void rest_came(void *arg, bool whole)
+{
+	struct hv_vm *vm = arg;
+	char signature[HV_SIGNATURE_MAX];
+	signature_write(vm, signature);
+	write_note(vm);
+	if (whole)
+		hv_tell(&vm->to, &(struct hv_event){.type = HV_EVENT_DONE,
+						    .state = vm->to.state,
+						    .fd = -1,
+						    .op = hv_cap_name(HV_CAP_POST_COPY),
+						    .signature = signature});
+	else
+		gone(vm, HV_CRASHED, "fake: the rest of its memory did not come");
+}
+
+static void adopt_now(struct hv_vm *vm)
+{
+	if (vm->life.paused >= HALF)
+		gone(vm, HV_CRASHED, "fake: its agent died when some of its memory was on another node (post-copy)");
+	else
+		go_on(vm, "adopted");
+}
+
 /* A guest that goes down has time to be heard: its "bye" is read before the VM is gone. */
 static bool unheard(struct hv_vm *vm)
 {
@@ -367,7 +422,7 @@ static void perform(struct hv_vm *vm, enum act a)
 {
 	switch (a) {
 	case ACT_START: first_boot(vm); break;
-	case ACT_ADOPT: go_on(vm, "adopted"); break;
+	case ACT_ADOPT: adopt_now(vm); break;
 	case ACT_PAUSE:
 	case ACT_RESUME: set_paused(vm, a == ACT_PAUSE); break;
 	case ACT_RESET:
@@ -377,6 +432,8 @@ static void perform(struct hv_vm *vm, enum act a)
 	case ACT_SAVE: save_now(vm, HV_CAP_SAVE); break;
 	case ACT_SNAPSHOT: save_now(vm, HV_CAP_SNAPSHOT); break;
 	case ACT_MIGRATE: save_now(vm, HV_CAP_MIGRATE_OUT); break;
+	case ACT_POST_COPY: save_now(vm, HV_CAP_POST_COPY); break;
+	case ACT_SWITCH: switch_now(vm); break;
 	case ACT_CANCEL: cancel_now(vm); break;
 	case ACT_CRASH: gone(vm, HV_CRASHED, "fake VMM crashed, as its script says"); break;
 	case ACT_KILL: gone(vm, HV_SHUTDOWN, "stopped"); break;
@@ -503,7 +560,11 @@ static int start_from(struct hv_vm *vm, const struct hv_spec *spec, struct err *
 {
 	char here[HV_SIGNATURE_MAX];
 	signature_write(vm, here);
-	vm->in = (struct fake_in){.fill = vm->script.state_bytes, .on_end = restored, .arg = vm};
+	vm->in = (struct fake_in){.fill = vm->script.state_bytes,
+				  .post_copy = spec->post_copy,
+				  .on_rest = rest_came,
+				  .on_end = restored,
+				  .arg = vm};
 	int rc = 0;
 	if (spec->signature && strcmp(spec->signature, here) != 0)
 		rc = err_set(err, EINVAL, "the state was taken under %.200s, this VM would run under %s",
@@ -601,6 +662,16 @@ static int migrate_out(struct hv_vm *vm, struct err *err)
 	return later(vm, ACT_MIGRATE, err);
 }
 
+static int post_copy(struct hv_vm *vm, struct err *err)
+{
+	return later(vm, ACT_POST_COPY, err);
+}
+
+static int switch_over(struct hv_vm *vm, struct err *err)
+{
+	return later(vm, ACT_SWITCH, err);
+}
+
 static int cancel(struct hv_vm *vm, struct err *err)
 {
 	return later(vm, ACT_CANCEL, err);
@@ -634,6 +705,8 @@ const struct hypervisor hypervisor_fake = {
 	.save = save,
 	.snapshot = snapshot,
 	.migrate_out = migrate_out,
+	.post_copy = post_copy,
+	.switch_over = switch_over,
 	.cancel = cancel,
 	.stats = stats,
 	.release = release,

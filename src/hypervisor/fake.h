@@ -19,7 +19,8 @@
  *   ignore-shutdown       "shutdown" does nothing
  *   garbage               speaks nonsense in place of "hello"
  *   console=TEXT          what the console says at boot ("off": no console); default a banner
- *   state=SIZE            so many bytes stand for its memory when it is saved or moved; default 512K
+ *   state=SIZE            so many bytes stand for its memory when it is saved or moved; default 512K. By post-copy half of
+ *                         them go over before the switch
  *   console-bytes=SIZE    so much more on the console
  * Programs: true, false, echo WORDS, cat, hostname, mounts (what it was given of the node: HOST on GUEST MODE, then devices), modulo N (prints the number in its host name modulo N), sleep
  * SECONDS, exit CODE, yes BYTES (on stdout), spew BYTES (on stderr), kill SIGNAL (dies of it); any other exits 127. */
@@ -76,19 +77,25 @@ struct fake_out {
 	struct stream *stream; /* NULL: nothing is sent */
 	uint64_t bytes;
 	bool was_running;
+	bool post_copy, switched;
+	uint64_t fill;                /* of post-copy: bytes still to be sent after the switch */
+	void (*on_switch)(void *arg); /* of post-copy: half of it is out */
 	void (*on_end)(void *arg, const struct err *err); /* NULL: all was sent */
 	void *arg;
 };
 
-/* ret_fd: taken by the caller, the end to read from. */
+/* ret_fd: taken by the caller, the end to read from. o->post_copy says how. */
 int fake_out_begin(struct fake_out *o, struct loop *l, uint64_t fill, uint64_t age_ms,
 		   const char *boot, int *ret_fd, struct err *err);
+void fake_out_switch(struct fake_out *o); /* the rest; on_end() when its reader has it */
 void fake_out_finish(struct fake_out *o);
 
 struct fake_in {
 	struct stream *stream;
 	struct buf text;
 	uint64_t fill;
+	bool post_copy, came; /* came: on_end() was told, at the switch; the rest follows */
+	void (*on_rest)(void *arg, bool whole); /* after that */
 	void (*on_end)(void *arg, bool whole, uint64_t age_ms, const char *boot);
 	void *arg;
 };

@@ -25,6 +25,7 @@ struct hv {
 	void *arg;
 	const struct hv_probe *probe; /* borrowed */
 	enum hv_cap busy;             /* what streams its state out; HV_CAPS = nothing */
+	bool waits, switched;         /* a post-copy: for switch_over(); it was called */
 	char stays[80];               /* why it can be neither saved nor moved; "": it can */
 	bool gone;
 };
@@ -43,6 +44,8 @@ static const struct {
 	[HV_CAP_RESTORE] = {"restore", "go on from a save, also on another node"},
 	[HV_CAP_MIGRATE_OUT] = {"migrate out", "to another node while the guest runs"},
 	[HV_CAP_MIGRATE_IN] = {"migrate in", "from another node"},
+	[HV_CAP_POST_COPY] = {"post-copy",
+			      "migrate a guest that writes faster than the link carries"},
 	[HV_CAP_SNAPSHOT] = {"snapshot", "make a template of a running VM"},
 	[HV_CAP_CLONE] = {"clone", "start from a template, memory copied on write"},
 	[HV_CAP_CONSOLE] = {"console", "the guest's console, both ways"},
@@ -129,6 +132,8 @@ static void on_event(void *arg, const struct hv_event *e)
 	if ((e->type == HV_EVENT_DONE || e->type == HV_EVENT_FAILED) && v->busy != HV_CAPS &&
 	    strcmp(e->op, hv_cap_name(v->busy)) == 0)
 		v->busy = HV_CAPS;
+	if (e->type == HV_EVENT_SWITCH)
+		v->waits = true;
 	v->fn(v->arg, e); /* may release v */
 }
 
@@ -152,6 +157,7 @@ static int check_spec(const struct hypervisor *h, const struct hv_spec *s, const
 		enum hv_cap cap;
 	} extras[] = {
 		{s->template, HV_CAP_SNAPSHOT},
+		{s->post_copy, HV_CAP_POST_COPY},
 		{s->nic, HV_CAP_NET},
 		{s->tap, HV_CAP_TAP},
 		{s->outbound, HV_CAP_OUTBOUND},
@@ -270,6 +276,7 @@ static int stream_out(struct hv *v, enum hv_cap cap, int (*op)(struct hv_vm *vm,
 	if (op(v->vm, err) < 0)
 		return named(v->h, -1, err);
 	v->busy = cap;
+	v->waits = v->switched = false;
 	return 0;
 }
 
@@ -283,6 +290,25 @@ int hv_migrate_out(struct hv *v, struct err *err)
 	return stream_out(v, HV_CAP_MIGRATE_OUT, v->h->migrate_out, err);
 }
 
+/* What a node lacks for it, it lacks as a target. */
+int hv_post_copy(struct hv *v, struct err *err)
+{
+	const struct hv_probe *probe = TAKE_PTR(v->probe);
+	int rc = stream_out(v, HV_CAP_POST_COPY, v->h->post_copy, err);
+	v->probe = probe;
+	return rc;
+}
+
+int hv_switch_over(struct hv *v, struct err *err)
+{
+	if (v->busy != HV_CAP_POST_COPY || !v->waits || v->switched)
+		return err_set(err, EINVAL, "%s: switch over: nothing waits for it", v->h->name);
+	if (v->gone)
+		return err_set(err, ESRCH, "the VM has ended");
+	v->switched = true;
+	return named(v->h, v->h->switch_over(v->vm, err), err);
+}
+
 int hv_snapshot(struct hv *v, struct err *err)
 {
 	return stream_out(v, HV_CAP_SNAPSHOT, v->h->snapshot, err);
@@ -292,8 +318,10 @@ int hv_cancel(struct hv *v, struct err *err)
 {
 	if (v->busy == HV_CAPS)
 		return err_set(err, EINVAL, "%s: cancel: nothing is under way", v->h->name);
-	if (allow(v, v->busy, err) < 0)
-		return -1;
+	if (v->busy == HV_CAP_POST_COPY && v->switched)
+		return err_set(err, EBUSY, "%s: cancel: it was switched over to the target", v->h->name);
+	if (v->gone)
+		return err_set(err, ESRCH, "the VM has ended");
 	return named(v->h, v->h->cancel(v->vm, err), err);
 }
 

@@ -118,6 +118,10 @@ struct hv_spec {
 	 * this node. Snapshots and clones have the same number of them; a template has none mounted. */
 	const struct hv_mount *mounts;
 	size_t n_mounts; /* at most HV_MOUNTS_MAX */
+	/* HV_FROM_MIGRATION from a post_copy(): it is HV_PAUSED as soon as it could be resumed, and the rest of its memory comes
+	 * while it runs: DONE (.op "post-copy") when all is there; it is neither saved nor moved before. Where that breaks off it is GONE
+	 * as HV_CRASHED, but a VMM that waits for such memory itself may be unable to say so. */
+	bool post_copy;
 	/* HV_CAP_DEVICES: PCI devices of the node that the VM has for itself, by name (base/pci.h), or NULL. Nothing can be saved,
 	 * moved or cloned with them. The back end finds one of each kind that is free, or refuses: see hypervisor/vfio.h. */
 	const struct strvec *devices;
@@ -132,6 +136,7 @@ enum hv_event_type {
 	HV_EVENT_NET, /* .fd (taken): Ethernet frames of eth0, each with a 4-byte big-endian length */
 	HV_EVENT_STREAM, /* .op, .fd (taken): the state that a save, snapshot or migrate out writes, to be read to its end.
 			  * Of migrate out it goes both ways: to be joined, byte for byte, with the target's from_fd */
+	HV_EVENT_SWITCH, /* .op "post-copy": the VM is HV_PAUSED and waits for switch_over() */
 	HV_EVENT_PROGRESS, /* .op, .bytes so far, .total (0 = unknown); may be left out, at most 10 a second */
 	HV_EVENT_DONE, /* .op has done what it was asked for: .signature, .bytes. The stream is whole, and
 			* its end follows (or came before); .reason when it was done in another way than asked */
@@ -176,19 +181,20 @@ enum hv_cap {
 	HV_CAP_RESTORE,       /* start from a save */
 	HV_CAP_MIGRATE_OUT,   /* op: while the guest runs */
 	HV_CAP_MIGRATE_IN,    /* start from a migration */
-	HV_CAP_SNAPSHOT,      /* op: makes a template of a running VM */
-	HV_CAP_CLONE,         /* start from a template */
-	HV_CAP_CONSOLE,       /* HV_EVENT_CONSOLE comes */
-	HV_CAP_NET,           /* spec.nic: HV_EVENT_NET comes */
-	HV_CAP_TAP,           /* spec.tap */
-	HV_CAP_OUTBOUND,      /* spec.outbound */
-	HV_CAP_SCRATCH,       /* spec.scratch */
-	HV_CAP_STATS,         /* op */
-	HV_CAP_PIN,           /* spec.pins, and op */
-	HV_CAP_NUMA,          /* spec.numa_nodes */
-	HV_CAP_HUGEPAGES,     /* spec.hugepages */
-	HV_CAP_HOST_DIR,      /* spec.mounts */
-	HV_CAP_DEVICES,       /* spec.devices */
+	HV_CAP_POST_COPY, /* op, and switch over: migrate out that ends also where the guest writes faster than the link carries */
+	HV_CAP_SNAPSHOT,  /* op: makes a template of a running VM */
+	HV_CAP_CLONE,     /* start from a template */
+	HV_CAP_CONSOLE,   /* HV_EVENT_CONSOLE comes */
+	HV_CAP_NET,       /* spec.nic: HV_EVENT_NET comes */
+	HV_CAP_TAP,       /* spec.tap */
+	HV_CAP_OUTBOUND,  /* spec.outbound */
+	HV_CAP_SCRATCH,   /* spec.scratch */
+	HV_CAP_STATS,     /* op */
+	HV_CAP_PIN,       /* spec.pins, and op */
+	HV_CAP_NUMA,      /* spec.numa_nodes */
+	HV_CAP_HUGEPAGES, /* spec.hugepages */
+	HV_CAP_HOST_DIR,  /* spec.mounts */
+	HV_CAP_DEVICES,   /* spec.devices */
 	HV_CAPS
 };
 
@@ -250,12 +256,22 @@ struct hypervisor {
 	 * cannot do it live here (Xen PV without log-dirty mode) saves into the same stream, and DONE has it as .reason. */
 	int (*migrate_out)(struct hv_vm *vm, struct err *err);
 
+	/* As migrate_out(), of a VM that is HV_RUNNING, to a target with spec.post_copy; the stream must go both ways. STREAM; when its
+	 * memory was sent once, and is not all there yet, or when it is: STATE (HV_PAUSED) and SWITCH. The scratch disk does
+	 * not change from then on. It can be called off until switch_over(): FAILED, and it goes on here. After
+	 * switch_over() the target becomes HV_PAUSED and may be resumed; this VM never goes on again unless FAILED comes, and
+	 * has to be kept until DONE: all is there. Where the stream breaks off before it is GONE as HV_CRASHED, and so is the
+	 * target: it is lost. */
+	int (*post_copy)(struct hv_vm *vm, struct err *err);
+	int (*switch_over)(struct hv_vm *vm, struct err *err);
+
 	/* Makes a template of a VM that was started with spec.template and is HV_RUNNING: STREAM gives the state without the
 	 * memory, which is in memory_fd. After DONE the VM is HV_PAUSED for good: only stop and release are called, and only
 	 * after them is memory_fd whole and may be sealed. */
 	int (*snapshot)(struct hv_vm *vm, struct err *err);
 
-	/* Ends a save, snapshot or migrate out under way: FAILED with ECANCELED follows, or DONE if it was done by then. */
+	/* Ends a save, snapshot, migrate out or post-copy (before its switch) under way: FAILED with ECANCELED follows, or DONE if
+	 * it was done by then. */
 	int (*cancel)(struct hv_vm *vm, struct err *err);
 
 	/* Puts a vCPU (0..cpus-1) onto a CPU of the node, from now on; -1: onto any. At once, no event. */
@@ -297,8 +313,11 @@ int hv_resume(struct hv *v, struct err *err);
 int hv_reset(struct hv *v, struct err *err);
 int hv_save(struct hv *v, struct err *err);
 int hv_migrate_out(struct hv *v, struct err *err);
+int hv_post_copy(struct hv *v, struct err *err);
+int hv_switch_over(struct hv *v, struct err *err); /* EINVAL: it does not wait for that */
 int hv_snapshot(struct hv *v, struct err *err);
-int hv_cancel(struct hv *v, struct err *err); /* EINVAL: nothing of the kind is under way */
+/* EINVAL: nothing of the kind is under way; EBUSY: it was switched over. */
+int hv_cancel(struct hv *v, struct err *err);
 int hv_pin(struct hv *v, unsigned vcpu, int cpu, struct err *err);
 int hv_stats(struct hv *v, struct hv_stats *ret, struct err *err);
 void hv_release(struct hv *v); /* NULL is fine */

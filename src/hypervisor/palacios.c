@@ -388,6 +388,7 @@ const struct hypervisor hypervisor_palacios = {
 	.machines = "pc",
 	.summary = "Palacios (v3vee), the VMM for HPC; its module must be loaded",
 	.lacks = {[HV_CAP_STOP_GRACEFUL] = "its VMs have no power button; ask the guest agent",
+		  [HV_CAP_POST_COPY] = "its module has no post-copy",
 		  [HV_CAP_SNAPSHOT] = "memory of its VMs cannot be shared",
 		  [HV_CAP_CLONE] = "memory of its VMs cannot be shared",
 		  [HV_CAP_NET] = "its NICs end at one of the host, not at the cluster's switch",

@@ -13,58 +13,20 @@
 #include <sys/wait.h>
 
 #include "base/alloc.h"
-#include "base/buf.h"
 #include "base/path.h"
 #include "base/proc.h"
 #include "hypervisor/files.h"
-#include "hypervisor/qemu.h"
-#include "hypervisor/qemu_qmp.h"
-#include "hypervisor/qemu_state.h"
-#include "hypervisor/teller.h"
-#include "io/child.h"
+#include "hypervisor/qemu_vm.h"
 #include "io/listener.h"
-#include "io/stream.h"
 
 #define GREETING_MS 30000 /* QEMU greets after 30 ms; later on a node that swaps */
-#define COMMAND_MS 20000
 #define FILL_SHIFT 20 /* memory in reserved pages is filled before it greets: 1 MiB a ms or more */
 #define DRAIN_MS 500  /* for the end of QMP and stderr, once the process is gone */
 #define STDERR_KEEP 4096u /* bytes of the end of stderr */
 
-enum { SOCK_QMP, SOCK_CHANNEL, SOCK_CONSOLE, SOCK_NET, SOCKS };
+enum { SOCK_QMP, SOCK_CHANNEL, SOCK_CONSOLE, SOCK_NET, SOCKS = QEMU_SOCKS };
 static const char *const sock_names[SOCKS] = {"qmp", "ch", "con", "net"};
 #define NOTE "qemu" /* a file: pid, its start time, QEMU's version; the signature */
-
-struct hv_vm {
-	struct loop *loop;
-	struct hv_teller to;
-	char *dir;
-	unsigned qemu; /* version number, as in struct qemu_binary */
-	struct child *child;
-	struct stream *errors;
-	struct buf tail; /* the end of stderr */
-	struct qmp *qmp;
-	struct qemu_out out;
-	struct qemu_settle settle; /* adopted: of what its owner before had begun */
-	enum hv_cap out_op;        /* what `out` is for */
-	bool was_running;          /* before a save */
-	enum hv_from from;
-	char signature[HV_SIGNATURE_MAX];
-	struct evtimer *timer;
-	struct strvec devices; /* addresses on the PCI bus, ours until it is released */
-	unsigned vcpus;
-	uint64_t reserved; /* bytes of its memory that are in reserved pages: no part of what is resident */
-	pid_t *tids;           /* of the vCPUs; 0: not known yet */
-	int *on;               /* the CPU that each is pinned to, -1: none */
-	int fds[SOCKS];        /* our ends, until they are handed out */
-	int net_vmm;           /* QEMU before 7.2: its end of eth0, until it was started */
-	bool listening[SOCKS]; /* the socket's file is ours to remove */
-	bool adopted, template;
-	bool exited, killed; /* killed: by hv_stop() */
-	int status;          /* of waitpid, once exited */
-	char shutdown[64];   /* reason of QMP's SHUTDOWN event, "" = none came */
-	char failure[512];   /* why we gave it up, "" = we did not */
-};
 
 /* ---- the end ---- */
 
@@ -138,7 +100,7 @@ static void maybe_gone(struct hv_vm *vm)
 		evtimer_start(vm->timer, DRAIN_MS, 0); /* a descendant of QEMU might hold them open */
 }
 
-static void give_up(struct hv_vm *vm, const char *why)
+void qemu_give_up(struct hv_vm *vm, const char *why)
 {
 	if (!vm->failure[0])
 		snprintf(vm->failure, sizeof(vm->failure), "%s", why);
@@ -164,7 +126,7 @@ static void on_timer(void *arg)
 {
 	struct hv_vm *vm = arg;
 	if (!vm->exited) {
-		give_up(vm, "qemu closed its QMP connection");
+		qemu_give_up(vm, "qemu closed its QMP connection");
 		return;
 	}
 	drop_qmp(vm);
@@ -205,6 +167,15 @@ static int connect_socket(struct hv_vm *vm, int which, struct err *err)
 	return 0;
 }
 
+static void tell_whole(struct hv_vm *vm)
+{
+	hv_tell(&vm->to, &(struct hv_event){.type = HV_EVENT_DONE,
+					    .state = vm->to.state,
+					    .op = hv_cap_name(HV_CAP_POST_COPY),
+					    .signature = vm->signature,
+					    .fd = -1});
+}
+
 static void on_status(void *arg, json_t *ret, const struct err *err)
 {
 	struct hv_vm *vm = arg;
@@ -214,7 +185,7 @@ static void on_status(void *arg, json_t *ret, const struct err *err)
 	if (status && vm->from != HV_FROM_BOOT && connect_socket(vm, SOCK_CHANNEL, &e) < 0)
 		err = &e;
 	if (err || !status) {
-		give_up(vm, err ? err->text : "query-status: no status");
+		qemu_give_up(vm, err ? err->text : "query-status: no status");
 		return;
 	}
 	/* One that is found may stand still for other reasons too: it was saved ("postmigrate"), its disk is full. */
@@ -223,8 +194,9 @@ static void on_status(void *arg, json_t *ret, const struct err *err)
 							  vm->adopted ? "adopted" : "started"))
 		return;
 	if (hv_tell_fd(&vm->to, HV_EVENT_CHANNEL, &vm->fds[SOCK_CHANNEL]) &&
-	    hv_tell_fd(&vm->to, HV_EVENT_CONSOLE, &vm->fds[SOCK_CONSOLE]))
-		hv_tell_fd(&vm->to, HV_EVENT_NET, &vm->fds[SOCK_NET]);
+	    hv_tell_fd(&vm->to, HV_EVENT_CONSOLE, &vm->fds[SOCK_CONSOLE]) &&
+	    hv_tell_fd(&vm->to, HV_EVENT_NET, &vm->fds[SOCK_NET]) && vm->late && !vm->post_copy)
+		tell_whole(vm);
 }
 
 static void on_in_begun(void *arg, json_t *ret _unused_, const struct err *err)
@@ -232,7 +204,7 @@ static void on_in_begun(void *arg, json_t *ret _unused_, const struct err *err)
 	struct hv_vm *vm = arg;
 	/* QEMU that ends over a damaged stream says why itself. */
 	if (err && err->code != EPIPE)
-		give_up(vm, err->text);
+		qemu_give_up(vm, err->text);
 }
 
 static void make_vcpus(struct hv_vm *vm, unsigned n, const unsigned *pins)
@@ -253,34 +225,73 @@ static void on_vcpus(void *arg, json_t *ret, const struct err *err)
 		if (vm->on[i] < 0)
 			continue;
 		if (!known || qemu_pin_apply(vm->tids, vm->on, vm->vcpus, i, &why) < 0) {
-			give_up(vm, why.code ? why.text : err->text);
+			qemu_give_up(vm, why.code ? why.text : err->text);
 			return;
 		}
 	}
 }
 
+/* What its owner before began has no reader any more; it would be found out later, by a guest that stops. Of post-copy the
+ * rest of the memory went through him, and is lost: here, or at the target. */
+static void on_begun_before(void *arg, json_t *ret, const struct err *err _unused_)
+{
+	struct hv_vm *vm = arg;
+	const char *status = json_string_value(json_object_get(ret, "status"));
+	if (status && strncmp(status, "postcopy-", 9) == 0) {
+		qemu_give_up(
+			vm,
+			"its agent died when some of its memory was on another node (post-copy)");
+		return;
+	}
+	qmp_command(vm->qmp, "migrate_cancel", NULL, QEMU_COMMAND_MS, NULL, NULL);
+	qemu_settle_begin(&vm->settle, vm->loop, vm->qmp, "finish-migrate", on_status, vm);
+}
+
 static void on_qmp_ready(void *arg)
 {
 	struct hv_vm *vm = arg;
-	/* What its owner before began has no reader any more; it would be found out later, by a guest that stops. */
+	qmp_command(vm->qmp, "query-cpus-fast", NULL, QEMU_COMMAND_MS, on_vcpus, vm);
 	if (vm->adopted)
-		qmp_command(vm->qmp, "migrate_cancel", NULL, COMMAND_MS, NULL, NULL);
-	qmp_command(vm->qmp, "query-cpus-fast", NULL, COMMAND_MS, on_vcpus, vm);
-	if (vm->adopted)
-		qemu_settle_begin(&vm->settle, vm->loop, vm->qmp, on_status, vm);
+		qmp_command(vm->qmp, "query-migrate", NULL, QEMU_COMMAND_MS, on_begun_before, vm);
 	else if (vm->from == HV_FROM_BOOT)
-		qmp_command(vm->qmp, "query-status", NULL, COMMAND_MS, on_status, vm);
+		qmp_command(vm->qmp, "query-status", NULL, QEMU_COMMAND_MS, on_status, vm);
 	else
-		qemu_in_begin(vm->qmp, QEMU_FD_STATE, vm->from == HV_FROM_TEMPLATE,
+		qemu_in_begin(vm->qmp, QEMU_FD_STATE,
+			      vm->post_copy                  ? QEMU_FLOW_POST_COPY
+			      : vm->from == HV_FROM_TEMPLATE ? QEMU_FLOW_TEMPLATE
+							     : QEMU_FLOW_ALL,
 			      vm->fds[SOCK_NET] < 0, on_in_begun, vm);
+}
+
+/* One that comes by post-copy can be resumed when QEMU has its devices, a moment after it says so. */
+static void on_coming(struct hv_vm *vm, json_t *data)
+{
+	if (qemu_status_is(data, "completed")) {
+		vm->post_copy = false;
+		if (!vm->came)
+			qmp_command(vm->qmp, "query-status", NULL, QEMU_COMMAND_MS, on_status, vm);
+		else if (vm->to.state != HV_STARTING) /* else on_status() does */
+			tell_whole(vm);
+	} else if (qemu_status_is(data, "postcopy-active") && !vm->came) {
+		vm->came = true;
+		qemu_settle_begin(&vm->settle, vm->loop, vm->qmp, "inmigrate", on_status, vm);
+	} else if (vm->came &&
+		   (qemu_status_is(data, "postcopy-paused") || qemu_status_is(data, "failed"))) {
+		qemu_give_up(
+			vm, "the rest of its memory did not come: its move by post-copy broke off");
+	}
 }
 
 static void on_migration_event(struct hv_vm *vm, json_t *data)
 {
+	if (vm->post_copy) {
+		on_coming(vm, data);
+		return;
+	}
 	if (vm->to.state != HV_STARTING)
 		qemu_out_event(&vm->out, data);
-	else if (!vm->adopted && qemu_in_complete(data))
-		qmp_command(vm->qmp, "query-status", NULL, COMMAND_MS, on_status, vm);
+	else if (!vm->adopted && qemu_status_is(data, "completed"))
+		qmp_command(vm->qmp, "query-status", NULL, QEMU_COMMAND_MS, on_status, vm);
 }
 
 /* A machine that was reset says hello again, on a new connection: what was half sent on the old one is
@@ -291,7 +302,7 @@ static void on_reset_event(struct hv_vm *vm, json_t *data)
 	bool asked = reason && strncmp(reason, "host-", 5) == 0;
 	struct err e = ERR_INIT;
 	if (vm->fds[SOCK_CHANNEL] < 0 && connect_socket(vm, SOCK_CHANNEL, &e) < 0) {
-		give_up(vm, e.text);
+		qemu_give_up(vm, e.text);
 		return;
 	}
 	if (hv_tell_state(&vm->to, vm->to.state, asked ? "reset" : "guest reset itself"))
@@ -313,6 +324,8 @@ static void on_qmp_event(void *arg, const char *name, json_t *data)
 		snprintf(vm->shutdown, sizeof(vm->shutdown), "%s", reason ? reason : "shut down");
 	} else if (strcmp(name, "RESET") == 0) {
 		on_reset_event(vm, data);
+	} else if (strcmp(name, "MIGRATION_PASS") == 0) {
+		qemu_out_pass(&vm->out, data);
 	} else if (strcmp(name, "MIGRATION") == 0) {
 		on_migration_event(vm, data);
 	}
@@ -326,7 +339,7 @@ static void on_qmp_close(void *arg, const struct err *err)
 	if (vm->exited)
 		maybe_gone(vm);
 	else if (err->code)
-		give_up(vm, err->text);
+		qemu_give_up(vm, err->text);
 	else
 		evtimer_start(vm->timer, DRAIN_MS, 0);
 }
@@ -497,6 +510,8 @@ static int start_with(struct strvec *devices, struct loop *l, const struct hv_sp
 			     .qemu = host.binary->number,
 			     .from = spec->from,
 			     .template = spec->template,
+			     .post_copy = spec->post_copy,
+			     .late = spec->post_copy,
 			     .reserved = spec->hugepages ? spec->memory : 0,
 			     .devices = *devices,
 			     .fds = {-1, -1, -1, -1}};
@@ -586,194 +601,11 @@ static int adopt(struct loop *l, const struct hv_spec *spec, hv_event_fn *fn, vo
 		release(vm);
 		return -1;
 	} else if (reconnect(vm, spec->nic && !spec->tap, &why) < 0) {
-		give_up(vm, why.text);
+		qemu_give_up(vm, why.text);
 	}
 	if (vm->exited)
 		evtimer_start(vm->timer, 0, 0);
 	*ret = vm;
-	return 0;
-}
-
-/* ---- the other ops ---- */
-
-/* QMP is gone before the process is; whoever calls then is about to hear that it ended. */
-static int check_qmp(struct hv_vm *vm, struct err *err)
-{
-	return vm->qmp && !vm->killed ? 0 : err_set(err, ESRCH, "the VM is ending");
-}
-
-static int stop(struct hv_vm *vm, enum hv_stop how, struct err *err)
-{
-	if (how == HV_STOP_GRACEFUL) {
-		if (check_qmp(vm, err) < 0)
-			return -1;
-		qmp_command(vm->qmp, "system_powerdown", NULL, COMMAND_MS, NULL, NULL);
-		return 0;
-	}
-	vm->killed = true;
-	if (vm->child) /* else it had ended before it was adopted, and that is about to be told */
-		child_kill(vm->child, SIGKILL);
-	return 0;
-}
-
-static void on_pause_done(void *arg, json_t *ret _unused_, const struct err *err)
-{
-	struct hv_vm *vm = arg;
-	if (err)
-		hv_tell_failed(&vm->to, "pause", err);
-}
-
-static void on_resume_done(void *arg, json_t *ret _unused_, const struct err *err)
-{
-	struct hv_vm *vm = arg;
-	if (err)
-		hv_tell_failed(&vm->to, "resume", err);
-}
-
-static void on_reset_done(void *arg, json_t *ret _unused_, const struct err *err)
-{
-	struct hv_vm *vm = arg;
-	if (err)
-		hv_tell_failed(&vm->to, "reset", err);
-}
-
-static int pause_vm(struct hv_vm *vm, struct err *err)
-{
-	if (check_qmp(vm, err) < 0)
-		return -1;
-	qmp_command(vm->qmp, "stop", NULL, COMMAND_MS, on_pause_done, vm);
-	return 0;
-}
-
-static int resume_vm(struct hv_vm *vm, struct err *err)
-{
-	if (check_qmp(vm, err) < 0)
-		return -1;
-	qmp_command(vm->qmp, "cont", NULL, COMMAND_MS, on_resume_done, vm);
-	return 0;
-}
-
-/* -no-reboot is lifted for the one reset that was asked for. */
-static int reset_vm(struct hv_vm *vm, struct err *err)
-{
-	if (check_qmp(vm, err) < 0)
-		return -1;
-	qmp_command(vm->qmp, "set-action", json_pack("{s:s}", "reboot", "reset"), COMMAND_MS, NULL,
-		    NULL);
-	qmp_command(vm->qmp, "system_reset", NULL, COMMAND_MS, on_reset_done, vm);
-	qmp_command(vm->qmp, "set-action", json_pack("{s:s}", "reboot", "shutdown"), COMMAND_MS,
-		    NULL, NULL);
-	return 0;
-}
-
-/* ---- save and migrate out ---- */
-
-static void on_out_stream(void *arg, int fd)
-{
-	struct hv_vm *vm = arg;
-	hv_tell(&vm->to, &(struct hv_event){.type = HV_EVENT_STREAM,
-					    .state = vm->to.state,
-					    .op = hv_cap_name(vm->out_op),
-					    .signature = vm->signature,
-					    .fd = fd});
-}
-
-static void on_out_done(void *arg, uint64_t bytes)
-{
-	struct hv_vm *vm = arg;
-	/* QEMU stopped the guest itself where it still ran; its STOP came before. */
-	hv_tell(&vm->to, &(struct hv_event){.type = HV_EVENT_DONE,
-					    .state = vm->to.state,
-					    .op = hv_cap_name(vm->out_op),
-					    .fd = -1,
-					    .signature = vm->signature,
-					    .bytes = bytes});
-}
-
-static void on_out_failed(void *arg, const struct err *err)
-{
-	struct hv_vm *vm = arg;
-	if (vm->was_running && vm->qmp)
-		qmp_command(vm->qmp, "cont", NULL, COMMAND_MS, NULL, NULL);
-	hv_tell_failed(&vm->to, hv_cap_name(vm->out_op), err);
-}
-
-static const struct qemu_out_ops out_ops = {.on_stream = on_out_stream,
-					    .on_done = on_out_done,
-					    .on_failed = on_out_failed};
-
-static int begin_out(struct hv_vm *vm, enum hv_cap op, struct err *err)
-{
-	if (check_qmp(vm, err) < 0)
-		return -1;
-	if (vm->to.state != HV_RUNNING && vm->to.state != HV_PAUSED)
-		return err_set(err, EBUSY, "the VM is %s", hv_state_name(vm->to.state));
-	vm->out_op = op;
-	vm->was_running = vm->to.state == HV_RUNNING;
-	return qemu_out_begin(&vm->out, vm->loop, vm->qmp, vm->dir, op == HV_CAP_SNAPSHOT, &out_ops,
-			      vm, err);
-}
-
-static int save(struct hv_vm *vm, struct err *err)
-{
-	/* Stopped first: nothing is sent twice, and the stream is as short as it can be. */
-	if (check_qmp(vm, err) < 0)
-		return -1;
-	if (vm->to.state == HV_RUNNING)
-		qmp_command(vm->qmp, "stop", NULL, COMMAND_MS, NULL, NULL);
-	if (begin_out(vm, HV_CAP_SAVE, err) == 0)
-		return 0;
-	if (vm->to.state == HV_RUNNING)
-		qmp_command(vm->qmp, "cont", NULL, COMMAND_MS, NULL, NULL);
-	return -1;
-}
-
-static int migrate_out(struct hv_vm *vm, struct err *err)
-{
-	return begin_out(vm, HV_CAP_MIGRATE_OUT, err);
-}
-
-/* Not stopped before: the state says "running" then, and so will the clones. */
-static int snapshot(struct hv_vm *vm, struct err *err)
-{
-	if (!vm->template)
-		return err_set(err, EINVAL, "it was not started as a template");
-	if (vm->to.state != HV_RUNNING)
-		return err_set(err, EBUSY, "the VM is %s", hv_state_name(vm->to.state));
-	return begin_out(vm, HV_CAP_SNAPSHOT, err);
-}
-
-static int cancel(struct hv_vm *vm, struct err *err)
-{
-	if (check_qmp(vm, err) < 0)
-		return -1;
-	qemu_out_cancel(&vm->out);
-	return 0;
-}
-
-static int pin(struct hv_vm *vm, unsigned vcpu, int cpu, struct err *err)
-{
-	if (vcpu >= vm->vcpus)
-		return err_set(err, EINVAL, "vCPU %u: it has %u", vcpu, vm->vcpus);
-	if (qemu_pin_check(cpu, err) < 0)
-		return -1;
-	if (!vm->tids[vcpu])
-		return err_set(err, EBUSY, "the VM is still starting");
-	int was = vm->on[vcpu];
-	vm->on[vcpu] = cpu;
-	if (qemu_pin_apply(vm->tids, vm->on, vm->vcpus, vcpu, err) == 0)
-		return 0;
-	vm->on[vcpu] = was;
-	return -1;
-}
-
-static int stats(struct hv_vm *vm, struct hv_stats *ret, struct err *err)
-{
-	struct hv_stats s = {.pid = vm->child ? child_pid(vm->child) : 0};
-	if (proc_usage(s.pid, &s.rss, &s.cpu_ms, err) < 0)
-		return -1;
-	s.rss += vm->reserved;
-	*ret = s;
 	return 0;
 }
 
@@ -786,15 +618,17 @@ const struct hypervisor hypervisor_qemu = {
 	.warm = qemu_warm,
 	.start = start,
 	.adopt = adopt,
-	.stop = stop,
-	.pause = pause_vm,
-	.resume = resume_vm,
-	.reset = reset_vm,
-	.save = save,
-	.migrate_out = migrate_out,
-	.snapshot = snapshot,
-	.cancel = cancel,
-	.pin = pin,
-	.stats = stats,
+	.stop = qemu_stop,
+	.pause = qemu_pause,
+	.resume = qemu_resume,
+	.reset = qemu_reset,
+	.save = qemu_save,
+	.migrate_out = qemu_migrate_out,
+	.post_copy = qemu_post_copy,
+	.switch_over = qemu_switch_over,
+	.snapshot = qemu_snapshot,
+	.cancel = qemu_cancel,
+	.pin = qemu_pin,
+	.stats = qemu_stats,
 	.release = release,
 };

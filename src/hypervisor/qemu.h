@@ -20,8 +20,9 @@ struct qemu_binary {
 
 #define QEMU_SINCE_SET_ACTION                                                                      \
 	600 /* QMP set-action: reset of a machine that ends when it resets itself */
-#define QEMU_SINCE_STREAM 702 /* -netdev stream */
-#define QEMU_OLDEST 502       /* microvm with ACPI; nothing older was tried */
+#define QEMU_SINCE_STREAM 702      /* -netdev stream */
+#define QEMU_SINCE_UFFD_DEVICE 800 /* it uses /dev/userfaultfd where that is there */
+#define QEMU_OLDEST 502            /* microvm with ACPI; nothing older was tried */
 
 /* Finds $VSE_QEMU, else the usual names in PATH, and asks it for its version once per inode and mtime (who comes
  * while it is asked shares the answer).

@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "base/alloc.h"
 #include "hypervisor/qemu.h"
@@ -56,12 +59,25 @@ static void version_lacks(struct hv_probe *p, const struct qemu_binary *b)
 			 QEMU_SINCE_SET_ACTION % 100, b->version);
 }
 
+/* What QEMU makes to hear of memory that a guest misses. A process that may not hear of the kernel's own access (KVM's) is of no
+ * use, so the right to that is wanted, or since QEMU 8.0 the device. */
+static void post_copy_lacks(struct hv_probe *p, const struct qemu_binary *b)
+{
+	int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+	if (fd >= 0)
+		close(fd);
+	else if (b->number < QEMU_SINCE_UFFD_DEVICE || access("/dev/userfaultfd", R_OK | W_OK) < 0)
+		snprintf(p->lacks[HV_CAP_POST_COPY], HV_LACK_MAX, "userfaultfd: %s%s",
+			 strerror(errno), errno == EPERM ? " (vm.unprivileged_userfaultfd is 0)" : "");
+}
+
 static void on_binary(void *arg, const struct qemu_binary *b, const struct err *err)
 {
 	struct probe *q = arg;
 	if (b) {
 		snprintf(q->p.version, sizeof(q->p.version), "%s", b->version);
 		version_lacks(&q->p, b);
+		post_copy_lacks(&q->p, b);
 		qemu_memory_lacks(&q->p);
 		qemu_devices_lacks(&q->p);
 	} else {

@@ -23,7 +23,9 @@ static void on_run_state(void *arg, json_t *ret, const struct err *err)
 {
 	struct qemu_settle *s = arg;
 	const char *status = json_string_value(json_object_get(ret, "status"));
-	if (!err && status && strcmp(status, "finish-migrate") == 0)
+	if (!s->timer)
+		return; /* finished */
+	if (!err && status && strcmp(status, s->until) == 0)
 		evtimer_start(s->timer, SETTLE_MS, 0);
 	else
 		s->done(s->arg, ret, err);
@@ -35,11 +37,11 @@ static void ask_status(void *arg)
 	qmp_command(s->qmp, "query-status", NULL, COMMAND_MS, on_run_state, s);
 }
 
-void qemu_settle_begin(struct qemu_settle *s, struct loop *l, struct qmp *qmp, qmp_done_fn *done,
-		       void *arg)
+void qemu_settle_begin(struct qemu_settle *s, struct loop *l, struct qmp *qmp, const char *until,
+		       qmp_done_fn *done, void *arg)
 {
 	qemu_settle_finish(s);
-	*s = (struct qemu_settle){.loop = l, .qmp = qmp, .done = done, .arg = arg};
+	*s = (struct qemu_settle){.loop = l, .qmp = qmp, .until = until, .done = done, .arg = arg};
 	s->timer = evtimer_create(l, ask_status, s);
 	ask_status(s);
 }
@@ -74,7 +76,7 @@ static void end(struct qemu_out *o)
 	if (!o->active || o->ended)
 		return;
 	o->ended = true;
-	qemu_settle_begin(&o->settle, o->loop, o->qmp, on_settled, o);
+	qemu_settle_begin(&o->settle, o->loop, o->qmp, "finish-migrate", on_settled, o);
 }
 
 static void failed(struct qemu_out *o, const struct err *err)
@@ -97,26 +99,30 @@ static void on_command(void *arg, json_t *ret _unused_, const struct err *err)
 		failed(arg, err);
 }
 
-/* x-ignore-shared (since QEMU 3.1): memory that is shared with others is not sent. */
-static json_t *capabilities(bool template)
+/* x-ignore-shared (since QEMU 3.1): memory that is shared with others is not sent. pause-before-switchover (2.11): it stands still
+ * before all that cannot be taken back, and goes on by "migrate-continue". */
+static json_t *capabilities(enum qemu_flow flow)
 {
-	return json_pack("{s:[{s:s, s:b}, {s:s, s:b}]}", "capabilities", "capability", "events",
-			 "state", 1, "capability", "x-ignore-shared", "state", template);
+	bool late = flow == QEMU_FLOW_POST_COPY;
+	return json_pack("{s:[{s:s, s:b}, {s:s, s:b}, {s:s, s:b}, {s:s, s:b}]}", "capabilities",
+			 "capability", "events", "state", 1, "capability", "x-ignore-shared",
+			 "state", flow == QEMU_FLOW_TEMPLATE, "capability", "postcopy-ram", "state",
+			 late, "capability", "pause-before-switchover", "state", late);
 }
 
 int qemu_out_begin(struct qemu_out *o, struct loop *l, struct qmp *qmp, const char *dir,
-		   bool template, const struct qemu_out_ops *ops, void *arg, struct err *err)
+		   enum qemu_flow flow, const struct qemu_out_ops *ops, void *arg, struct err *err)
 {
 	_cleanup_free_ char *path = path_join(dir, "state");
 	qemu_settle_finish(&o->settle);
-	*o = (struct qemu_out){.loop = l, .qmp = qmp, .ops = ops, .arg = arg, .active = true};
+	*o = (struct qemu_out){.loop = l, .qmp = qmp, .ops = ops, .arg = arg, .flow = flow, .active = true};
 	unlink(path); /* of one before that was cut off */
 	o->listener = listener_create(l, path, on_connect, o, err);
 	if (!o->listener) {
 		o->active = false;
 		return -1;
 	}
-	qmp_command(qmp, "migrate-set-capabilities", capabilities(template), COMMAND_MS, on_command, o);
+	qmp_command(qmp, "migrate-set-capabilities", capabilities(flow), COMMAND_MS, on_command, o);
 	qmp_command(qmp, "migrate-set-parameters",
 		    json_pack("{s:I}", "max-bandwidth", (json_int_t)BANDWIDTH_MAX), COMMAND_MS,
 		    on_command, o);
@@ -129,6 +135,32 @@ void qemu_out_cancel(struct qemu_out *o)
 {
 	o->cancelled = true;
 	qmp_command(o->qmp, "migrate_cancel", NULL, COMMAND_MS, NULL, NULL);
+}
+
+/* Memory that it wrote meanwhile is sent by post-copy: it begins where all was sent once, and all that was not read by
+ * then has to be asked for. What is as good as done by then goes without. */
+void qemu_out_pass(struct qemu_out *o, json_t *data)
+{
+	if (!o->active || o->flow != QEMU_FLOW_POST_COPY || o->hurried ||
+	    json_integer_value(json_object_get(data, "pass")) < 2)
+		return;
+	o->hurried = true;
+	qmp_command(o->qmp, "migrate-start-postcopy", NULL, COMMAND_MS, on_command, o);
+}
+
+void qemu_out_switch(struct qemu_out *o)
+{
+	qmp_command(o->qmp, "migrate-continue", json_pack("{s:s}", "state", "pre-switchover"),
+		    COMMAND_MS, on_command, o);
+}
+
+static void lost(struct qemu_out *o)
+{
+	struct err e = ERR_INIT;
+	err_set(&e, EIO,
+		"its move by post-copy broke off, when some of its memory was here and some there");
+	qemu_out_finish(o);
+	o->ops->on_lost(o->arg, &e); /* ends the VM */
 }
 
 static void on_completed(void *arg, json_t *ret, const struct err *err _unused_)
@@ -154,7 +186,15 @@ void qemu_out_event(struct qemu_out *o, json_t *data)
 	struct err e = ERR_INIT;
 	if (!o->active || !status)
 		return;
-	if (strcmp(status, "completed") == 0) {
+	if (strcmp(status, "pre-switchover") == 0 && !o->waited) {
+		o->waited = true;
+		o->ops->on_switch(o->arg);
+	} else if (strcmp(status, "postcopy-active") == 0) {
+		o->over = true;
+	} else if (o->over && strcmp(status, "completed") != 0) {
+		if (strcmp(status, "postcopy-paused") == 0 || strcmp(status, "failed") == 0)
+			lost(o);
+	} else if (strcmp(status, "completed") == 0) {
 		qmp_command(o->qmp, "query-migrate", NULL, COMMAND_MS, on_completed, o);
 	} else if (strcmp(status, "cancelled") == 0 || (o->cancelled && strcmp(status, "failed") == 0)) {
 		err_set(&e, ECANCELED, "cancelled");
@@ -181,20 +221,21 @@ static json_t *no_announcement(void)
 	return json_pack("{s:i}", "announce-rounds", 0);
 }
 
-void qemu_in_begin(struct qmp *qmp, int fd, bool template, bool announce, qmp_done_fn *done, void *arg)
+void qemu_in_begin(struct qmp *qmp, int fd, enum qemu_flow flow, bool announce, qmp_done_fn *done,
+		   void *arg)
 {
 	char uri[24];
 	snprintf(uri, sizeof(uri), "fd:%d", fd);
 	if (!announce)
 		qmp_command(qmp, "migrate-set-parameters", no_announcement(), COMMAND_MS, done, arg);
-	qmp_command(qmp, "migrate-set-capabilities", capabilities(template), COMMAND_MS, done, arg);
+	qmp_command(qmp, "migrate-set-capabilities", capabilities(flow), COMMAND_MS, done, arg);
 	qmp_command(qmp, "migrate-incoming", json_pack("{s:s}", "uri", uri), COMMAND_MS, done, arg);
 }
 
-bool qemu_in_complete(json_t *data)
+bool qemu_status_is(json_t *data, const char *status)
 {
-	const char *status = json_string_value(json_object_get(data, "status"));
-	return status && strcmp(status, "completed") == 0;
+	const char *is = json_string_value(json_object_get(data, "status"));
+	return is && strcmp(is, status) == 0;
 }
 
 /* ---- signature ---- */

@@ -9,19 +9,24 @@
 #include "hypervisor/qemu_qmp.h"
 #include "io/listener.h"
 
-/* Waits until QEMU's run state is no longer "finish-migrate": until then it refuses to go on ("Migration is not finalized yet"),
- * and it is so for a moment after the event that says that a migration has ended. No event tells the end of that moment. */
+/* What a stream of state is. */
+enum qemu_flow { QEMU_FLOW_ALL, QEMU_FLOW_TEMPLATE /* without the memory */, QEMU_FLOW_POST_COPY };
+
+/* Waits until QEMU's run state is another than that. "finish-migrate": until then it refuses to go on ("Migration is not finalized yet"),
+ * and it is so for a moment after the event that says that a migration has ended. "inmigrate": it cannot be resumed yet, for a moment
+ * after the event that says that post-copy has begun. No event tells the end of such a moment. */
 struct qemu_settle {
 	struct loop *loop;
-	struct qmp *qmp; /* borrowed */
+	struct qmp *qmp;   /* borrowed */
+	const char *until; /* another than this; a literal */
 	qmp_done_fn *done;
 	void *arg;
 	struct evtimer *timer;
 };
 
 /* s lives as long as the QMP client. done() gets query-status's answer; it may end the VM. */
-void qemu_settle_begin(struct qemu_settle *s, struct loop *l, struct qmp *qmp, qmp_done_fn *done,
-		       void *arg);
+void qemu_settle_begin(struct qemu_settle *s, struct loop *l, struct qmp *qmp, const char *until,
+		       qmp_done_fn *done, void *arg);
 void qemu_settle_finish(struct qemu_settle *s);
 
 struct qemu_out_ops {
@@ -29,6 +34,10 @@ struct qemu_out_ops {
 	void (*on_done)(void *arg, uint64_t bytes);
 	/* It is over, QEMU could go on. ECANCELED: it was asked to. */
 	void (*on_failed)(void *arg, const struct err *err);
+	/* QEMU_FLOW_POST_COPY: it stands still, and waits for qemu_out_switch(). */
+	void (*on_switch)(void *arg);
+	/* The same, after that: it broke off, and the guest is whole nowhere any more. */
+	void (*on_lost)(void *arg, const struct err *err);
 };
 
 /* A part of its VM: commands under way point to it, so it lives as long as the QMP client. Callbacks may end the VM. */
@@ -38,18 +47,25 @@ struct qemu_out {
 	const struct qemu_out_ops *ops;
 	void *arg;
 	struct listener *listener; /* until QEMU has connected */
+	enum qemu_flow flow;
 	bool active, cancelled;
+	bool hurried; /* post-copy was asked for */
+	bool waited;  /* on_switch was told */
+	bool over;    /* what was not sent yet is asked for by the target */
 	struct qemu_settle settle;
 	bool ended;     /* and is to be told once QEMU has settled */
 	struct err why; /* why it failed, if it did */
 	uint64_t bytes;
 };
 
-/* dir: of the VM, for the socket. The guest runs on meanwhile, if it does. template: without the memory, which is in a
- * file that others map. */
+/* dir: of the VM, for the socket. The guest runs on meanwhile, if it does. */
 int qemu_out_begin(struct qemu_out *o, struct loop *l, struct qmp *qmp, const char *dir,
-		   bool template, const struct qemu_out_ops *ops, void *arg, struct err *err);
+		   enum qemu_flow flow, const struct qemu_out_ops *ops, void *arg, struct err *err);
 void qemu_out_cancel(struct qemu_out *o);
+/* It stands still long enough. */
+void qemu_out_switch(struct qemu_out *o);
+/* QMP's MIGRATION_PASS event: it begins to send its memory for another time. */
+void qemu_out_pass(struct qemu_out *o, json_t *data);
 /* QMP's MIGRATION event of a VM that sends. */
 void qemu_out_event(struct qemu_out *o, json_t *data);
 void qemu_out_finish(struct qemu_out *o);
@@ -57,9 +73,10 @@ void qemu_out_finish(struct qemu_out *o);
 /* Has QEMU, started with -incoming defer, read its state from that descriptor of its own. announce: the guest's address to
  * bridges, once it is there. done() tells only that it
  * cannot begin; the end comes as the MIGRATION event "completed", or with QEMU's own end. */
-void qemu_in_begin(struct qmp *qmp, int fd, bool template, bool announce, qmp_done_fn *done, void *arg);
-/* True when a MIGRATION event says that the state is whole. */
-bool qemu_in_complete(json_t *data);
+void qemu_in_begin(struct qmp *qmp, int fd, enum qemu_flow flow, bool announce, qmp_done_fn *done,
+		   void *arg);
+/* Whether a MIGRATION event says this: "completed", the state is whole; ... */
+bool qemu_status_is(json_t *data, const char *status);
 
 /* What two QEMUs must have in common for one to take over the other's guest; kept in the VM's folder while it runs. */
 int qemu_signature(const struct hv_spec *spec, const struct qemu_host *host,

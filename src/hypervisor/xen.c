@@ -196,6 +196,7 @@ const struct hypervisor hypervisor_xen = {
 	.summary = "Xen, in dom0 as root, by xl: PV, PVH and HVM guests",
 	.lacks = {[HV_CAP_RESET] =
 			  "Xen has no reset of a running domain: stop it and start it anew",
+		  [HV_CAP_POST_COPY] = "libxl has no post-copy",
 		  [HV_CAP_SNAPSHOT] = "Xen cannot share memory of a template between domains by xl",
 		  [HV_CAP_CLONE] = "Xen cannot share memory of a template between domains by xl",
 		  [HV_CAP_TAP] =

@@ -300,6 +300,7 @@ static void on_hv_event(void *arg, const struct hv_event *e)
 			fail(t, e->reason ? e->reason : "its VM ended");
 		break;
 	case HV_EVENT_STATE:
+	case HV_EVENT_SWITCH:
 	case HV_EVENT_PROGRESS: break;
 	}
 }

@@ -355,6 +355,7 @@ static void on_hv_event(void *arg, const struct hv_event *e)
 			vm->ops->on_note(vm->arg, vm, err.text);
 		break;
 	case HV_EVENT_NET: vm->ops->on_net(vm->arg, vm, e->fd); break;
+	case HV_EVENT_SWITCH:
 	case HV_EVENT_PROGRESS: break;
 	case HV_EVENT_STREAM:
 	case HV_EVENT_DONE: on_save_event(vm, e); break;

@@ -95,15 +95,21 @@ void vm_go_on(struct vm *vm);
 struct vm_send_ops {
 	/* Where the hypervisor's state comes out, to be read to its end; fd: taken. */
 	void (*on_stream)(void *arg, int fd, const char *signature);
+	/* By post-copy: it stands still, and the disk changes no more. Nothing is decided before vm_switch(). */
+	void (*on_switch)(void *arg);
 	/* It stands still; the stream is whole (its end may still come), and the disk changes no more. */
 	void (*on_sent)(void *arg, uint64_t bytes);
 	/* Once, last: it goes on here as it was, or has ended. */
 	void (*on_failed)(void *arg, const struct err *err);
 };
 
-/* Of a VM that is ready. It runs on while its memory is sent. */
-int vm_send(struct vm *vm, const struct vm_send_ops *ops, void *arg, struct err *err);
-/* Calls it off, without a word to the ops: it goes on here. Nothing where it was not sent. */
+/* Of a VM that is ready. It runs on while its memory is sent; post_copy: until all was sent once, as hypervisor.h says. */
+int vm_send(struct vm *vm, bool post_copy, const struct vm_send_ops *ops, void *arg, struct err *err);
+/* After on_switch(): the target may go on with it from here on. */
+int vm_switch(struct vm *vm, struct err *err);
+/* Since vm_switch(), until on_sent(): some of it is there alone, and some here. */
+bool vm_is_split(const struct vm *vm);
+/* Calls it off, without a word to the ops: it goes on here, or has failed where it was split. Nothing where it was not sent. */
 void vm_unsend(struct vm *vm);
 bool vm_move_holds(const struct vm *vm, const char *verb, struct err *err); /* true: EBUSY, it is being sent */
 uint64_t vm_stands_ms(const struct vm *vm); /* for so long it stands still, to be sent */
@@ -115,6 +121,7 @@ struct vm_arrival {
 	const char *signature;      /* of on_stream() */
 	const char *boot, *from;    /* vm_boot(); the node's name */
 	uint64_t ready_ms, scratch; /* vm_ready_ms(); size of its disk */
+	bool post_copy;             /* of vm_send() */
 };
 
 /* Instead of vm_start(): the VM comes up and stands still, with an empty disk of that size, which the caller fills. arrived()
@@ -122,6 +129,9 @@ struct vm_arrival {
 int vm_receive(struct vm *vm, const struct vm_arrival *a,
 	       void (*arrived)(void *arg, struct vm *vm, const struct err *err), void *arg,
 	       struct err *err);
+/* By post-copy: nothing more of it comes. It fails, if it is not all here or the hypervisor does not say so soon. */
+void vm_cut_off(struct vm *vm);
+bool vm_is_late(const struct vm *vm); /* by post-copy: some of its memory is still to come */
 /* It belongs here from now on: an agent that follows this one adopts it. Then vm_run_taken(). */
 int vm_take(struct vm *vm, struct err *err);
 int vm_run_taken(struct vm *vm, struct err *err); /* it goes on; on_state follows */

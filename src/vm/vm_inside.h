@@ -57,12 +57,15 @@ struct vm {
 	/* vm_move.c */
 	const struct vm_send_ops *send_ops; /* it is being sent, or was and waits; NULL: neither */
 	void *send_arg;
+	bool split;        /* vm_is_split() */
 	bool sent, unsent; /* unsent: what comes of a sending that was called off is not wanted any more */
 	uint64_t stands, flows; /* since when it stands still, and its state is sent; loop time */
 	void (*on_arrived)(void *arg, struct vm *vm, const struct err *err); /* NULL: it does not arrive */
 	void *arrived_arg;
 	int state_fd;          /* borrowed, during the start of one that arrives; else -1 */
 	const char *signature; /* the same */
+	bool post_copy;        /* of one that arrives: not all of its memory is here */
+	struct evtimer *cut;   /* since nothing more of it comes; NULL: it may */
 	bool held;             /* it has arrived, and was not taken yet */
 	char came[80];         /* "came from n3"; "" */
 };

@@ -9,7 +9,7 @@
 
 /* ---- sending ---- */
 
-int vm_send(struct vm *vm, const struct vm_send_ops *ops, void *arg, struct err *err)
+int vm_send(struct vm *vm, bool post_copy, const struct vm_send_ops *ops, void *arg, struct err *err)
 {
 	if (vm->state != VM_READY || vm->send_ops || vm->unsent)
 		return err_set(err, EBUSY, "%s: cannot be moved: it is %s", vm->name,
@@ -17,12 +17,27 @@ int vm_send(struct vm *vm, const struct vm_send_ops *ops, void *arg, struct err 
 	if (vm->profile->scratch && !vm->scratch)
 		return err_set(err, ENOTSUP, "%s: its scratch disk is of an agent that has died: it cannot be moved",
 			       vm->name);
-	if (hv_migrate_out(vm->hv, err) < 0)
+	if ((post_copy ? hv_post_copy : hv_migrate_out)(vm->hv, err) < 0)
 		return -1;
 	vm->send_ops = ops;
 	vm->send_arg = arg;
-	vm->sent = false;
+	vm->sent = vm->split = false;
 	return 0;
+}
+
+int vm_switch(struct vm *vm, struct err *err)
+{
+	if (!vm->send_ops || !vm->hv)
+		return err_set(err, ESRCH, "%s: is not being moved", vm->name);
+	if (hv_switch_over(vm->hv, err) < 0)
+		return -1;
+	vm->split = true;
+	return 0;
+}
+
+bool vm_is_split(const struct vm *vm)
+{
+	return vm->split && vm->send_ops;
 }
 
 void vm_unsend(struct vm *vm)
@@ -30,6 +45,12 @@ void vm_unsend(struct vm *vm)
 	if (!vm->send_ops)
 		return;
 	vm->send_ops = NULL;
+	if (vm->split) {
+		vm->split = false;
+		vm_fail(vm, "lost on its way to another node: some of its memory was there "
+			    "(post-copy)");
+		return;
+	}
 	vm->unsent = !vm->sent; /* its end is still to come */
 	if (vm->sent && vm->hv)
 		hv_resume(vm->hv, NULL);
@@ -43,13 +64,39 @@ uint64_t vm_stands_ms(const struct vm *vm)
 	return vm->stands ? loop_now(vm->loop) - vm->stands : 0;
 }
 
+#define CUT_MS 10000 /* for the end of what has come before */
+
+static void on_cut(void *arg)
+{
+	vm_fail(arg, "the rest of its memory did not come: its move by post-copy broke off");
+}
+
+bool vm_is_late(const struct vm *vm)
+{
+	return vm->post_copy && vm->hv;
+}
+
+void vm_cut_off(struct vm *vm)
+{
+	if (!vm->post_copy || !vm->hv || vm->cut)
+		return;
+	vm->cut = evtimer_create(vm->loop, on_cut, vm);
+	evtimer_start(vm->cut, CUT_MS, 0);
+}
+
 static void on_done(struct vm *vm, const struct hv_event *e)
 {
+	if (!vm->unsent && !vm->send_ops) {
+		vm->post_copy = false;
+		evtimer_destroy(TAKE_PTR(vm->cut));
+		return;
+	}
 	if (vm->unsent) { /* it was too late to call it off */
 		vm->unsent = false;
 		hv_resume(vm->hv, NULL);
 	} else if (vm->send_ops) {
 		vm->sent = true;
+		vm->split = false;
 		if (e->reason) { /* not while it runs: it stood still all the time, which was told late */
 			vm->ops->on_note(vm->arg, vm, e->reason);
 			vm->stands = vm->flows;
@@ -61,7 +108,7 @@ static void on_done(struct vm *vm, const struct hv_event *e)
 static void on_failed(struct vm *vm, const struct err *err)
 {
 	const struct vm_send_ops *ops = TAKE_PTR(vm->send_ops);
-	vm->unsent = vm->sent = false;
+	vm->unsent = vm->sent = vm->split = false;
 	if (ops)
 		ops->on_failed(vm->send_arg, err);
 }
@@ -70,7 +117,8 @@ bool vm_move_event(struct vm *vm, const struct hv_event *e)
 {
 	if (e->type == HV_EVENT_STATE && e->state == HV_PAUSED && vm->send_ops)
 		vm->stands = loop_now(vm->loop);
-	if (!e->op || strcmp(e->op, hv_cap_name(HV_CAP_MIGRATE_OUT)) != 0)
+	if (!e->op || (strcmp(e->op, hv_cap_name(HV_CAP_MIGRATE_OUT)) != 0 &&
+		       strcmp(e->op, hv_cap_name(HV_CAP_POST_COPY)) != 0))
 		return false;
 	switch (e->type) {
 	case HV_EVENT_STREAM:
@@ -79,6 +127,10 @@ bool vm_move_event(struct vm *vm, const struct hv_event *e)
 			vm->send_ops->on_stream(vm->send_arg, e->fd, e->signature);
 		else
 			close(e->fd);
+		return true;
+	case HV_EVENT_SWITCH:
+		if (vm->send_ops)
+			vm->send_ops->on_switch(vm->send_arg);
 		return true;
 	case HV_EVENT_DONE: on_done(vm, e); return true;
 	case HV_EVENT_FAILED: on_failed(vm, e->err); return true;
@@ -114,6 +166,7 @@ int vm_receive(struct vm *vm, const struct vm_arrival *a,
 		goto failed;
 	vm->state_fd = a->fd;
 	vm->signature = a->signature;
+	vm->post_copy = a->post_copy;
 	vm->on_arrived = arrived;
 	vm->arrived_arg = arg;
 	int rc = vm_start_hv(vm, scratch_fd(vm->scratch), err);
@@ -133,6 +186,7 @@ void vm_move_add(const struct vm *vm, struct hv_spec *spec)
 	spec->from = HV_FROM_MIGRATION;
 	spec->from_fd = vm->state_fd;
 	spec->signature = vm->signature;
+	spec->post_copy = vm->post_copy;
 }
 
 bool vm_move_arrived(struct vm *vm)
@@ -150,7 +204,8 @@ void vm_move_lost(struct vm *vm)
 	void (*arrived)(void *arg, struct vm *vm, const struct err *err) = vm->on_arrived;
 	err_set(&e, ESHUTDOWN, "%s: it ended while it was moved", vm->name);
 	vm->on_arrived = NULL;
-	vm->held = false;
+	vm->held = vm->post_copy = false;
+	evtimer_destroy(TAKE_PTR(vm->cut));
 	on_failed(vm, &e);
 	if (arrived)
 		arrived(vm->arrived_arg, vm, &e);

@@ -100,6 +100,7 @@ static bool has_op(const struct hypervisor *h, enum hv_cap cap)
 	case HV_CAP_RESET: return h->reset;
 	case HV_CAP_SAVE: return h->save && h->cancel;
 	case HV_CAP_MIGRATE_OUT: return h->migrate_out && h->cancel;
+	case HV_CAP_POST_COPY: return h->post_copy && h->switch_over && h->cancel;
 	case HV_CAP_SNAPSHOT: return h->snapshot && h->cancel;
 	case HV_CAP_STATS: return h->stats;
 	case HV_CAP_PIN: return h->pin;
@@ -651,6 +652,7 @@ static void test_adopt(void)
 WITH_ENV(save_and_restore)
 WITH_ENV(save_fails)
 WITH_ENV(migrate)
+WITH_ENV(post_copy)
 WITH_ENV(pin)
 WITH_ENV(numa)
 WITH_ENV(hugepages)
@@ -674,6 +676,7 @@ static void run_all(void)
 	covers(save_and_restore, HV_CAP_SAVE, HV_CAP_RESTORE);
 	covers(save_fails, HV_CAP_SAVE, HV_CAP_RESTORE);
 	covers(migrate, HV_CAP_MIGRATE_OUT, HV_CAP_MIGRATE_IN);
+	covers(post_copy, HV_CAP_POST_COPY);
 	covers(clone, HV_CAP_SNAPSHOT, HV_CAP_CLONE);
 	if (strcmp(env.h->name, "qemu") == 0 ||
 	    strcmp(env.h->name, "xen") == 0) /* they can be asked where it is */

@@ -50,6 +50,7 @@ void test_lacking(struct env *env)
 	LACKS(hv_reset(v, &e));
 	LACKS(hv_save(v, &e));
 	LACKS(hv_migrate_out(v, &e));
+	LACKS(hv_post_copy(v, &e));
 	LACKS(hv_snapshot(v, &e));
 	LACKS(hv_pin(v, 0, 0, &e));
 	LACKS(hv_stats(v, &st, &e));

@@ -290,3 +290,74 @@ void test_migrate(struct env *env)
 	}
 	testvm_finish(&t);
 }
+
+/* Until its switch: source and target, joined. */
+static bool is_at_switch(struct testvm *t, struct testvm *there, struct env *env)
+{
+	struct err e = ERR_INIT;
+	if (!is_up(t, env) || !mark(t)) {
+		testvm_finish(t);
+		return false;
+	}
+	is_int(hv_post_copy(t->hv, &e), 0, "post-copy begins %s", e.text);
+	ok(testvm_wait(t, t->state_fd >= 0), "its stream comes");
+	env->spec.post_copy = true;
+	is_int(testvm_start_from(there, env, HV_FROM_MIGRATION, t->state_fd, NULL, &e), 0,
+	       "the target begins %s", e.text);
+	env->spec.post_copy = false;
+	close(TAKE_FD(t->state_fd));
+	ok(testvm_wait(t, t->switches || t->failed || t->dones) && t->switches == 1 && !t->dones,
+	   "the source waits to be switched over %s", t->failed_text);
+	is_int(t->state, HV_PAUSED, "and stands still");
+	return true;
+}
+
+void test_post_copy(struct env *env)
+{
+	struct testvm t, there;
+	struct err e = ERR_INIT;
+	if (!is_at_switch(&t, &there, env))
+		return;
+	is_int(there.states, 0, "the target has nothing yet");
+	is_int(hv_switch_over(t.hv, &e), 0, "it is switched over %s", e.text);
+	ok(hv_switch_over(t.hv, &e) < 0 && e.code == EINVAL, "once: %s", e.text);
+	ok(t.dones || (hv_cancel(t.hv, &e) < 0 && e.code == EBUSY),
+	   "and not called off any more: %s", e.text);
+	ok(testvm_wait(&there, there.states || there.gone) && there.state == HV_PAUSED,
+	   "the target can go on, and is paused %s", there.gone_reason);
+	goes_on(&there, t.boot);
+	ok(testvm_wait(&t, t.dones || t.gone) && t.dones == 1, "the source has sent all %s",
+	   t.gone_reason);
+	is_str(t.done_op, "post-copy", "by post-copy");
+	is_int(t.state, HV_PAUSED, "and stands still to its end");
+	testvm_finish(&t);
+	int pongs = there.pongs;
+	testvm_ping(&there);
+	ok(testvm_wait(&there, there.pongs > pongs), "the target needs it no more");
+	ok(testvm_wait(&there, there.dones || there.gone) && there.dones == 1,
+	   "and says that it has all");
+	testvm_finish(&there);
+
+	/* Called off at the switch: the source goes on, and can be moved again. */
+	if (!is_at_switch(&t, &there, env))
+		return;
+	is_int(hv_cancel(t.hv, &e), 0, "cancelled at the switch %s", e.text);
+	ok(testvm_wait(&t, t.failed || t.gone) && t.failed, "which is told: %s", t.failed_text);
+	ok(testvm_wait(&there, there.gone) && there.gone_state == HV_CRASHED,
+	   "the target is gone: %s", there.gone_reason);
+	testvm_ping(&t);
+	ok(testvm_wait(&t, t.pongs >= 1 && t.state == HV_RUNNING), "the source goes on");
+	testvm_finish(&there);
+	testvm_finish(&t);
+
+	/* A target that ends after the switch takes the source along: some of the memory was there. */
+	if (!is_at_switch(&t, &there, env))
+		return;
+	is_int(hv_switch_over(t.hv, &e), 0, "it is switched over %s", e.text);
+	ok(testvm_wait(&there, there.states || there.gone) && there.state == HV_PAUSED,
+	   "the target has come");
+	testvm_finish(&there);
+	ok(testvm_wait(&t, t.gone || t.dones) && (t.dones || t.gone_state == HV_CRASHED),
+	   "the source of one that broke off is gone, unless it had sent all: %s", t.gone_reason);
+	testvm_finish(&t);
+}

@@ -8,6 +8,7 @@
 void test_save_and_restore(struct env *env);
 void test_save_fails(struct env *env);
 void test_migrate(struct env *env);
+void test_post_copy(struct env *env);
 
 /* pin-cases.c */
 void test_pin(struct env *env);

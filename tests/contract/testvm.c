@@ -165,6 +165,7 @@ static void on_event(void *arg, const struct hv_event *e)
 		t->streams++;
 		t->state_fd = e->fd;
 		break;
+	case HV_EVENT_SWITCH: t->switches++; break;
 	case HV_EVENT_PROGRESS: break;
 	case HV_EVENT_DONE:
 		t->dones++;

@@ -39,7 +39,7 @@ struct testvm {
 	uint32_t next_id;
 	/* times, in ms since the start */
 	uint64_t started_at, running_ms, hello_ms, ready_ms;
-	int streams, dones;
+	int streams, switches, dones;
 	char done_op[32], done_reason[300], signature[HV_SIGNATURE_MAX];
 	uint64_t done_bytes;
 	bool no_setup; /* do not answer "hello" */

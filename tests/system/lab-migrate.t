@@ -133,6 +133,15 @@ def slow_source(tap, lab):
     tap.ok(front.returncode == 0 and stood and node_of(lab, 0) == to, "a source whose VMM stood for %d s" % STANDS_S, stood, out, err)
 
 
+def late(tap, lab, src):
+    """Post-copy, by users who may have no userfaultfd: it is refused, with the reason, or works. lab-postcopy.t has the rest."""
+    to = next(n for n in NODES if n != src)
+    r = migrate(lab, 0, to, "--post-copy")
+    at = wait_for(BOUND_S, lambda: vms(lab)[0][0] == "ready" and node_of(lab, 0))
+    good = at == to if r.code == 0 else r.code == 1 and at == src and "post-copy: not supported: userfaultfd: " in r.said
+    tap.ok(good, "post-copy: " + ("works" if r.code == 0 else "refused, as there is no userfaultfd"), r, at)
+
+
 def real(tap, lab):
     """VMs of QEMU; one counts, on its disk and in its memory, and answers the other."""
     r = lab.vse("up", "-q", "-n", "2", "--accel", "tcg", "--oversubscribe", "--scratch", "32M", "--recover",
@@ -146,6 +155,8 @@ def real(tap, lab):
     if harness.NIGHTLY:
         slow_source(tap, lab)
         src = node_of(lab, 0)
+    late(tap, lab, src)
+    src = node_of(lab, 0)
     pings = lab.start("vse", "exec", "-r", "1", "sh", "-c", PING, stdout=-1, stderr=-1)
     to = "n3" if src != "n3" else "n1"
     r = migrate(lab, 0, to)

@@ -24,11 +24,12 @@ test_expect_success 'the test machine is built' '
 # list of package sources is a part.
 test_expect_success 'the image is built' '
 	PYTHONPATH=$TOP/tests/system PYTHONDONTWRITEBYTECODE=1 python3 -c "
-import pathlib, counting
+import pathlib, counting, migrating
 here = pathlib.Path(\"payload\")
 (here / \"counter\").write_bytes(counting.COUNTER)
 (here / \"begin\").write_text(counting.BEGIN)
-(here / \"read\").write_text(counting.READ)" &&
+(here / \"read\").write_text(counting.READ)
+(here / \"dirty\").write_text(migrating.DIRTY)" &&
 	id=$(vse build "$EXAMPLES/minimal.yaml") &&
 	mkdir -p payload/store/images payload/apt &&
 	cp -R "$XDG_DATA_HOME/vse/images/$id" payload/store/images/ &&
@@ -65,7 +66,8 @@ mkdir -p "$HOME/.config/vse/launchers.d"
 printf 'launch = /bin/sh /payload/on-node %%h %%a\nstdin = all\n' >"$HOME/.config/vse/launchers.d/netns.conf"
 GUEST
 
-# VM 0 counts, on its disk and in its memory, and VM 1 pings it, while it moves away and back again.
+# VM 0 counts, on its disk and in its memory, and VM 1 pings it, while it moves away and back again, and away by post-copy, writing
+# to its memory.
 cat >payload/cluster <<'GUEST'
 set -ex
 tell() {
@@ -99,6 +101,10 @@ for to in n2 n1; do
 	vse ps --json nested >/out/on-$to.json
 	sleep 1
 done
+vse exec -r 0 -- sh -c "$(cat /payload/dirty)"
+vse migrate --json 0 --to n2 --post-copy >/out/late.json
+vse ps --json nested >/out/on-late.json
+sleep 1
 vse exec -r 1 -- touch /tmp/enough
 wait $!
 boot >>/out/boot
@@ -118,15 +124,25 @@ field() { # FILE KEY: a number
 	sed -n "s/.*\"$2\": *\([0-9]*\).*/\1/p" "$1"
 }
 
+shown() { # MOVE
+	echo "# $1: stood still for $(field out/$1.json downtime_ms) ms, of $(field out/$1.json total_ms) ms; $(
+		field out/$1.json bytes) bytes of memory, the last of it $(field out/$1.json late_ms) ms after it went on; $(
+		field out/$1.json disk) of disk"
+}
+
 for node in n2 n1; do
 	test_expect_success "it ran under KVM on $node then" '
 		grep -q "\"accel\": *\"kvm\"" out/on-$node.json && ! grep -q "\"accel\": *\"tcg\"" out/on-$node.json &&
 		tr -d " \n" <out/on-$node.json | grep -q "\"rank\":0,[^}]*\"node\":\"$node\"" &&
 		tr -d " \n" <out/on-$node.json | grep -q "\"rank\":1,[^}]*\"node\":\"n2\""
 	'
-	echo "# to $node: stood still for $(field out/to-$node.json downtime_ms) ms, of $(field out/to-$node.json total_ms) ms; $(
-		field out/to-$node.json bytes) bytes of memory, $(field out/to-$node.json disk) of disk"
+	shown to-$node
 done
+
+test_expect_success 'by post-copy it moves under KVM, too' '
+	tr -d " \n" <out/on-late.json | grep -q "\"rank\":0,[^}]*\"node\":\"n2\"" && ! grep -q "\"accel\": *\"tcg\"" out/on-late.json
+'
+shown late
 
 test_expect_success 'the other was answered all the while' '
 	awk "NR > 1 && \$1 - last > most { most = \$1 - last } { last = \$1 }

@@ -21,6 +21,13 @@ def vse(lab, *args, **kw):
     return lab.vse(*args, user=None, env=ENV, **kw)
 
 
+def as_root(lab):
+    """What is asked of the lab from here on is done as root, and about everybody's processes."""
+    start, processes = lab.start, lab.processes
+    lab.start = lambda *argv, user=None, env=None, **kw: start(*argv, user=user, env=dict(ENV, **(env or {})), **kw)
+    lab.processes = lambda node=None, role=None, user=None: processes(node, role, user)
+
+
 def prepare(lab):
     for node in lab.nodes():
         lab.call("sh", "-c", "mkdir -p /dev/net && ln -s /opt/tun /dev/net/tun", node=node, user=None)

@@ -6,7 +6,7 @@
 static unsigned looks_until_stalled(struct moving_stall *s, uint64_t put, size_t queued, bool answer)
 {
 	for (unsigned i = 1; i <= 2 * MOVING_STALL_LOOKS; i++)
-		if (moving_stalls(s, put, queued, answer))
+		if (moving_stalls(s, put, queued, answer, MOVING_STALL_LOOKS))
 			return i;
 	return 0;
 }
@@ -31,12 +31,12 @@ static void test_slow(void)
 	for (unsigned i = 0; i < 100;
 	     i++) { /* the source adds as fast as the target takes: the queue stays as long */
 		put += 1000;
-		stalled |= moving_stalls(&s, put, 500000, false);
+		stalled |= moving_stalls(&s, put, 500000, false, MOVING_STALL_LOOKS);
 	}
 	ok(!stalled, "a target that takes little by little does not");
 	for (unsigned i = 0; i < MOVING_STALL_LOOKS; i++) {
 		put += 1000;
-		stalled = moving_stalls(&s, put, 500000 + 1000 * (i + 1), false);
+		stalled = moving_stalls(&s, put, 500000 + 1000 * (i + 1), false, MOVING_STALL_LOOKS);
 	}
 	ok(stalled, "what the source adds is no sign of the target");
 }
@@ -45,13 +45,13 @@ static void test_pause(void)
 {
 	struct moving_stall s = {0};
 	for (unsigned i = 1; i < MOVING_STALL_LOOKS; i++)
-		ok(!moving_stalls(&s, 1000, 600, false), "not yet (%u)", i);
-	ok(!moving_stalls(&s, 1000, 599, false), "one byte more is a sign");
+		ok(!moving_stalls(&s, 1000, 600, false, MOVING_STALL_LOOKS), "not yet (%u)", i);
+	ok(!moving_stalls(&s, 1000, 599, false, MOVING_STALL_LOOKS), "one byte more is a sign");
 	is_int(looks_until_stalled(&s, 1000, 599, false), MOVING_STALL_LOOKS,
 	       "and it has all its time again");
 	s = (struct moving_stall){0};
-	moving_stalls(&s, 1000, 0, false);
-	ok(!moving_stalls(&s, 1000, 20, false),
+	moving_stalls(&s, 1000, 0, false, MOVING_STALL_LOOKS);
+	ok(!moving_stalls(&s, 1000, 20, false, MOVING_STALL_LOOKS),
 	   "a link's own bytes (encryption) in the queue do no harm");
 }
 

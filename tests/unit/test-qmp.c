@@ -13,6 +13,7 @@
 #include "hypervisor/qemu.h"
 #include "hypervisor/qemu_qmp.h"
 #include "hypervisor/qemu_state.h"
+#include "qmp-peer.h"
 #include "tap.h"
 
 /* ---- lines ---- */
@@ -64,295 +65,151 @@ static void test_lines(void)
 
 /* ---- client ---- */
 
-#define GREETING "{\"QMP\":{\"version\":{},\"capabilities\":[]}}\r\n"
-
-struct peer {
-	struct loop *loop;
-	struct qmp *q;
-	int fd; /* QEMU's end */
-	int ready, events, closed, answers;
-	int close_code;
-	char event[32], answer[600];
-	uint64_t base; /* of the client's ids: "@1" is the first one after it */
-	bool destroy_at_event, destroy_at_answer;
-};
-
-static void on_ready(void *arg)
-{
-	struct peer *p = arg;
-	p->ready++;
-}
-
-static void on_event(void *arg, const char *name, json_t *data _unused_)
-{
-	struct peer *p = arg;
-	p->events++;
-	snprintf(p->event, sizeof(p->event), "%s", name);
-	if (p->destroy_at_event)
-		qmp_destroy(TAKE_PTR(p->q));
-}
-
-static void on_close(void *arg, const struct err *err)
-{
-	struct peer *p = arg;
-	p->closed++;
-	p->close_code = err->code;
-}
-
-static void on_answer(void *arg, json_t *ret, const struct err *err)
-{
-	struct peer *p = arg;
-	_cleanup_free_ char *text = ret ? json_dumps(ret, JSON_COMPACT | JSON_ENCODE_ANY) : NULL;
-	p->answers++;
-	snprintf(p->answer, sizeof(p->answer), "%d %s", err ? err->code : 0, err ? err->text : text);
-	if (p->destroy_at_answer)
-		qmp_destroy(TAKE_PTR(p->q));
-}
-
-static const struct qmp_ops ops = {.on_ready = on_ready, .on_event = on_event, .on_close = on_close};
-
-static void say(struct peer *p, const char *s)
-{
-	_cleanup_buf_ struct buf b = BUF_INIT;
-	for (const char *c = s; *c;) {
-		if (*c == '@')
-			buf_addf(&b, "%" PRIu64, p->base + strtoul(c + 1, (char **)&c, 10));
-		else
-			buf_add(&b, c++, 1);
-	}
-	ok(send(p->fd, buf_head(&b), buf_len(&b), MSG_NOSIGNAL) == (ssize_t)buf_len(&b),
-	   "peer says %.40s", s);
-}
-
-/* What the client has sent until now. */
-static void heard(struct peer *p, char *out, size_t size)
-{
-	static const char key[] = "\"id\":";
-	char text[500];
-	ssize_t n = recv(p->fd, text, sizeof(text) - 1, MSG_DONTWAIT);
-	size_t at = 0;
-	text[n > 0 ? n : 0] = '\0';
-	out[0] = '\0';
-	for (char *c = text, *id; (id = strstr(c, key)) && at < size;) {
-		uint64_t number = strtoull(id + strlen(key), &id, 10);
-		p->base = number >> 20 << 20;
-		at += (size_t)snprintf(out + at, size - at, "%.*s@%" PRIu64,
-				       (int)(strstr(c, key) + strlen(key) - c), c, number - p->base);
-		c = id;
-		if (!strstr(c, key))
-			snprintf(out + at, size - at, "%s", c);
-	}
-}
-
-static void nothing(void *arg _unused_)
-{
-}
-
-/* Every event that is under way is told within a few rounds; the timer keeps a round from waiting. */
-static void settle(struct peer *p)
-{
-	struct evtimer *t = evtimer_create(p->loop, nothing, NULL);
-	for (int i = 0; i < 10; i++) {
-		evtimer_start(t, 1, 0);
-		loop_run_once(p->loop);
-	}
-	evtimer_destroy(t);
-}
-
-static void begin(struct peer *p, uint64_t greeting_ms)
-{
-	int pair[2];
-	struct err e = ERR_INIT;
-	*p = (struct peer){.loop = loop_create()};
-	ok(socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0, "socketpair");
-	p->fd = pair[1];
-	p->q = qmp_create(p->loop, pair[0], greeting_ms, &ops, p, &e);
-	ok(p->q != NULL, "client %s", e.text);
-}
-
-static void finish(struct peer *p)
-{
-	qmp_destroy(p->q);
-	if (p->fd >= 0)
-		close(p->fd);
-	settle(p);
-	loop_destroy(p->loop);
-}
-
-static void negotiate(struct peer *p)
-{
-	char text[500];
-	begin(p, 60000);
-	say(p, GREETING);
-	settle(p);
-	heard(p, text, sizeof(text));
-	is_str(text, "{\"execute\":\"qmp_capabilities\",\"id\":@1}\n", "capabilities are negotiated");
-	is_int(p->ready, 0, "not ready before the answer");
-	say(p, "{\"return\": {}, \"id\": @1}\r\n");
-	settle(p);
-	is_int(p->ready, 1, "ready");
-}
-
 /* QEMU 7.2 sends what it still owed to a client that has died to the next one. */
 static void test_leftovers(void)
 {
 	struct peer p;
 	char text[500];
-	begin(&p, 60000);
-	qmp_command(p.q, "stop", NULL, 60000, on_answer, &p);
-	say(&p, "{\"event\":\"STOP\"}\n{\"return\":{},\"id\":1}\n{\"id\":2,\"error\":{\"class\":"
-		"\"GenericError\",\"desc\":\"x\"}}\n" GREETING);
-	settle(&p);
-	heard(&p, text, sizeof(text));
+	peer_begin(&p, 60000);
+	qmp_command(p.q, "stop", NULL, 60000, peer_on_answer, &p);
+	peer_say(&p,
+		 "{\"event\":\"STOP\"}\n{\"return\":{},\"id\":1}\n{\"id\":2,\"error\":{\"class\":"
+		 "\"GenericError\",\"desc\":\"x\"}}\n" GREETING);
+	peer_settle(&p);
+	peer_heard(&p, text, sizeof(text));
 	is_str(text, "{\"execute\":\"qmp_capabilities\",\"id\":@2}\n",
 	       "before the greeting they are passed over");
-	say(&p, "{\"return\":{},\"id\":3}\n{\"id\":4,\"error\":{\"class\":\"GenericError\","
-		"\"desc\":\"x\"}}\n{\"return\":{}}\n");
-	settle(&p);
+	peer_say(&p, "{\"return\":{},\"id\":3}\n{\"id\":4,\"error\":{\"class\":\"GenericError\","
+		     "\"desc\":\"x\"}}\n{\"return\":{}}\n");
+	peer_settle(&p);
 	ok(!p.ready && !p.closed && !p.answers && !p.events,
 	   "and until the capabilities are answered");
-	say(&p, "{\"return\":{},\"id\":@2}\n{\"return\":7,\"id\":1}\n{\"return\":8,\"id\":@1}\n");
-	settle(&p);
+	peer_say(&p,
+		 "{\"return\":{},\"id\":@2}\n{\"return\":7,\"id\":1}\n{\"return\":8,\"id\":@1}\n");
+	peer_settle(&p);
 	is_int(p.ready, 1, "then it is ready");
 	is_int(p.answers, 1, "one answer was to this client");
 	is_str(p.answer, "0 8", "its own");
-	finish(&p);
-	begin(&p, 60000);
-	say(&p, GREETING);
-	settle(&p);
-	heard(&p, text, sizeof(text));
-	say(&p, "{\"id\":@1,\"error\":{\"class\":\"CommandNotFound\",\"desc\":\"no\"}}\n");
-	settle(&p);
+	peer_finish(&p);
+	peer_begin(&p, 60000);
+	peer_say(&p, GREETING);
+	peer_settle(&p);
+	peer_heard(&p, text, sizeof(text));
+	peer_say(&p, "{\"id\":@1,\"error\":{\"class\":\"CommandNotFound\",\"desc\":\"no\"}}\n");
+	peer_settle(&p);
 	is_int(p.close_code, EPROTO, "capabilities that are refused end it");
-	finish(&p);
-	negotiate(&p);
-	say(&p, GREETING);
-	settle(&p);
+	peer_finish(&p);
+	peer_negotiate(&p);
+	peer_say(&p, GREETING);
+	peer_settle(&p);
 	is_int(p.close_code, EPROTO, "and so does a second greeting");
-	finish(&p);
+	peer_finish(&p);
 }
 
 static void test_commands(void)
 {
 	struct peer p;
 	char text[500];
-	begin(&p, 60000);
-	qmp_command(p.q, "stop", NULL, 60000, on_answer, &p);
-	settle(&p);
-	heard(&p, text, sizeof(text));
+	peer_begin(&p, 60000);
+	qmp_command(p.q, "stop", NULL, 60000, peer_on_answer, &p);
+	peer_settle(&p);
+	peer_heard(&p, text, sizeof(text));
 	is_str(text, "", "nothing is sent before the greeting");
-	say(&p, GREETING);
-	settle(&p);
-	heard(&p, text, sizeof(text));
+	peer_say(&p, GREETING);
+	peer_settle(&p);
+	peer_heard(&p, text, sizeof(text));
 	is_str(text, "{\"execute\":\"qmp_capabilities\",\"id\":@2}\n", "then the capabilities");
-	say(&p, "{\"return\": {}, \"id\": @2}\r\n");
-	settle(&p);
-	heard(&p, text, sizeof(text));
+	peer_say(&p, "{\"return\": {}, \"id\": @2}\r\n");
+	peer_settle(&p);
+	peer_heard(&p, text, sizeof(text));
 	is_str(text, "{\"execute\":\"stop\",\"id\":@1}\n", "then what was queued");
-	qmp_command(p.q, "set-action", json_pack("{s:s}", "reboot", "reset"), 60000, on_answer, &p);
-	settle(&p);
-	heard(&p, text, sizeof(text));
+	qmp_command(p.q, "set-action", json_pack("{s:s}", "reboot", "reset"), 60000, peer_on_answer, &p);
+	peer_settle(&p);
+	peer_heard(&p, text, sizeof(text));
 	is_str(text, "{\"execute\":\"set-action\",\"id\":@3,\"arguments\":{\"reboot\":\"reset\"}}\n",
 	       "arguments");
-	say(&p, "{\"event\":\"STOP\",\"timestamp\":{}}\r\n{\"return\":{},\"id\":@1}\r\n{\"id\":@3,"
-		"\"err");
-	settle(&p);
+	peer_say(&p,
+		 "{\"event\":\"STOP\",\"timestamp\":{}}\r\n{\"return\":{},\"id\":@1}\r\n{\"id\":@3,"
+		 "\"err");
+	peer_settle(&p);
 	is_str(p.event, "STOP", "an event in between");
 	is_str(p.answer, "0 {}", "the first answer");
 	is_int(p.answers, 1, "half a line is none");
-	say(&p, "or\":{\"class\":\"GenericError\",\"desc\":\"no such action\"}}\r\n");
-	settle(&p);
+	peer_say(&p, "or\":{\"class\":\"GenericError\",\"desc\":\"no such action\"}}\r\n");
+	peer_settle(&p);
 	is_str(p.answer, "5 set-action: no such action", "an error names its command");
-	say(&p, "{\"return\":{},\"id\":@1}\n{\"return\":{},\"id\":99}\n");
-	settle(&p);
+	peer_say(&p, "{\"return\":{},\"id\":@1}\n{\"return\":{},\"id\":99}\n");
+	peer_settle(&p);
 	is_int(p.answers, 2, "answers to nothing are ignored");
-	finish(&p);
-}
-
-/* A guest's address is announced to bridges alone: QEMU 7.2 crashes when a socket that is not connected yet shall carry it. */
-static void test_incoming(void)
-{
-	struct peer p;
-	char text[500];
-	for (int announce = 0; announce < 2; announce++) {
-		negotiate(&p);
-		qemu_in_begin(p.q, 7, true, announce, on_answer, &p);
-		settle(&p);
-		heard(&p, text, sizeof(text));
-		const char *quiet = strstr(text, "\"announce-rounds\":0}"),
-			   *in = strstr(text, "{\"uri\":\"fd:7\"}");
-		ok(in && announce == !quiet && (announce || quiet < in),
-		   "an incoming guest is %s: %s", announce ? "announced" : "not announced", text);
-		finish(&p);
-	}
+	peer_finish(&p);
 }
 
 static void test_bounds(void)
 {
 	struct peer p;
-	begin(&p, 10);
+	peer_begin(&p, 10);
 	while (!p.closed)
 		loop_run_once(p.loop);
 	is_int(p.close_code, ETIMEDOUT, "no greeting in time");
-	finish(&p);
-	negotiate(&p);
-	qmp_command(p.q, "query-status", NULL, 10, on_answer, &p);
-	qmp_command(p.q, "cont", NULL, 60000, on_answer, &p);
+	peer_finish(&p);
+	peer_negotiate(&p);
+	qmp_command(p.q, "query-status", NULL, 10, peer_on_answer, &p);
+	qmp_command(p.q, "cont", NULL, 60000, peer_on_answer, &p);
 	while (!p.answers)
 		loop_run_once(p.loop);
 	is_str(p.answer, "110 query-status: qemu did not answer in time", "no answer in time");
-	say(&p, "{\"return\":{},\"id\":@2}\n{\"return\":3,\"id\":@3}\n");
-	settle(&p);
+	peer_say(&p, "{\"return\":{},\"id\":@2}\n{\"return\":3,\"id\":@3}\n");
+	peer_settle(&p);
 	is_str(p.answer, "0 3", "the late one is dropped, the next one counts");
 	is_int(p.answers, 2, "each is told once");
-	finish(&p);
+	peer_finish(&p);
 }
 
 static void test_closing(void)
 {
 	struct peer p;
-	negotiate(&p);
-	qmp_command(p.q, "stop", NULL, 60000, on_answer, &p);
+	peer_negotiate(&p);
+	qmp_command(p.q, "stop", NULL, 60000, peer_on_answer, &p);
 	close(TAKE_FD(p.fd));
-	settle(&p);
+	peer_settle(&p);
 	is_int(p.closed, 1, "the end is told");
 	is_int(p.close_code, 0, "as an end");
 	is_str(p.answer, "32 stop: qemu closed QMP", "what was pending fails");
-	finish(&p);
+	peer_finish(&p);
 	static const char *const nonsense[] = {"hello\n", "{\"QMP\":\n", "[]\n"};
 	for (size_t i = 0; i < ARRAY_SIZE(nonsense); i++) {
-		begin(&p, 60000);
-		say(&p, nonsense[i]);
-		settle(&p);
+		peer_begin(&p, 60000);
+		peer_say(&p, nonsense[i]);
+		peer_settle(&p);
 		is_int(p.close_code, EPROTO, "nonsense ends it");
 		is_int(p.closed, 1, "once");
-		finish(&p);
+		peer_finish(&p);
 	}
-	negotiate(&p);
+	peer_negotiate(&p);
 	_cleanup_free_ char *line = xmalloc(QMP_LINE_MAX + 100);
 	memset(line, 'x', QMP_LINE_MAX + 100);
-	for (size_t sent = 0; sent < QMP_LINE_MAX + 100 && !p.closed; settle(&p)) {
+	for (size_t sent = 0; sent < QMP_LINE_MAX + 100 && !p.closed; peer_settle(&p)) {
 		ssize_t n = send(p.fd, line + sent, QMP_LINE_MAX + 100 - sent,
 				 MSG_DONTWAIT | MSG_NOSIGNAL);
 		sent += n > 0 ? (size_t)n : 0;
 	}
 	is_int(p.close_code, EPROTO, "a line without end ends it");
-	finish(&p);
-	negotiate(&p);
+	peer_finish(&p);
+	peer_negotiate(&p);
 	p.destroy_at_event = true;
-	say(&p, "{\"event\":\"RESET\"}\n{\"event\":\"STOP\"}\n");
-	settle(&p);
+	peer_say(&p, "{\"event\":\"RESET\"}\n{\"event\":\"STOP\"}\n");
+	peer_settle(&p);
 	is_int(p.events, 1, "destroyed by its own event: no other comes");
-	finish(&p);
-	negotiate(&p);
+	peer_finish(&p);
+	peer_negotiate(&p);
 	p.destroy_at_answer = true;
-	qmp_command(p.q, "stop", NULL, 60000, on_answer, &p);
-	qmp_command(p.q, "cont", NULL, 60000, on_answer, &p);
+	qmp_command(p.q, "stop", NULL, 60000, peer_on_answer, &p);
+	qmp_command(p.q, "cont", NULL, 60000, peer_on_answer, &p);
 	close(TAKE_FD(p.fd));
-	settle(&p);
+	peer_settle(&p);
 	is_int(p.answers, 1, "destroyed while the pending ones are told: no other comes");
 	is_int(p.closed, 0, "and no end either");
-	finish(&p);
+	peer_finish(&p);
 }
 
 /* ---- command line ---- */
@@ -734,7 +591,6 @@ int main(void)
 	test_lines();
 	test_leftovers();
 	test_commands();
-	test_incoming();
 	test_bounds();
 	test_closing();
 	test_args();
