@@ -44,7 +44,6 @@ def events(w):
 
 
 def fake(tap, w):
-    w.env["VSE_CACHE"] = str(w.dir / "cache")
     file = w.fake_vse()
     r = w.vse("up", "-q", "--clone", "-n", "4", "--hypervisor", "fake", file)
     tap.ok(r.code == 0 and "from a template made now" in events(w), "the fake clones", r, events(w))
@@ -98,7 +97,6 @@ def search(w, words):
 
 
 def real(tap, w, file):
-    w.env["VSE_CACHE"] = str(w.dir / "cache")
     seen = collections.defaultdict(list)
 
     def up(name, said, n=VMS, how=("--clone",)):

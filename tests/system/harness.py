@@ -138,6 +138,7 @@ class World:
             "XDG_RUNTIME_DIR": str(self.run),
             "XDG_DATA_HOME": str(self.data),
             "TMPDIR": str(self.tmp),
+            "VSE_CACHE": str(self.dir / "cache"),  # templates of others must not decide whether VMs boot
             # Never the machine's own: what is built elsewhere must not decide a test.
             "VSE_SITE_STORE": str(site_store or self.dir / "no-site-store"),
         })

@@ -9,7 +9,7 @@
 #   test_done
 #
 # sharness does the bookkeeping (test_expect_success, test_must_fail, test_cmp, test_when_finished). Here:
-#   - every test has its own folder ($PWD at the start), HOME, run folder, and runs alone or beside others;
+#   - every test has its own folder ($PWD at the start), HOME, run folder, cache, and runs alone or beside others;
 #   - $VSE_BUILD (default build/ of this tree) is first in PATH, $TOP is the tree, $EXAMPLES its examples;
 #   - images of one ./check are shared: $XDG_DATA_HOME stays unless the test sets its own (own_store);
 #   - at the end every process that carries the test's mark is ended, and one left over fails the test.
@@ -31,7 +31,9 @@ fi
 XDG_DATA_HOME=${VSE_TEST_DATA:-${XDG_CACHE_HOME:-$VSE_TEST_HOME/.cache}/vse-test/data}
 XDG_RUNTIME_DIR=$SHARNESS_TEST_DIRECTORY/run
 mkdir -p "$XDG_DATA_HOME" && mkdir -m 700 "$XDG_RUNTIME_DIR" || exit 1
-export XDG_DATA_HOME XDG_RUNTIME_DIR
+# Of this test alone: templates of others must not decide whether VMs boot.
+VSE_CACHE=$SHARNESS_TEST_DIRECTORY/cache
+export XDG_DATA_HOME XDG_RUNTIME_DIR VSE_CACHE
 unset XDG_CACHE_HOME XDG_CONFIG_HOME VSE_SITE_STORE
 
 lib__log=$SHARNESS_TEST_DIRECTORY/log

@@ -43,7 +43,6 @@ def real(tap, w, file):
     for path in (inside, out):
         path.mkdir()
     out.chmod(0o777)
-    w.env["VSE_CACHE"] = str(w.dir / "cache")
     (inside / "words").write_text("of the node\n")
     (inside / "passwd").symlink_to("/etc/passwd")
     (inside / "tool").write_text("#!/bin/sh\necho it runs\n")
