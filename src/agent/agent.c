@@ -12,6 +12,7 @@
 #include "agent/reaper.h"
 #include "agent/services.h"
 #include "agent/state.h"
+#include "agent/templates.h"
 #include "base/alloc.h"
 #include "base/log.h"
 #include "base/path.h"
@@ -120,6 +121,7 @@ const struct cluster_ops agent_cluster_ops = {
 	.on_vm_state = on_vm_state,
 	.on_adopted = node_adopted,
 	.on_down = on_down,
+	.templates = &templates_elsewhere,
 };
 
 void agent_conn_lost(struct agent *a, struct conn *c)
@@ -258,6 +260,7 @@ void agent_release(struct agent *a)
 {
 	service_send_finish(a);
 	service_arrive_finish(a);
+	templates_finish(a);
 	node_adoption_finish(a);
 	fabric_destroy(TAKE_PTR(a->fabric));
 	cluster_destroy(TAKE_PTR(a->cluster));

@@ -4,6 +4,7 @@
 
 #include "agent/deploy_state.h"
 #include "agent/reaper.h"
+#include "agent/templates.h"
 #include "hypervisor/hypervisor.h"
 
 #define VM_OVERHEAD                                                                                \
@@ -124,6 +125,19 @@ static json_t *hypervisors(const struct deploy *d)
 	return list;
 }
 
+/* Who keeps which templates: {"<key>": [node, ...]}. */
+static json_t *templates(const struct deploy *d)
+{
+	json_t *all = json_object(), *key;
+	for (uint32_t i = 1; i <= d->n; i++) {
+		const json_t *own = d->members[i].up ? d->members[i].templates : NULL;
+		size_t at;
+		json_array_foreach (own, at, key)
+			templates_add(all, json_string_value(key), i);
+	}
+	return all;
+}
+
 json_t *deploy_create_request(struct deploy *d, json_t *files)
 {
 	const struct cluster_spec *spec = cluster_get_spec(d->agent->cluster);
@@ -132,6 +146,7 @@ json_t *deploy_create_request(struct deploy *d, json_t *files)
 	cluster_spec_write_place(&spec->nodes, spec->node_of, spec->size, req);
 	json_object_set_new(req, "hypervisor_of", hypervisors(d));
 	json_object_set_new(req, "addresses", addresses);
+	json_object_set_new(req, "templates", templates(d));
 	if (files)
 		json_object_set_new(req, "files", files);
 	return req;
@@ -432,6 +447,8 @@ static void on_node_up(void *arg, uint32_t node, const json_t *resources)
 	m->cpus = given->cores ? MIN(given->cores, cpus ? cpus : given->cores) : cpus;
 	m->memory = given->memory && memory ? MIN(given->memory, memory) : given->memory + memory;
 	note_hypervisor(d, m, resources);
+	json_decref(m->templates);
+	m->templates = json_incref(json_object_get(resources, "templates"));
 	if (m->up)
 		return;
 	bool again = m->failed;
@@ -538,6 +555,7 @@ const struct mesh_ops deploy_mesh_ops = {
 	.on_net = on_net,
 	.on_bulk = on_bulk,
 	.on_state = on_state,
+	.on_template = on_state,
 };
 
 /* ---- the job's end ---- */
@@ -666,6 +684,7 @@ void deploy_destroy(struct deploy *d)
 		free(d->members[i].why);
 		free(d->members[i].hypervisor);
 		free(d->members[i].unfit);
+		json_decref(d->members[i].templates);
 	}
 	free(d->members);
 	evtimer_destroy(d->bound);

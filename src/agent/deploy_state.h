@@ -35,6 +35,7 @@ struct member {
 	bool recover;     /* its VMs begin anew elsewhere, whatever the cluster's option says */
 	char *hypervisor; /* that its agent has chosen; "": none fits; NULL: it was not asked to */
 	char *unfit; /* why what comes before it cannot be used there, or nothing can; "" = nothing to say */
+	json_t *templates;        /* that it keeps; NULL: none */
 	struct launch_node given; /* what its allocation says of it; no name */
 };
 

@@ -2,8 +2,8 @@
 /* This agent among the others: the links of the tree (overlay/ decides, io/ carries) and those that others of its rooms
  * ask for (stage, tunnel). An agent that runs alone has no mesh.
  *
- * Every link begins with one frame from who dialed: {"link": "control" | "bulk" | "net" | "state", "version", "cluster", "from",
- * "to"}. On a control link, frames with id 0 are the overlay's, both ways; the others are requests of the parent
+ * Every link begins with one frame from who dialed: {"link": "control" | "bulk" | "net" | "state" | "template", "version", "cluster",
+ * "from", "to"}. On a control link, frames with id 0 are the overlay's, both ways; the others are requests of the parent
  * and their answers. */
 #ifndef VSE_AGENT_MESH_H
 #define VSE_AGENT_MESH_H
@@ -50,7 +50,8 @@ struct mesh_ops {
 	/* A link that another agent made; taken. */
 	void (*on_net)(void *arg, uint32_t node, struct stream *s);
 	void (*on_bulk)(void *arg, uint32_t node, struct stream *s);
-	void (*on_state)(void *arg, uint32_t node, struct stream *s); /* a VM that moves */
+	void (*on_state)(void *arg, uint32_t node, struct stream *s);    /* a VM that moves */
+	void (*on_template)(void *arg, uint32_t node, struct stream *s); /* one asks for a template */
 };
 
 struct mesh *mesh_create(struct agent *a, const struct mesh_config *c, const struct mesh_ops *ops,
@@ -83,7 +84,7 @@ void mesh_set_addresses(struct mesh *m, const json_t *addresses);
 int mesh_ipv4(const struct mesh *m, uint32_t node, struct in_addr *ret, struct err *err);
 const char *mesh_cluster_id(const struct mesh *m); /* as text; the same on all nodes */
 /* Opens a link to a node. done runs once, from the loop: s taken, or NULL with the reason. */
-enum mesh_link { MESH_CONTROL, MESH_BULK, MESH_NET, MESH_STATE };
+enum mesh_link { MESH_CONTROL, MESH_BULK, MESH_NET, MESH_STATE, MESH_TEMPLATE };
 void mesh_open(struct mesh *m, uint32_t node, enum mesh_link kind,
 	       void (*done)(void *arg, uint32_t node, struct stream *s, const struct err *err),
 	       void *arg);

@@ -7,7 +7,7 @@
 #include "io/tcp.h"
 
 static const char *const kinds[] = {
-	[MESH_CONTROL] = "control", [MESH_BULK] = "bulk", [MESH_NET] = "net", [MESH_STATE] = "state"};
+	[MESH_CONTROL] = "control", [MESH_BULK] = "bulk", [MESH_NET] = "net", [MESH_STATE] = "state", [MESH_TEMPLATE] = "template"};
 
 /* ---- links of any kind ---- */
 
@@ -163,6 +163,8 @@ static void on_first_data(void *arg, struct buf *in)
 		m->ops->on_net(m->arg, from, s);
 	else if (kind == MESH_STATE)
 		m->ops->on_state(m->arg, from, s);
+	else if (kind == MESH_TEMPLATE)
+		m->ops->on_template(m->arg, from, s);
 	else
 		m->ops->on_bulk(m->arg, from, s);
 }

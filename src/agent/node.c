@@ -10,6 +10,7 @@
 #include "agent/resources.h"
 #include "agent/services.h"
 #include "agent/state.h"
+#include "agent/templates.h"
 #include "base/alloc.h"
 #include "base/log.h"
 #include "base/path.h"
@@ -102,6 +103,11 @@ static void on_state(void *arg, uint32_t node, struct stream *s)
 	moving_link(arg, node, s);
 }
 
+static void on_template(void *arg, uint32_t node, struct stream *s)
+{
+	templates_link(arg, node, s);
+}
+
 static const struct mesh_ops ops = {
 	.on_node_up = on_node_up,
 	.on_node_lost = on_node_lost,
@@ -112,6 +118,7 @@ static const struct mesh_ops ops = {
 	.on_net = on_net,
 	.on_bulk = on_bulk,
 	.on_state = on_state,
+	.on_template = on_template,
 };
 
 static int find_self(const struct bootstrap *b, uint32_t index, uint32_t *ret, struct err *err)

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "agent/templates.h"
 #include "base/alloc.h"
 #include "base/room.h"
 #include "base/topology.h"
@@ -29,6 +30,10 @@ char *resources_json(const struct resources *r)
 			      (json_int_t)r->cpus, "cores", (json_int_t)r->cores, "memory",
 			      (json_int_t)r->memory, "hugepages", (json_int_t)r->hugepages,
 			      "hypervisor", r->hypervisor, "why", r->why);
+	json_t *templates = templates_here();
+	if (j && json_array_size(templates))
+		json_object_set(j, "templates", templates);
+	json_decref(templates);
 	char *text = j ? json_dumps(j, JSON_COMPACT) : NULL;
 	json_decref(j);
 	return text ? text : xstrdup("{}");

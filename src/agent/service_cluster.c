@@ -64,6 +64,8 @@ static int create(struct call *call, const json_t *req, struct err *err)
 		cluster_spec_finish(&spec);
 		return err_set(err, EINVAL, "this is the agent of cluster '%s'", a->name);
 	}
+	json_decref(a->templates);
+	a->templates = json_incref(json_object_get(req, "templates"));
 	if (deploy_wanted(req))
 		place_nowhere(&spec);
 	a->cluster = cluster_create(a->loop, &spec, a->self, a->dir, &agent_cluster_ops, a, err);

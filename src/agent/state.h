@@ -50,6 +50,8 @@ struct agent {
 	struct adoption *adoption;    /* a node's (node_adopt.c) */
 	struct sending *sendings;     /* VMs that leave (service_send.c) */
 	struct receiving *receivings; /* VMs that come (service_arrive.c) */
+	json_t *templates;            /* a node's: which nodes keep which, as the root said */
+	struct template_gift *gifts;  /* templates on their way to other nodes (templates.c) */
 	struct evtimer *leave;        /* a node's: looks whether the last answer is out */
 	uint64_t leave_until;
 };

@@ -1,19 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cluster/cloning.h"
 
-#include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <time.h>
-#include <unistd.h>
 
 #include "base/alloc.h"
 #include "base/path.h"
 #include "base/room.h"
-#include "stage/cache.h"
+#include "stage/sha.h"
+#include "vm/kept.h"
 
 #define WORTH 2 /* VMs: for one alone nothing is gained */
 #define WORTH_AUTO                                                                                 \
@@ -71,6 +67,16 @@ static void add_number(struct sha *h, uint64_t n)
 	add(h, text);
 }
 
+/* A file that was staged is named by its content, and lies elsewhere on other nodes. */
+static const char *content(const char *path)
+{
+	const char *name = path ? strrchr(path, '/') : NULL;
+	return name && strlen(name + 1) == 2 * SHA_SIZE &&
+			       strspn(name + 1, "0123456789abcdef") == 2 * SHA_SIZE
+		       ? name + 1
+		       : path;
+}
+
 /* Who boots: kernel, root and modules are of the image, whose id is a hash; the initramfs is made by this vse. On what: the
  * hypervisor's own signature has the rest, and is compared when a VM starts. */
 static int make_key(const struct cluster_spec *s, const struct vm_profile *p, char out[SHA_HEX],
@@ -82,10 +88,10 @@ static int make_key(const struct cluster_spec *s, const struct vm_profile *p, ch
 	if (s->initrd[0] && path_read(s->initrd, INITRD_MAX, &initrd, &n, err) < 0)
 		return -1;
 	struct sha *h = sha_new();
-	const char *const texts[] = {"vse template 1", p->hypervisor->name, p->probe.accel,
-				     p->probe.version, s->machine,          s->image,
-				     s->kernel,        s->vmlinux,          s->root,
-				     p->cmdline};
+	const char *const texts[] = {"vse template 2", p->hypervisor->name, p->probe.accel,
+				     p->probe.version, p->probe.node_type,  s->machine,
+				     s->image,         content(s->kernel),  content(s->vmlinux),
+				     content(s->root), p->cmdline};
 	for (size_t i = 0; i < ARRAY_SIZE(texts); i++)
 		add(h, texts[i]);
 	for (size_t i = 0; i < s->extra_args.n; i++)
@@ -101,59 +107,39 @@ static int make_key(const struct cluster_spec *s, const struct vm_profile *p, ch
 	return 0;
 }
 
-#define UNFINISHED_S 3600 /* a file under way, of an agent that was killed */
-#define TEMPLATE_S                                                                                 \
-	(14 * 24 * 3600) /* then it is made anew: what it was made of may be gone for good, and nobody tells */
-
-static void sweep_templates(const char *path)
-{
-	DIR *d = opendir(path);
-	struct dirent *e;
-	struct stat st;
-	while (d && (e = readdir(d)))
-		if (fstatat(dirfd(d), e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode) &&
-		    time(NULL) - st.st_mtime > (e->d_name[0] == '.' ? UNFINISHED_S : TEMPLATE_S))
-			unlinkat(dirfd(d), e->d_name, 0);
-	if (d)
-		closedir(d);
-}
-
-/* Where the node keeps files of images too; NULL where there is no such folder of ours alone. */
-static char *cache_for_templates(void)
-{
-	const char *asked = getenv("VSE_CACHE");
-	_cleanup_free_ char *folder = asked && asked[0] == '/' ? xstrdup(asked)
-							       : xasprintf("/var/tmp/vse-cache-%u",
-									   (unsigned)geteuid());
-	struct cache *c;
-	if (cache_open(folder, UINT64_MAX, &c, NULL) < 0)
-		return NULL;
-	char *path = path_join(cache_folder(c), "templates");
-	cache_close(c);
-	if (mkdir(path, 0700) == 0 || errno == EEXIST) {
-		sweep_templates(path);
-		return path;
-	}
-	free(path);
-	return NULL;
-}
-
-struct template *cloning_begin(struct loop *l, const struct cluster_spec *s,
-			       const struct vm_profile *p, const char *dir, uint32_t vms,
-			       void (*done)(void *arg, const struct err *err), void *arg,
-			       struct err *err)
+struct template *cloning_begin(struct loop *l, const struct cluster_spec *s, const struct vm_profile *p,
+			       const char *dir, uint32_t vms, const struct template_source *source,
+			       void *source_arg, void (*done)(void *arg, const struct err *err),
+			       void *arg, struct err *err)
 {
 	char key[SHA_HEX];
 	if (make_key(s, p, key, err) < 0)
 		return NULL;
-	_cleanup_free_ char *own = path_join(dir, "template"), *cache = cache_for_templates();
+	_cleanup_free_ char *own = path_join(dir, "template"), *cache = kept_folder();
 	bool asked = s->clone != CLONE_AUTO;
+	if (cache)
+		kept_sweep(cache, kept_limit(), key);
 	struct template_spec spec = {.profile = p,
 				     .dir = own,
 				     .cache = cache,
 				     .key = key,
+				     .source = source,
+				     .source_arg = source_arg,
 				     .make = vms >= (asked ? WORTH : WORTH_AUTO),
 				     .bound_ms = asked ? p->boot_timeout_ms
 						       : MIN(s->hung_after_ms, p->boot_timeout_ms)};
 	return template_create(l, &spec, done, arg, err);
+}
+
+void cloning_tell(struct events *events, const struct cluster_spec *s, uint32_t self,
+		  const struct template *t, const struct err *err)
+{
+	bool node = self && self <= s->nodes.n;
+	const char *name = node ? s->nodes.v[self - 1] : "", *kind = node ? "node" : "cluster";
+	if (!err)
+		events_add(events, EVENT_NO_RANK, kind, "%s%sVMs start from a template%s", name,
+			   node ? ": " : "", template_origin(t));
+	else if (err->code != ENOENT)
+		events_add(events, EVENT_NO_RANK, kind, "%s%sno template, VMs boot: %s", name,
+			   node ? ": " : "", err->text);
 }

@@ -548,15 +548,12 @@ static void note_booting(struct cluster *c, const char *why)
 static void on_template(void *arg, const struct err *err)
 {
 	struct cluster *c = arg;
-	if (!err) {
+	if (!err)
 		c->profile.template = c->template;
-		events_add(&c->events, EVENT_NO_RANK, "cluster", "VMs start from a template%s",
-			   template_was_kept(c->template) ? " of the cache" : " made now");
-	} else if (err->code != ENOENT && c->spec.clone == CLONE_ALWAYS) {
+	if (err && err->code != ENOENT && c->spec.clone == CLONE_ALWAYS)
 		note_booting(c, err->text);
-	} else if (err->code != ENOENT) {
-		events_add(&c->events, EVENT_NO_RANK, "cluster", "no template, VMs boot: %s", err->text);
-	}
+	else
+		cloning_tell(&c->events, &c->spec, c->self, c->template, err);
 	c->probed = true;
 	soon(c);
 }
@@ -570,7 +567,7 @@ static bool begin_template(struct cluster *c)
 	const char *lack = cloning_lacks(&c->spec, &c->profile, c->n_local, topology_cpus_here());
 	if (!lack)
 		c->template = cloning_begin(c->loop, &c->spec, &c->profile, c->dir, c->n_local,
-					    on_template, c, &err);
+					    c->ops->templates, c->arg, on_template, c, &err);
 	if (!c->template && c->spec.clone == CLONE_ALWAYS)
 		note_booting(c, lack ? lack : err.text);
 	return c->template != NULL;

@@ -8,6 +8,7 @@
 #include "base/rankset.h"
 #include "cluster/cluster_spec.h"
 #include "cluster/events.h"
+#include "vm/template.h"
 #include "vm/vm.h"
 
 struct cluster;
@@ -26,6 +27,8 @@ struct cluster_ops {
 	void (*on_adopted)(void *arg, uint32_t adopted, const struct rankset *lost);
 	/* After cluster_down(): nothing runs any more. Once. */
 	void (*on_down)(void *arg);
+	/* Where a template is looked for that this node has not; its functions get the same arg. NULL: nowhere. */
+	const struct template_source *templates;
 };
 
 /* spec: taken, also on failure. self: the index of this node in the spec's nodes (0: the root agent, which runs none

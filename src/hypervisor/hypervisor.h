@@ -206,6 +206,7 @@ struct hv_probe {
 	char why[256];    /* not usable: one line that says why */
 	char accel[16];   /* "kvm", "tcg", "xen", "fake", ... */
 	char version[64]; /* of the VMM */
+	char node_type[64]; /* what of the node a running guest's state depends on: the same where it can go on; "" = nothing */
 	char note[256]; /* said once to the user: "/dev/kvm opens but runs no guest: using TCG"; may be "" */
 	char lacks[HV_CAPS][HV_LACK_MAX]; /* what this node cannot do though the back end can, and why; "" = it can */
 };

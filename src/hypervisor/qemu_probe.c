@@ -7,6 +7,7 @@
 
 #include "base/alloc.h"
 #include "hypervisor/qemu.h"
+#include "hypervisor/qemu_state.h"
 
 #define KVM_DEVICE "/dev/kvm"
 
@@ -39,6 +40,7 @@ static void decide(struct probe *q)
 		snprintf(p->why, sizeof(p->why), "%s", q->kvm_text);
 	}
 	p->usable = !p->why[0];
+	qemu_node_type(p->accel, p->node_type, sizeof(p->node_type));
 }
 
 static void one_answer(struct probe *q)

@@ -13,6 +13,7 @@
 #define COMMAND_MS 20000
 #define BANDWIDTH_MAX (1ll << 40) /* bytes/s: no limit of QEMU's own (its default is 128 MiB/s) */
 #define SETTLE_MS 2               /* between two looks whether QEMU has settled */
+#define TSC_GRAIN 10000           /* kHz */
 #define TSC_TOLERANCE 100         /* 1/100: two nodes of one type differ by less */
 
 /* ---- settle ---- */
@@ -256,6 +257,18 @@ static void add_processor(struct buf *b, const struct qemu_host *host)
 		buf_addf(b, " cpu=%u.%u", cpuinfo_number(text, "cpu family"),
 			 cpuinfo_number(text, "\nmodel\t"));
 	buf_addf(b, " tsc=%" PRIu64, host->tsc_khz);
+}
+
+/* Coarser than the signature, which has the last word: two nodes of one type measure their clocks a little differently. */
+void qemu_node_type(const char *accel, char *out, size_t size)
+{
+	_cleanup_free_ char *text = NULL;
+	if (path_read("/proc/cpuinfo", 64u << 20, &text, NULL, NULL) < 0)
+		return;
+	bool kvm = strcmp(accel, "kvm") == 0;
+	snprintf(out, size, "cpu=%u.%u tsc=%" PRIu64, kvm ? cpuinfo_number(text, "cpu family") : 0,
+		 kvm ? cpuinfo_number(text, "\nmodel\t") : 0,
+		 (qemu_tsc_khz(text) + TSC_GRAIN / 2) / TSC_GRAIN);
 }
 
 int qemu_signature(const struct hv_spec *spec, const struct qemu_host *host,

@@ -81,6 +81,8 @@ bool qemu_status_is(json_t *data, const char *status);
 /* What two QEMUs must have in common for one to take over the other's guest; kept in the VM's folder while it runs. */
 int qemu_signature(const struct hv_spec *spec, const struct qemu_host *host,
 		   char out[HV_SIGNATURE_MAX], struct err *err);
+/* hv_probe's node_type. */
+void qemu_node_type(const char *accel, char *out, size_t size);
 /* EINVAL with the first difference. */
 int qemu_signature_check(const char *saved, const char *here, struct err *err);
 

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Memory and state are memfds: sealed, so that no VMM can change what all others map, and gone with us. In the cache they
- * are KEY.memory and KEY.state (vm/pack.h), and KEY.note, written last: a random id that both must carry, then the
- * hypervisor's signature. Two agents that write at once thus leave a whole template or one that is refused. */
+/* Memory and state are memfds: sealed, so that no VMM can change what all others map, and gone with us. What is kept of them is
+ * in vm/kept.h. */
 #include "vm/template.h"
 
 #include <errno.h>
@@ -16,14 +15,13 @@
 #include "base/path.h"
 #include "io/stream.h"
 #include "net/address.h"
+#include "vm/kept.h"
 #include "vm/packer.h"
 
 #define ID_BYTES 16
 #define SEALS (F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
 
-enum part { MEMORY, STATE, PARTS };
-static const char *const part_names[PARTS] = {"memory", "state"};
-static const enum pack_kind part_kinds[PARTS] = {PACK_DISK, PACK_STREAM};
+static const enum pack_kind part_kinds[KEPT_PARTS] = {PACK_DISK, PACK_STREAM};
 
 struct template
 {
@@ -32,10 +30,15 @@ struct template
 	char *dir, *cache, *key;
 	void (*done)(void *arg, const struct err *err);
 	void *arg;
-	bool make, ready, kept;
+	bool make, ready, asked; /* asked: other nodes, or nobody is there to be asked */
+	char origin[96];         /* "": nowhere yet */
+	char refused[128];       /* what was found and could not be used; "" */
+	const struct template_source *source;
+	void *source_arg;
+	struct template_fetch *fetch;
 	uint64_t bound_ms;
 
-	int fds[PARTS];
+	int fds[KEPT_PARTS];
 	char id[2 * ID_BYTES + 1];
 	char signature[HV_SIGNATURE_MAX];
 
@@ -48,13 +51,15 @@ struct template
 
 	/* while it is read or kept */
 	struct packer *packer;
-	enum part part;
+	enum kept_part part;
 	int file;
 	char *temp; /* path of the file that is written */
 };
 
 static void let_go(struct template *t)
 {
+	if (t->fetch)
+		t->source->cancel(TAKE_PTR(t->fetch));
 	packer_destroy(TAKE_PTR(t->packer));
 	channel_destroy(TAKE_PTR(t->channel));
 	stream_destroy(TAKE_PTR(t->stream));
@@ -70,7 +75,7 @@ static void let_go(struct template *t)
 
 static void close_parts(struct template *t)
 {
-	for (int i = 0; i < PARTS; i++)
+	for (int i = 0; i < KEPT_PARTS; i++)
 		if (t->fds[i] >= 0)
 			close(TAKE_FD(t->fds[i]));
 }
@@ -78,7 +83,7 @@ static void close_parts(struct template *t)
 static int open_parts(struct template *t, struct err *err)
 {
 	close_parts(t);
-	for (int i = 0; i < PARTS; i++) {
+	for (int i = 0; i < KEPT_PARTS; i++) {
 		t->fds[i] = memfd_create("vse-template", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 		if (t->fds[i] < 0)
 			return err_errno(err, errno, "memory of a template");
@@ -88,9 +93,9 @@ static int open_parts(struct template *t, struct err *err)
 
 static int seal(struct template *t, struct err *err)
 {
-	for (int i = 0; i < PARTS; i++)
+	for (int i = 0; i < KEPT_PARTS; i++)
 		if (fcntl(t->fds[i], F_ADD_SEALS, SEALS) < 0)
-			return err_errno(err, errno, "seal the template's %s", part_names[i]);
+			return err_errno(err, errno, "seal the template's %s", kept_names[i]);
 	return 0;
 }
 
@@ -105,7 +110,7 @@ static void end(struct template *t, const struct err *err)
 
 static char *file_of(const struct template *t, const char *what)
 {
-	return xasprintf("%s/%s.%s", t->cache, t->key, what);
+	return kept_path(t->cache, t->key, what);
 }
 
 /* ---- into the cache, once it is used: nobody waits for it ---- */
@@ -125,6 +130,7 @@ static void write_note(struct template *t)
 	_cleanup_free_ char *path = file_of(t, "note"),
 			    *text = xasprintf("%s\n%s\n", t->id, t->signature);
 	int rc = path_write(path, text, strlen(text), 0600, &err);
+	kept_sweep(t->cache, kept_limit(), t->key);
 	keep_over(t, rc < 0 ? &err : NULL);
 }
 
@@ -132,7 +138,7 @@ static void on_packed(void *arg, const struct err *err)
 {
 	struct template *t = arg;
 	struct err why = ERR_INIT;
-	_cleanup_free_ char *path = file_of(t, part_names[t->part]);
+	_cleanup_free_ char *path = file_of(t, kept_names[t->part]);
 	packer_destroy(TAKE_PTR(t->packer));
 	close(TAKE_FD(t->file));
 	if (!err && rename(t->temp, path) < 0) {
@@ -151,11 +157,11 @@ static void on_packed(void *arg, const struct err *err)
 static void keep_next(struct template *t)
 {
 	struct err err = ERR_INIT;
-	if (t->part == PARTS) {
+	if (t->part == KEPT_PARTS) {
 		write_note(t);
 		return;
 	}
-	t->temp = xasprintf("%s/.%s.%s", t->cache, t->id, part_names[t->part]);
+	t->temp = xasprintf("%s/.%s.%s", t->cache, t->id, kept_names[t->part]);
 	t->file = open(t->temp, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
 	if (t->file < 0)
 		err_errno(&err, errno, "%s", t->temp);
@@ -173,7 +179,7 @@ static void keep(struct template *t)
 		return;
 	for (int i = 0; i < ID_BYTES; i++)
 		snprintf(t->id + 2 * i, 3, "%02x", raw[i]);
-	t->part = MEMORY;
+	t->part = KEPT_MEMORY;
 	keep_next(t);
 }
 
@@ -194,6 +200,7 @@ static void made(struct template *t)
 		return;
 	}
 	let_go(t);
+	snprintf(t->origin, sizeof(t->origin), " made now%.80s", t->refused);
 	t->ready = true;
 	keep(t);
 	t->done(t->arg, NULL);
@@ -213,7 +220,7 @@ static void maybe_stop(struct template *t)
 static void on_state_bytes(void *arg, struct buf *in)
 {
 	struct template *t = arg;
-	if (fd_write_all(t->fds[STATE], buf_head(in), buf_len(in)) < 0)
+	if (fd_write_all(t->fds[KEPT_STATE], buf_head(in), buf_len(in)) < 0)
 		fail(t, strerror(errno));
 	else
 		buf_consume(in, buf_len(in));
@@ -317,7 +324,7 @@ static int boot(struct template *t, struct err *err)
 	uint64_t mib = (p->memory + (1u << 20) - 1) >> 20;
 	if (open_parts(t, err) < 0 || path_mkdirs(t->dir, 0700, err) < 0)
 		return -1;
-	if (ftruncate(t->fds[MEMORY], (off_t)(mib << 20)) < 0)
+	if (ftruncate(t->fds[KEPT_MEMORY], (off_t)(mib << 20)) < 0)
 		return err_errno(err, errno, "memory of a template");
 	struct hv_spec spec = {.name = "template",
 			       .cpus = p->cpus,
@@ -337,7 +344,7 @@ static int boot(struct template *t, struct err *err)
 			       .mounts = p->mounts,
 			       .n_mounts = p->n_mounts,
 			       .template = true,
-			       .memory_fd = t->fds[MEMORY]};
+			       .memory_fd = t->fds[KEPT_MEMORY]};
 	address_mac(ADDRESS_RANKS_MAX - 1, spec.mac);
 	t->timer = evtimer_create(t->loop, on_timeout, t);
 	evtimer_start(t->timer, t->bound_ms, 0);
@@ -356,6 +363,35 @@ static void boot_or_end(struct template *t, const struct err *why)
 
 /* ---- out of the cache ---- */
 
+static void on_begin(void *arg);
+
+static void on_fetched(void *arg, const char *from)
+{
+	struct template *t = arg;
+	struct err err = ERR_INIT;
+	t->fetch = NULL;
+	if (from) {
+		snprintf(t->origin, sizeof(t->origin), " of node %.80s", from);
+		on_begin(t);
+		return;
+	}
+	err_set(&err, ENOENT, "no other node has one");
+	boot_or_end(t, &err);
+}
+
+/* There is none here, or not a sound one. */
+static void look_elsewhere(struct template *t, const struct err *why)
+{
+	bool ask = t->source && t->cache && !t->asked;
+	let_go(t);
+	t->asked = true;
+	t->origin[0] = '\0';
+	if (ask)
+		t->fetch = t->source->begin(t->source_arg, t->key, t->cache, on_fetched, t);
+	if (!t->fetch)
+		boot_or_end(t, why);
+}
+
 static void read_next(struct template *t);
 
 static void on_unpacked(void *arg, const struct err *err)
@@ -365,9 +401,10 @@ static void on_unpacked(void *arg, const struct err *err)
 	close(TAKE_FD(t->file));
 	if (err) {
 		_cleanup_free_ char *note = file_of(t, "note");
-		log_info("a template of the cache is of no use: %s", err->text);
+		log_warn("the template%s is of no use: %s", t->origin, err->text);
+		snprintf(t->refused, sizeof(t->refused), "; that%s was of no use", t->origin);
 		unlink(note);
-		boot_or_end(t, err);
+		look_elsewhere(t, err);
 		return;
 	}
 	t->part++;
@@ -377,15 +414,15 @@ static void on_unpacked(void *arg, const struct err *err)
 static void read_next(struct template *t)
 {
 	struct err err = ERR_INIT;
-	if (t->part == PARTS) {
-		t->kept = true;
+	if (t->part == KEPT_PARTS) {
+		kept_used(t->cache, t->key);
 		if (seal(t, &err) < 0)
 			boot_or_end(t, &err);
 		else
 			end(t, NULL);
 		return;
 	}
-	_cleanup_free_ char *path = file_of(t, part_names[t->part]);
+	_cleanup_free_ char *path = file_of(t, kept_names[t->part]);
 	t->file = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
 	if (t->file < 0)
 		err_errno(&err, errno, "%s", path);
@@ -393,7 +430,7 @@ static void read_next(struct template *t)
 		t->packer = packer_start(t->loop, false, part_kinds[t->part], t->id, t->file,
 					 t->fds[t->part], on_unpacked, t, &err);
 	if (!t->packer)
-		boot_or_end(t, &err);
+		look_elsewhere(t, &err);
 }
 
 static int read_note(struct template *t, struct err *err)
@@ -417,8 +454,11 @@ static void on_begin(void *arg)
 	struct template *t = arg;
 	struct err err = ERR_INIT;
 	evtimer_destroy(TAKE_PTR(t->timer));
+	if (!t->origin[0])
+		snprintf(t->origin, sizeof(t->origin), " of the cache");
+	t->part = KEPT_MEMORY;
 	if (read_note(t, &err) < 0)
-		boot_or_end(t, &err);
+		look_elsewhere(t, &err);
 	else
 		read_next(t);
 }
@@ -429,7 +469,7 @@ struct template *template_create(struct loop *l, const struct template_spec *s,
 				 void (*done)(void *arg, const struct err *err), void *arg,
 				 struct err *err)
 {
-	if (strlen(s->key) > 64 || strchr(s->key, '/')) {
+	if (!kept_key_ok(s->key)) {
 		err_set(err, EINVAL, "'%.80s' is no name of a template", s->key);
 		return NULL;
 	}
@@ -438,6 +478,8 @@ struct template *template_create(struct loop *l, const struct template_spec *s,
 			       .profile = s->profile,
 			       .done = done,
 			       .arg = arg,
+			       .source = s->source,
+			       .source_arg = s->source_arg,
 			       .make = s->make,
 			       .bound_ms = s->bound_ms,
 			       .file = -1,
@@ -462,9 +504,9 @@ void template_destroy(struct template *t)
 	free(t);
 }
 
-bool template_was_kept(const struct template *t)
+const char *template_origin(const struct template *t)
 {
-	return t->kept;
+	return t->origin;
 }
 
 int template_use(const struct template *t, struct hv_spec *spec, int *ret_fd, struct err *err)
@@ -473,13 +515,13 @@ int template_use(const struct template *t, struct hv_spec *spec, int *ret_fd, st
 	if (!t->ready)
 		return err_set(err, EAGAIN, "the template is not ready");
 	/* A description of its own: each reads from the beginning. */
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", t->fds[STATE]);
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", t->fds[KEPT_STATE]);
 	*ret_fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (*ret_fd < 0)
 		return err_errno(err, errno, "the template's state");
 	spec->from = HV_FROM_TEMPLATE;
 	spec->from_fd = *ret_fd;
 	spec->signature = t->signature;
-	spec->memory_fd = t->fds[MEMORY];
+	spec->memory_fd = t->fds[KEPT_MEMORY];
 	return 0;
 }

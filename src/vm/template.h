@@ -8,13 +8,25 @@
 #include "vm/vm.h"
 
 struct template;
+struct template_fetch;
+
+/* Other nodes that may have it. */
+struct template_source {
+	/* Looks for it there, and puts it among those that are kept here (vm/kept.h); it need not be sound. done() once, from the loop:
+	 * the name of the node it is from, or NULL. NULL: there is nobody to ask, and done() does not come. */
+	struct template_fetch *(*begin)(void *arg, const char *key, const char *cache,
+					void (*done)(void *done_arg, const char *from), void *done_arg);
+	void (*cancel)(struct template_fetch *f); /* before its done() */
+};
 
 struct template_spec {
 	const struct vm_profile *profile; /* borrowed for the template's life */
 	const char *dir;                  /* of the VM that it is made of; made, and removed */
 	const char *cache; /* folder of this user's alone where templates are kept; NULL: none is */
-	const char *key; /* at most 64 characters of a file's name: the same for what boots the same */
-	bool make;       /* boot a VM for it when there is none in the cache */
+	const char *key;   /* KEPT_KEY characters: the same for what boots the same */
+	const struct template_source *source; /* borrowed; asked when there is none in the cache; NULL: none */
+	void *source_arg;
+	bool make;         /* boot a VM for it when it is nowhere */
 	uint64_t bound_ms; /* for that VM to say hello and be written out */
 };
 
@@ -25,8 +37,8 @@ struct template *template_create(struct loop *l, const struct template_spec *s,
 				 struct err *err);
 /* VMs that have started from it go on; NULL is fine. */
 void template_destroy(struct template *t);
-/* It came from the cache: nothing was booted. */
-bool template_was_kept(const struct template *t);
+/* " made now", " of the cache", " of node n1" */
+const char *template_origin(const struct template *t);
 /* Of one that is ready: lets the VM start from it. ret_fd is to be closed after the start. */
 int template_use(const struct template *t, struct hv_spec *spec, int *ret_fd, struct err *err);
 
