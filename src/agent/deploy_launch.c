@@ -201,7 +201,8 @@ static int launch(struct deploy *d, struct err *err)
 	return waves_start(d->waves, nodes, n, err);
 }
 
-/* What the nodes choose among. One name that was given is no choice: it is tried when the VMs start. */
+/* What the nodes choose among. One name that was given is no choice: it is tried when the VMs start, unless it alone knows
+ * how many VMs a node has room for. */
 static int set_hypervisors(struct deploy *d, struct err *err)
 {
 	const char *planned = json_string_value(json_object_get(d->launch, "plan"));
@@ -209,7 +210,8 @@ static int set_hypervisors(struct deploy *d, struct err *err)
 	_cleanup_strvec_ struct strvec names = STRVEC_INIT;
 	_cleanup_buf_ struct buf list = BUF_INIT;
 	s.hypervisor = (char *)(planned ? planned : s.hypervisor);
-	if (!choose_several(&s))
+	const struct hypervisor *one = hypervisor_find(s.hypervisor);
+	if (!choose_several(&s) && !(one && one->own_node))
 		return 0;
 	if (choose_names(&s, &names, NULL, err) < 0)
 		return -1;

@@ -148,7 +148,12 @@ static void choose(const struct agent *a, const struct bootstrap *b, struct strv
 	if (!b->hypervisors || a->kept->deaths)
 		return;
 	strvec_split(names, b->hypervisors, ",");
-	const char *chosen = choose_here(names, b->accel ? b->accel : "auto", ret_why);
+	struct hv_probe p = {0};
+	const char *chosen = choose_here(names, b->accel ? b->accel : "auto", &p, ret_why);
+	if (p.memory)
+		r->memory = p.memory;
+	if (p.cpus)
+		r->cpus = r->cores = p.cpus;
 	r->hypervisor = chosen ? chosen : "";
 	r->why = *ret_why;
 }

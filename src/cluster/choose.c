@@ -126,7 +126,8 @@ static void on_probe(void *arg, const struct hv_probe *p)
 	*(struct hv_probe *)arg = *p;
 }
 
-const char *choose_here(const struct strvec *names, const char *accel, char **ret_why)
+const char *choose_here(const struct strvec *names, const char *accel, struct hv_probe *ret,
+			char **ret_why)
 {
 	_cleanup_buf_ struct buf why = BUF_INIT;
 	struct loop *l = loop_create();
@@ -140,10 +141,12 @@ const char *choose_here(const struct strvec *names, const char *accel, char **re
 			snprintf(p.why, sizeof(p.why), "%.255s", err.text);
 		else if (h)
 			loop_run(l);
-		if (p.usable)
+		if (p.usable) {
 			chosen = names->v[i];
-		else
+			*ret = p;
+		} else {
 			refuse(&why, names->v[i], p.why);
+		}
 	}
 	loop_destroy(l);
 	*ret_why = xstrdup(buf_cstr(&why));

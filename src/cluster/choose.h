@@ -6,6 +6,7 @@
 
 #include "base/buf.h"
 #include "cluster/cluster_spec.h"
+#include "hypervisor/hypervisor.h"
 #include "io/loop.h"
 
 #define CHOOSE_AUTO "auto" /* every VMM there is, the strongest wall first */
@@ -23,7 +24,8 @@ int choose_names(const struct cluster_spec *s, struct strvec *names, struct buf 
 
 /* The first of `names`, those of a choice, that is usable on this node; `accel` binds those who know that word. Its own
  * loop runs meanwhile: as a rule 0.2 s, at worst 10 s a name.
- * NULL: none; why then has every reason, else that of those before it; malloc'ed, "" = none. Borrowed. */
-const char *choose_here(const struct strvec *names, const char *accel, char **ret_why);
+ * ret: its answer. NULL: none; why then has every reason, else that of those before it; malloc'ed, "" = none. Borrowed. */
+const char *choose_here(const struct strvec *names, const char *accel, struct hv_probe *ret,
+			char **ret_why);
 
 #endif

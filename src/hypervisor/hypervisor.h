@@ -208,6 +208,9 @@ struct hv_probe {
 	char version[64]; /* of the VMM */
 	char node_type[64]; /* what of the node a running guest's state depends on: the same where it can go on; "" = nothing */
 	char note[256]; /* said once to the user: "/dev/kvm opens but runs no guest: using TCG"; may be "" */
+	/* What the VMM has for VMs, where a process of the node cannot see it (dom0 is a guest itself); 0: what that sees. */
+	uint64_t memory; /* bytes */
+	unsigned cpus;
 	char lacks[HV_CAPS][HV_LACK_MAX]; /* what this node cannot do though the back end can, and why; "" = it can */
 };
 
@@ -215,6 +218,7 @@ struct hypervisor {
 	const char *name, *summary;
 	/* Its own words, with blanks; NULL: "auto" alone. Where it is one of several it is not asked for the others' words. */
 	const char *accels, *machines;
+	bool own_node; /* its probes tell memory and cpus */
 	/* Why the back end cannot do it on any node; NULL: it can (unless the probe says otherwise). Data, so that a
 	 * table can be printed. Every op that is NULL needs its reason here. */
 	const char *lacks[HV_CAPS];

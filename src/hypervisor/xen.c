@@ -193,6 +193,7 @@ const struct hypervisor hypervisor_xen = {
 	.name = "xen",
 	.accels = "xen",
 	.machines = "pv pvh hvm",
+	.own_node = true,
 	.summary = "Xen, in dom0 as root, by xl: PV, PVH and HVM guests",
 	.lacks = {[HV_CAP_RESET] =
 			  "Xen has no reset of a running domain: stop it and start it anew",

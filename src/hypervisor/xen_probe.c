@@ -55,6 +55,8 @@ static void on_info(void *arg, int status, const char *out, size_t len _unused_,
 		known = h;
 		snprintf(p->version, sizeof(p->version), "%s", h.version);
 		snprintf(p->accel, sizeof(p->accel), "xen");
+		p->memory = h.free;
+		p->cpus = h.cpus;
 	}
 	answer(q);
 }

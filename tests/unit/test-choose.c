@@ -106,20 +106,22 @@ static void test_here(void)
 {
 	_cleanup_strvec_ struct strvec names = STRVEC_INIT;
 	_cleanup_free_ char *why = NULL, *none = NULL;
+	struct hv_probe p = {0};
 	setenv("VSE_QEMU", "/nonexistent/qemu", 1);
 	strvec_addv(&names, "qemu", "fake", NULL);
-	const char *name = choose_here(&names, "auto", &why);
+	const char *name = choose_here(&names, "auto", &p, &why);
 	ok(name && strcmp(name, "fake") == 0, "the first that is usable");
+	ok(p.usable && strcmp(p.accel, "fake") == 0 && !p.memory, "with its answer");
 	ok(strncmp(why, "qemu: ", 6) == 0 && !strchr(why, '\n'), "and why not the one before: %s", why);
 	free(names.v[1]);
 	names.v[1] = xstrdup("nosuch");
-	name = choose_here(&names, "auto", &none);
+	name = choose_here(&names, "auto", &p, &none);
 	ok(!name && strstr(none, "; nosuch: "), "nothing: %s", none);
 	free(names.v[0]);
 	names.v[0] = xstrdup("container");
 	free(none);
 	none = NULL;
-	choose_here(&names, "kvm", &none);
+	choose_here(&names, "kvm", &p, &none);
 	ok(!strstr(none, "accelerator"), "an accelerator that it has not keeps it from nothing: %s",
 	   none);
 }
