@@ -91,8 +91,9 @@ static void on_started(void *arg, const struct err *err)
 	if (err)
 		call_fail(a->creating, &why);
 	else
-		call_reply(a->creating, json_pack("{s:b, s:I}", "ok", 1, "ready_ms",
-						  (json_int_t)cluster_ready_ms(a->cluster)));
+		call_reply(a->creating, json_pack("{s:b, s:I, s:o}", "ok", 1, "ready_ms",
+						  (json_int_t)cluster_ready_ms(a->cluster), "nodes",
+						  json_sprintf("%u", a->self)));
 }
 
 static void on_vm_state(void *arg, struct vm *vm)

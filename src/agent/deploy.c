@@ -38,6 +38,23 @@ static void failed_text(struct deploy *d, int code, const char *text)
 	deploy_failed(d, &err);
 }
 
+/* A request to all goes to those who are there. One whose link was just being made anew has not heard of it. */
+static bool passed_over(struct deploy *d, const json_t *reply, struct err *err)
+{
+	const struct cluster_spec *s = cluster_get_spec(d->agent->cluster);
+	const char *text = json_string_value(json_object_get(reply, "nodes"));
+	_cleanup_rankset_ struct rankset nodes = RANKSET_INIT;
+	if (text && rankset_parse(&nodes, text, d->n + 1, err) < 0)
+		return true;
+	for (uint32_t r = 0; r < s->size; r++)
+		if (s->node_of && !rankset_has(&nodes, s->node_of[r])) {
+			err_set(err, EHOSTUNREACH, "vm%u: node %s was out of reach for a moment, and has not been told to start it",
+				r, d->members[s->node_of[r]].name);
+			return true;
+		}
+	return false;
+}
+
 /* ---- down the tree ---- */
 
 static void deploy_json(struct call *call, json_t *j, bool last)
@@ -50,6 +67,7 @@ static void deploy_json(struct call *call, json_t *j, bool last)
 		d->call = NULL;
 		bool bad = message_is_error(j, &err);
 		if (d->step == STARTING) {
+			bad = bad || passed_over(d, j, &err);
 			d->step = UP;
 			deploy_on_journal(d); /* before anybody is told: the VMs outlive this agent from now on */
 			cluster_elsewhere_started(c, bad ? &err : NULL);

@@ -167,6 +167,22 @@ static void answer(struct hop *h, const struct rankset *members, const char *tex
 
 /* ---- the end of a hop ---- */
 
+/* Who has answered, by index. */
+static void merge_nodes(json_t *all, const json_t *reply)
+{
+	const char *texts[] = {json_string_value(json_object_get(all, "nodes")),
+			       json_string_value(json_object_get(reply, "nodes"))};
+	_cleanup_rankset_ struct rankset nodes = RANKSET_INIT;
+	_cleanup_buf_ struct buf text = BUF_INIT;
+	for (size_t i = 0; i < ARRAY_SIZE(texts); i++) {
+		_cleanup_rankset_ struct rankset some = RANKSET_INIT;
+		if (texts[i] && rankset_parse(&some, texts[i], RANK_MAX, NULL) == 0)
+			add_all(&nodes, &some);
+	}
+	rankset_format(&nodes, &text);
+	json_object_set_new(all, "nodes", json_string(buf_cstr(&text)));
+}
+
 static void merge(struct spread *s, const json_t *reply)
 {
 	if (!reply)
@@ -181,6 +197,7 @@ static void merge(struct spread *s, const json_t *reply)
 		json_int_t ms = json_integer_value(json_object_get(reply, "ready_ms"));
 		if (ms > json_integer_value(json_object_get(s->reply, "ready_ms")))
 			json_object_set_new(s->reply, "ready_ms", json_integer(ms));
+		merge_nodes(s->reply, reply);
 	}
 }
 
