@@ -155,21 +155,35 @@ static void load_modules(void)
 	path_remove("/modules", NULL); /* its memory is the VM's */
 }
 
-/* A disk shows up a little after its driver. What virtio calls vda is xvda under Xen. */
+/* What virtio calls vda is xvda under Xen, and xvde in an HVM guest, where the first four would be IDE disks, too. */
+static char *find_disk(const char *name)
+{
+	static const char *const places[] = {"/dev/", "/dev/x"};
+	for (size_t i = 0; i < ARRAY_SIZE(places); i++) {
+		char *dev = xasprintf("%s%s", places[i], name);
+		if (path_exists(dev))
+			return dev;
+		free(dev);
+	}
+	if (strlen(name) != 3 || strncmp(name, "vd", 2) != 0 || name[2] < 'a' || name[2] > 'd')
+		return NULL;
+	char *dev = xasprintf("/dev/xvd%c", name[2] + 4);
+	if (path_exists(dev))
+		return dev;
+	free(dev);
+	return NULL;
+}
+
+/* A disk shows up a little after its driver. */
 static char *wait_disk(const char *name)
 {
+	char *dev;
 	if (!*name || strchr(name, '/'))
 		init_panic("vse.root: '%s' is no name of a disk", name);
-	_cleanup_free_ char *xen = xasprintf("/dev/x%s", name);
-	char *dev = path_join("/dev", name);
 	uint64_t until = time_mono_ms() + DISK_WAIT_MS;
-	while (!path_exists(dev)) {
-		if (path_exists(xen)) {
-			free(dev);
-			return TAKE_PTR(xen);
-		}
+	while (!(dev = find_disk(name))) {
 		if (time_mono_ms() >= until)
-			init_panic("disk %s did not appear within %d s", dev, DISK_WAIT_MS / 1000);
+			init_panic("disk /dev/%s did not appear within %d s", name, DISK_WAIT_MS / 1000);
 		nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL);
 	}
 	return dev;

@@ -106,16 +106,19 @@ static int add_disk(struct buf *b, const char *vdev, const char *options, const 
 	return add_string(b, path, text, err);
 }
 
-static int add_disks(struct buf *b, const struct hv_spec *s, struct err *err)
+/* Of an HVM guest's first four disks libxl makes IDE disks, too, which cannot be read-only. */
+static int add_disks(struct buf *b, const struct hv_spec *s, enum xen_type type, struct err *err)
 {
+	bool hvm = type == XEN_HVM;
 	if (!s->root && !s->scratch)
 		return 0;
 	buf_adds(b, "disk = [ ");
-	if (s->root && add_disk(b, "xvda", "access=ro", s->root, err) < 0)
+	if (s->root && add_disk(b, hvm ? "xvde" : "xvda", "access=ro", s->root, err) < 0)
 		return -1;
 	if (s->root && s->scratch)
 		buf_adds(b, ", ");
-	if (s->scratch && add_disk(b, "xvdb", "access=rw,backendtype=qdisk", s->scratch, err) < 0)
+	if (s->scratch &&
+	    add_disk(b, hvm ? "xvdf" : "xvdb", "access=rw,backendtype=qdisk", s->scratch, err) < 0)
 		return -1;
 	buf_adds(b, " ]\n");
 	return 0;
@@ -197,7 +200,7 @@ int xen_config(const struct hv_spec *s, const struct xen_id *id, enum xen_type t
 	    add_key(out, "type", xen_type_name(type), err) < 0)
 		return -1;
 	buf_addf(out, "memory = %" PRIu64 "\nmaxmem = %" PRIu64 "\nvcpus = %u\n", mib, mib, s->cpus);
-	if (add_kernel(out, s, type, err) < 0 || add_disks(out, s, err) < 0 ||
+	if (add_kernel(out, s, type, err) < 0 || add_disks(out, s, type, err) < 0 ||
 	    add_channels(out, s, err) < 0)
 		return -1;
 	if (s->nic)

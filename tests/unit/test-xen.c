@@ -99,6 +99,8 @@ static void test_config(void)
 	s.nic = false;
 	is_int(xen_config(&s, &id, XEN_HVM, NULL, &b, &e), 0, "HVM %s", e.text);
 	ok(strstr(buf_cstr(&b), "kernel = \"/i/bzImage\"\n"), "HVM takes the bzImage");
+	ok(strstr(buf_cstr(&b), "vdev=xvde,") && strstr(buf_cstr(&b), "vdev=xvdf,"),
+	   "and disks that are no IDE disks");
 }
 
 static void refused(const struct hv_spec *s, const char *what)
