@@ -283,16 +283,24 @@ static void settle(struct migration *m)
 	evtimer_start(m->again, 0, 0);
 }
 
-static void on_settled(struct migration *m, const json_t *j)
+/* By post-copy it may be lost until the target has said that it has all of it. */
+static void on_settled(struct migration *m, const json_t *j, const struct err *err)
 {
 	const char *text = json_string_value(json_object_get(j, "error"));
+	if (m->post_copy && err->code && !is_dead(m, m->to)) {
+		evtimer_start(m->again, AGAIN_MS, 0);
+		return;
+	}
 	if (m->post_copy && json_is_true(json_object_get(j, "late"))) {
 		evtimer_start(m->again, FED_MS, 0);
 		return;
 	}
-	m->lost = m->post_copy && json_is_true(json_object_get(j, "over"));
+	m->lost = m->post_copy && (err->code || json_is_true(json_object_get(j, "over")));
 	if (m->lost)
-		err_set(&m->why, EIO, "%s", text ? text : "it has ended");
+		err_set(&m->why, EIO, "%s",
+			err->code ? "the node was lost before it had said that it has all of it"
+			: text    ? text
+				  : "it has ended");
 	end(m);
 }
 
@@ -301,7 +309,7 @@ static void answered(struct migration *m, const json_t *j, struct err *err)
 	if (m->step == SENDING)
 		on_sent(m, j, err);
 	else if (m->step == SETTLING)
-		on_settled(m, j);
+		on_settled(m, j, err);
 	else if (err->code) /* perhaps it was done, perhaps not */
 		evtimer_start(m->again, AGAIN_MS, 0);
 	else if (m->step == TAKING)

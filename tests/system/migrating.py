@@ -338,6 +338,7 @@ class Round:
                 any(w in self.what for w in TAKES_ALONG):
             expect("post-copy" in self.reason or "rest of its memory" in self.reason or "SIGKILL" in self.reason,
                    "it has failed, and does not say why", self.reason)
+            expect(self.code != 0 or "VMM" in self.what, "exit 0, and it is lost", self.reason)
             self.all.ended += 1
             return
         if at == "":  # only what ran it can take it along
