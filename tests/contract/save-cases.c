@@ -9,6 +9,7 @@
 #include "base/alloc.h"
 #include "base/path.h"
 #include "base/time.h"
+#include "wire/resync.h"
 #include "tests/tap.h"
 
 /* ---- a stream into a file ---- */
@@ -98,6 +99,16 @@ static bool is_up(struct testvm *t, struct env *env)
 	return ok(testvm_wait(t, t->readies || t->gone) && t->readies, "ready %s", t->gone_reason);
 }
 
+/* As the agent does (vm/channel.c): a slow guest may have met the first knock before it had its channel again. */
+static void knock_again(struct testvm *t, uint64_t *last)
+{
+	if (!t->resync || !t->channel || time_mono_ms() - *last < 10000)
+		return;
+	*last = time_mono_ms();
+	resync_knock(stream_out(t->channel));
+	stream_flush(t->channel);
+}
+
 /* It answers again, as the guest that it was. */
 static void goes_on(struct testvm *t, const char *boot)
 {
@@ -105,9 +116,11 @@ static void goes_on(struct testvm *t, const char *boot)
 	uint64_t begin = time_mono_ms();
 	is_int(t->hellos, 0, "it says nothing before it is resumed");
 	is_int(hv_resume(t->hv, &e), 0, "resume begins %s", e.text);
-	ok(testvm_wait(t, t->readies || t->gone) && t->readies, "the guest is ready again %s",
-	   t->gone_reason);
-	printf("# ready again %llu ms after resume\n", (unsigned long long)(time_mono_ms() - begin));
+	uint64_t knocked = begin;
+	ok(testvm_wait(t, (knock_again(t, &knocked), t->readies || t->gone)) && t->readies,
+	   "the guest is ready again %s", t->gone_reason);
+	printf("# %d hello, ready again %llu ms after resume\n", t->hellos,
+	       (unsigned long long)(time_mono_ms() - begin));
 	is_str(t->boot, boot, "it is the guest that was saved: same boot id");
 	is_int(t->state, HV_RUNNING, "state: running");
 	is_marked(t);
