@@ -10,7 +10,8 @@ VSE_XEN_ONLY: only contract tests whose name has one of these words, with commas
 . "$(dirname "$0")/lib.sh"
 MACHINE_SH=$TOP/tests/system/machine.sh
 MACHINE_CACHE=${MACHINE_CACHE:-$VSE_TEST_HOME/.cache/vse-test}
-MACHINE_CPUS=1
+MACHINE_CPUS=${VSE_NIGHTLY:+2} # a second one to pin vCPUs to
+MACHINE_CPUS=${MACHINE_CPUS:-1}
 export MACHINE_SH MACHINE_CACHE MACHINE_CPUS
 . "$MACHINE_SH"
 . "$TOP/tests/system/xen-machine.sh"
