@@ -645,9 +645,17 @@ static int reset_vm(struct hv_vm *vm, struct err *err)
 	return later(vm, ACT_RESET, err);
 }
 
+/* By post-copy it may run before. */
+static int out(struct hv_vm *vm, enum act a, struct err *err)
+{
+	if (vm->in.came && vm->in.post_copy)
+		return err_set(err, EBUSY, "some of its memory is still on its way here");
+	return later(vm, a, err);
+}
+
 static int save(struct hv_vm *vm, struct err *err)
 {
-	return later(vm, ACT_SAVE, err);
+	return out(vm, ACT_SAVE, err);
 }
 
 static int snapshot(struct hv_vm *vm, struct err *err)
@@ -659,12 +667,12 @@ static int snapshot(struct hv_vm *vm, struct err *err)
 
 static int migrate_out(struct hv_vm *vm, struct err *err)
 {
-	return later(vm, ACT_MIGRATE, err);
+	return out(vm, ACT_MIGRATE, err);
 }
 
 static int post_copy(struct hv_vm *vm, struct err *err)
 {
-	return later(vm, ACT_POST_COPY, err);
+	return out(vm, ACT_POST_COPY, err);
 }
 
 static int switch_over(struct hv_vm *vm, struct err *err)
