@@ -65,8 +65,7 @@ class Clone:
             self.qmp.sendall(QMP.replace(b"STATE", b"%d" % fds[3]))
             argv = s.argv("off", self.rank, "fd=%d" % fds[0], "addr.type=fd,addr.str=%d" % fds[1])
             argv += ["-chardev", "socket,id=q0,server=on,wait=off,fd=%d" % fds[2], "-mon", "chardev=q0,mode=control"]
-            self.process = subprocess.Popen(argv + ["-incoming", "defer"], stdin=subprocess.DEVNULL, pass_fds=fds,
-                                            start_new_session=True)
+            self.process = subprocess.Popen(argv + ["-incoming", "defer"], stdin=subprocess.DEVNULL, pass_fds=fds)
         for socket_ in self.channel, self.qmp:
             socket_.settimeout(byhand.BOUND_S)
         try:
