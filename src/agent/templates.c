@@ -26,6 +26,7 @@
 #define GIFTS_MAX 4    /* nodes that are served at once: a fifth asks another, or boots */
 #define TRIES 2        /* nodes that are asked */
 #define SILENT_MS 3000 /* without a byte: whoever waits longer had better boot */
+#define WHOLE_MS 15000 /* for all of it, from all that are asked */
 #define PIECE (256u << 10)
 #define QUEUE (1u << 20)
 
@@ -68,7 +69,7 @@ struct template_gift {
 	struct stream *link;
 	struct kept kept; /* note NULL: not asked for one yet */
 	unsigned part;
-	bool ended;
+	bool ended, filling;
 	struct evtimer *silent;
 };
 
@@ -96,11 +97,12 @@ static void gift_more(struct template_gift *g)
 {
 	_cleanup_free_ char *piece = xmalloc(PIECE);
 	evtimer_start(g->silent, SILENT_MS, 0);
+	g->filling = true; /* the link may drain at once, within */
 	while (!g->ended && stream_queued(g->link) < QUEUE) {
 		if (g->part == KEPT_PARTS) {
 			g->ended = true;
 			put(g->link, json_pack("{s:b}", "end", 1));
-			return;
+			break;
 		}
 		ssize_t n = fd_read_full(g->kept.fds[g->part], piece, PIECE);
 		if (n > 0)
@@ -110,6 +112,7 @@ static void gift_more(struct template_gift *g)
 			g->part++; /* one that broke off is too short for who gets it */
 		stream_flush(g->link);
 	}
+	g->filling = false;
 }
 
 static int gift_begin(struct template_gift *g, const json_t *j, struct err *err)
@@ -158,7 +161,9 @@ static void on_asker_gone(void *arg, const struct err *err _unused_)
 
 static void on_room(void *arg)
 {
-	gift_more(arg);
+	struct template_gift *g = arg;
+	if (g->kept.note && !g->filling)
+		gift_more(g);
 }
 
 static void on_gift_silent(void *arg)
@@ -201,6 +206,7 @@ struct template_fetch {
 	uint32_t nodes[NODES_MAX], node;
 	unsigned n, next, tries;
 	bool opening, over; /* the link: this must outlive it */
+	uint64_t until;     /* loop time */
 	struct stream *link;
 	struct kept_new *came;
 	struct evtimer *silent;
@@ -278,6 +284,11 @@ static void on_coming(void *arg, struct buf *in)
 	struct err err = ERR_INIT;
 	int got;
 	evtimer_start(f->silent, SILENT_MS, 0);
+	if (loop_now(f->agent->loop) > f->until) {
+		err_set(&err, ETIMEDOUT, "it was not whole within %d s", WHOLE_MS / 1000);
+		not_from_there(f, &err);
+		return;
+	}
 	while ((got = frame_read(in, FRAME_MAX_MESSAGE, &fr, &err)) == 1) {
 		int rc = on_frame(f, &fr, &err);
 		if (rc > 0) {
@@ -363,6 +374,7 @@ static struct template_fetch *fetch_begin(void *arg, const char *key, const char
 	}
 	f->key = xstrdup(key);
 	f->cache = xstrdup(cache);
+	f->until = loop_now(a->loop) + WHOLE_MS;
 	f->silent = evtimer_create(a->loop, on_fetch_silent, f);
 	evtimer_start(f->silent, 0, 0); /* from the loop: nothing may be done() before this returns */
 	return f;

@@ -60,6 +60,15 @@ def round_trip(tap, lab, file, *more):
     tap.ok(kept(lab, "n2") == kept(lab, "n1") == kept(lab, "n3"), "and keep it, too", kept(lab, "n1"), kept(lab, "n2"), kept(lab, "n3"))
 
 
+def slow(tap, lab, file, *more):
+    forget(lab, "n2", "n3")
+    lab.rate("400kbit", "n1")
+    up(tap, lab, "nobody waits for a line that is too slow: n2 makes its own", "n2,n1", 2, ["n2: VMs start from a template made now"], file,
+       "--place", "pack", *more)
+    lab.rate("off", "n1")
+    lab.vse("down", timeout=60)
+
+
 def damaged(tap, lab, file, *more):
     sh(lab, "n1", "for f in %s/*.memory; do n=$(stat -c %%s $f); printf X | dd of=$f bs=1 seek=$((n / 2)) conv=notrunc; done 2>/dev/null" % FOLDER)
     forget(lab, "n2", "n3")
@@ -103,6 +112,7 @@ def real(tap):
         round_trip(tap, lab, "bb.yaml", *how)
         apart(tap, lab, 6)
         lab.vse("down", timeout=60)
+        slow(tap, lab, "bb.yaml", *how)
         damaged(tap, lab, "bb.yaml", *how)
         cut_off(tap, lab, "bb.yaml", *how)
 
