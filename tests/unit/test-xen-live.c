@@ -148,6 +148,7 @@ static bool up(struct vm *v, const char *type, const unsigned *pins)
 	static const char *const flags[] = {"paused", "suspended", "slow"};
 	for (size_t i = 0; i < ARRAY_SIZE(flags); i++)
 		set_file(flags[i], NULL);
+	calls();
 	set_file("domain", "vse-c-0-11223344 " UUID);
 	set_file("xen", note);
 	unlink(channel);
@@ -155,10 +156,7 @@ static bool up(struct vm *v, const char *type, const unsigned *pins)
 			hypervisor_xen.adopt(loop, &spec, on_event, &v->seen, &v->vm, &e) == 0,
 		"a %s domain is adopted %s", type, e.text))
 		return false;
-	bool runs = ok(until(v->seen.runs || v->seen.gone) && v->seen.state == HV_RUNNING,
-		       "it runs");
-	calls();
-	return runs;
+	return ok(until(v->seen.runs || v->seen.gone) && v->seen.state == HV_RUNNING, "it runs");
 }
 
 static void down(struct vm *v)
@@ -301,6 +299,20 @@ static void test_fails(void)
 	evtimer_destroy(tick);
 }
 
+static void test_hvm_stays(void)
+{
+	struct vm v;
+	struct err e = ERR_INIT;
+	if (up(&v, "hvm", NULL)) {
+		ok(hypervisor_xen.migrate_out(v.vm, &e) < 0 && e.code == ENOTSUP,
+		   "it is not moved: %s", e.text);
+		e = ERR_INIT;
+		ok(hypervisor_xen.save(v.vm, &e) < 0 && e.code == ENOTSUP, "nor saved: %s", e.text);
+		is_str(calls(), "", "and left alone");
+	}
+	down(&v);
+}
+
 static void test_pins(void)
 {
 	struct vm v;
@@ -331,6 +343,7 @@ int main(void)
 	test_live();
 	test_falls_back();
 	test_fails();
+	test_hvm_stays();
 	test_pins();
 	loop_destroy(loop);
 	kill(model, SIGKILL);
