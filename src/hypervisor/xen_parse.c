@@ -274,6 +274,7 @@ static const struct {
 	{"unable to add disk devices", "a disk cannot be connected (hotplug script)", false},
 	{"Failed to enable logdirty", XEN_NO_LOG_DIRTY, false},
 	{"Failed to read config file", "xl cannot read the configuration", false},
+	{"reading ipc msg header", "nobody reads the state any more, or xl's helper was ended", false},
 	{"Unable to write", "nobody reads the state any more", false},
 	{"Failed to write", "nobody reads the state any more", false},
 	{"save callback suspend() failed",

@@ -296,6 +296,16 @@ static void test_more_causes(void)
 	      "xc: error: Failed to write page data to stream (32 = Broken pipe): Internal error\n"
 	      "Migration failed, resuming at sender.\n",
 	      "nobody reads the state any more");
+	cause("Saving to migration stream new xl format (info 0x3/0x0/831)\n"
+	      "xc: info: Saving domain 19, type x86 HVM\n"
+	      "libxl: error: libxl_utils.c:505:libxl_read_exactly: file/stream truncated reading "
+	      "ipc "
+	      "msg header from domain 19 save/restore helper stdout pipe\n"
+	      "libxl: error: libxl_exec.c:127:libxl_report_child_exitstatus: domain 19 "
+	      "save/restore "
+	      "helper [3027] died due to fatal signal Broken pipe\n"
+	      "migration sender: libxl_domain_suspend failed (rc=-3)\n",
+	      "nobody reads the state any more, or xl's helper was ended");
 	cause("Saving to migration stream new xl format (info 0x3/0x0/1432)\n"
 	      "xc: error: Failed to enable logdirty: 95,22,0 (95 = Operation not supported): "
 	      "Internal error\n"
