@@ -515,6 +515,9 @@ static void test_many(void)
 	for (unsigned i = 0; i < n_vms; i++)
 		ready += testvm_wait(&vms[i], vms[i].readies || vms[i].gone) && vms[i].readies == 1;
 	is_int(ready, n_vms, "all are ready");
+	for (unsigned i = 0; i < n_vms; i++)
+		if (vms[i].gone)
+			printf("# VM %u ended: %s\n", i, vms[i].gone_reason);
 	printf("# our side, per VM: %.2f ms of CPU, %.1f KiB\n",
 	       (double)(own_cpu_us() - cpu) / 1000 / n_vms,
 	       (double)(int64_t)(own_rss() - rss) / 1024 / n_vms);
