@@ -28,6 +28,7 @@ struct hv {
 	bool waits, switched;         /* a post-copy: for switch_over(); it was called */
 	char stays[80];               /* why it can be neither saved nor moved; "": it can */
 	bool gone;
+	bool inside; /* an op is being called: no event may come */
 };
 
 static const struct {
@@ -123,9 +124,17 @@ void hypervisor_warm(struct loop *l)
 			table[i]->warm(l);
 }
 
+static unsigned told_inside;
+
+unsigned hv_told_inside(void)
+{
+	return told_inside;
+}
+
 static void on_event(void *arg, const struct hv_event *e)
 {
 	struct hv *v = arg;
+	told_inside += v->inside;
 	if (v->gone)
 		return;
 	v->gone = e->type == HV_EVENT_GONE;
@@ -273,7 +282,10 @@ static int stream_out(struct hv *v, enum hv_cap cap, int (*op)(struct hv_vm *vm,
 	if (v->stays[0] && cap != HV_CAP_SNAPSHOT)
 		return err_set(err, ENOTSUP, "%s: %s: not supported with %s", v->h->name,
 			       hv_cap_name(cap), v->stays);
-	if (op(v->vm, err) < 0)
+	v->inside = true;
+	int rc = op(v->vm, err);
+	v->inside = false;
+	if (rc < 0)
 		return named(v->h, -1, err);
 	v->busy = cap;
 	v->waits = v->switched = false;

@@ -328,4 +328,7 @@ int hv_stats(struct hv *v, struct hv_stats *ret, struct err *err);
 void hv_release(struct hv *v); /* NULL is fine */
 const char *hv_state_name(enum hv_state s);
 
+/* How often a back end has told an event from inside save, migrate out or snapshot, which it may not: for tests. */
+unsigned hv_told_inside(void);
+
 #endif

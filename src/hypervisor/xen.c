@@ -35,6 +35,7 @@ static void release(struct hv_vm *vm)
 	xen_run_forget(vm->hold);
 	xen_run_forget(vm->destroy);
 	evtimer_destroy(vm->timer);
+	evtimer_destroy(vm->begin);
 	xen_remove_files(vm->dir);
 	free(vm->pins);
 	free(vm->dir);
@@ -54,6 +55,7 @@ static struct hv_vm *make(struct loop *l, const struct hv_spec *spec, hv_event_f
 			     .console_fd = -1};
 	vm->dir = xstrdup(spec->dir);
 	vm->timer = evtimer_create(l, xen_on_timer, vm);
+	vm->begin = evtimer_create(l, xen_on_begin, vm);
 	return vm;
 }
 

@@ -32,6 +32,7 @@ void xen_close_all(struct hv_vm *vm)
 	xen_net_close(TAKE_PTR(vm->net));
 	child_destroy(TAKE_PTR(vm->model_child));
 	evtimer_stop(vm->timer);
+	evtimer_stop(vm->begin);
 }
 
 static void gone(struct hv_vm *vm)
@@ -304,8 +305,13 @@ int xen_enqueue(struct hv_vm *vm, enum xen_op op, struct err *err)
 	if (vm->queued == XEN_QUEUE_MAX)
 		return err_set(err, EBUSY, "too much is asked of the VM at once");
 	vm->queue[vm->queued++] = op;
-	xen_next_op(vm);
+	evtimer_start(vm->begin, 0, 0);
 	return 0;
+}
+
+void xen_on_begin(void *arg)
+{
+	xen_next_op(arg);
 }
 
 /* How a pause or resume ended. */

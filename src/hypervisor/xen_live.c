@@ -15,8 +15,9 @@
 
 /* xl hands this to a shell itself; nothing in it is anybody's data. With -s "" there is no ssh. It says what `xl
  * migrate-receive` says first, carries the stream to our socket, and ends with the one or the other (tools/xl/xl_migrate.c). */
-static const char receiver[] = "printf 'xl migration receiver ready, send binary domain data.\\n'; "
-			       "{ read -r end <&3; kill $$; } >/dev/null & cat >&3";
+static const char receiver[] =
+	"printf 'xl migration receiver ready, send binary domain data.\\n'; "
+	"{ read -r end <&3; kill $$; } >/dev/null & cat >&3; kill $! 2>/dev/null";
 
 /* Found out once: Xen without shadow paging cannot log what a PV guest writes. */
 static bool no_pv;

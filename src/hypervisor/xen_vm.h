@@ -69,6 +69,7 @@ struct hv_vm {
 	enum hv_state end_state;
 	char reason[ERR_TEXT_MAX];
 	struct evtimer *timer;
+	struct evtimer *begin; /* of what was asked for: no event comes from inside an op */
 };
 
 /* ---- xen_life.c ---- */
@@ -84,6 +85,7 @@ bool xen_moves(void *arg);
 void xen_on_timer(void *arg);
 int xen_enqueue(struct hv_vm *vm, enum xen_op op, struct err *err);
 void xen_next_op(struct hv_vm *vm); /* if none is under way */
+void xen_on_begin(void *arg);
 /* Ends the VM; GONE follows. The first reason counts. */
 void xen_end(struct hv_vm *vm, enum hv_state state, const char *reason);
 void xen_close_all(struct hv_vm *vm);

@@ -179,7 +179,8 @@ static bool begins(struct vm *v)
 	struct err e = ERR_INIT;
 	v->seen.fd = -1;
 	int streams = v->seen.streams;
-	return ok(hypervisor_xen.migrate_out(v->vm, &e) == 0 && until(v->seen.streams > streams),
+	return ok(hypervisor_xen.migrate_out(v->vm, &e) == 0 && v->seen.streams == streams &&
+			  until(v->seen.streams > streams),
 		  "a move begins, and its stream comes %s", e.text);
 }
 
