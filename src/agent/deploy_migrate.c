@@ -304,6 +304,13 @@ static void on_settled(struct migration *m, const json_t *j, const struct err *e
 	end(m);
 }
 
+/* By post-copy it may be that what was kept had to be ended. */
+static void on_kept(struct migration *m, const json_t *j)
+{
+	m->lost = m->post_copy && json_is_true(json_object_get(j, "over"));
+	end(m);
+}
+
 static void answered(struct migration *m, const json_t *j, struct err *err)
 {
 	if (m->step == SENDING)
@@ -321,7 +328,7 @@ static void answered(struct migration *m, const json_t *j, struct err *err)
 	else if (json_is_true(json_object_get(j, "split")))
 		on_split(m);
 	else
-		end(m);
+		on_kept(m, j);
 }
 
 static void on_json(struct call *call, json_t *j, bool last)

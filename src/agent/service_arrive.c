@@ -117,7 +117,7 @@ static void on_state_data(void *arg, struct buf *in)
 {
 	struct receiving *r = arg;
 	while (r->link && buf_len(in)) {
-		size_t n = MIN(buf_len(in), (size_t)MOVING_PIECE);
+		size_t n = MIN(buf_len(in), (size_t)FRAME_MAX_GUEST); /* who reads it takes no longer ones */
 		frame_write_data(stream_out(r->link), 0, r->rank, 1, buf_head(in), n, false);
 		buf_consume(in, n);
 	}

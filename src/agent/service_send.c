@@ -25,6 +25,7 @@
 #define LATE_QUEUE                                                                                 \
 	(256u << 10) /* of post-copy: what the guest there waits for stands in this queue */
 #define LATE_LOOKS 6 /* times as long as else: its VM is lost then */
+#define CUT_MS 20000 /* for its hypervisor to say so when the link is cut */
 #define PIECES 32    /* of the disk at once: others want the loop, too */
 
 struct sending {
@@ -253,20 +254,29 @@ static void on_switch(void *arg)
 static void on_sent(void *arg, uint64_t bytes _unused_)
 {
 	struct sending *s = arg;
+	struct err err = ERR_INIT;
 	s->sent = true;
+	if (!s->link && !s->prepared) { /* cut before the target could say that it has all: so it drops what it has */
+		err_set(&err, ECONNRESET, "the link to %s was cut",
+			mesh_node_name(s->agent->mesh, s->node));
+		give_up(s, &err);
+		return;
+	}
 	if (!s->post_copy && take_disk(s) < 0)
 		return;
 	look(s);
 }
 
-static void on_send_failed(void *arg, const struct err *err)
+static bool on_send_failed(void *arg, const struct err *err)
 {
 	struct sending *s = arg;
+	bool elsewhere = s->prepared && s->switched;
 	s->vm = NULL;
 	if (s->sent && !s->prepared)
-		return; /* its VMM has ended, but all of it is out: it may go on there */
+		return false; /* its VMM has ended, but all of it is out: it may go on there */
 	answer(s, false, false, err);
 	forget(s);
+	return elsewhere;
 }
 
 static const struct vm_send_ops send_ops = {.on_stream = on_stream,
@@ -328,6 +338,7 @@ static void on_link_close(void *arg, const struct err *err)
 	stream_destroy(TAKE_PTR(s->link));
 	if (s->vm && vm_is_split(s->vm)) { /* the hypervisor knows whether the target had all by then */
 		stream_destroy(TAKE_PTR(s->state));
+		evtimer_start(s->patience, CUT_MS, 0);
 		return;
 	}
 	if (s->prepared) { /* it may run there: not ours to decide */
@@ -388,6 +399,12 @@ static void on_patience(void *arg)
 	struct sending *s = arg;
 	struct err err = ERR_INIT;
 	bool split = s->vm && vm_is_split(s->vm);
+	if (!s->link) {
+		err_set(&err, ECONNRESET, "the link to %s was cut",
+			mesh_node_name(s->agent->mesh, s->node));
+		give_up(s, &err);
+		return;
+	}
 	unsigned looks = MOVING_STALL_LOOKS * (split ? LATE_LOOKS : 1);
 	if ((s->prepared && !split) || !moving_stalls(&s->stall, s->put, stream_queued(s->link),
 						      s->ended || (s->asked && s->stands), looks))
@@ -491,7 +508,8 @@ int service_unsend(struct call *call, const json_t *req, struct err *err)
 			err_set(err, EAGAIN, "%s: is being resumed", vm_name(vm));
 		return -1;
 	}
-	call_reply(call, json_pack("{s:b, s:b}", "ok", 1, "here", vm != NULL));
+	call_reply(call, json_pack("{s:b, s:b}", "ok", 1, "over",
+				   vm && vm_state_is_over(vm_get_state(vm))));
 	return 0;
 }
 

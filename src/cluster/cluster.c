@@ -780,7 +780,8 @@ json_t *cluster_status(struct cluster *c)
 	const struct cluster_spec *s = &c->spec;
 	json_t *vms = json_array();
 	for (uint32_t r = 0; r < s->size; r++)
-		if (c->vms[r])
+		/* By post-copy what is left of one that runs elsewhere is told of by nobody. */
+		if (c->vms[r] && !(c->self && s->node_of[r] != c->self && vm_is_split(c->vms[r])))
 			json_array_append_new(vms, status_of_vm(s, &c->profile, c->net || c->kernet,
 								c->vms[r]));
 	return json_pack("{s:s, s:s, s:s, s:s, s:i, s:s, s:s, s:s, s:i, s:I, s:I, s:I, s:I, s:o}",

@@ -65,12 +65,12 @@ static void version_lacks(struct hv_probe *p, const struct qemu_binary *b)
  * use, so the right to that is wanted, or since QEMU 8.0 the device. */
 static void post_copy_lacks(struct hv_probe *p, const struct qemu_binary *b)
 {
-	int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+	int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK), code = errno;
 	if (fd >= 0)
 		close(fd);
 	else if (b->number < QEMU_SINCE_UFFD_DEVICE || access("/dev/userfaultfd", R_OK | W_OK) < 0)
 		snprintf(p->lacks[HV_CAP_POST_COPY], HV_LACK_MAX, "userfaultfd: %s%s",
-			 strerror(errno), errno == EPERM ? " (vm.unprivileged_userfaultfd is 0)" : "");
+			 strerror(code), code == EPERM ? " (vm.unprivileged_userfaultfd is 0)" : "");
 }
 
 static void on_binary(void *arg, const struct qemu_binary *b, const struct err *err)

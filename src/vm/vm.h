@@ -99,8 +99,8 @@ struct vm_send_ops {
 	void (*on_switch)(void *arg);
 	/* It stands still; the stream is whole (its end may still come), and the disk changes no more. */
 	void (*on_sent)(void *arg, uint64_t bytes);
-	/* Once, last: it goes on here as it was, or has ended. */
-	void (*on_failed)(void *arg, const struct err *err);
+	/* Once, last: it goes on here as it was, or has ended. True: it may run elsewhere by now, so that it fails here. */
+	bool (*on_failed)(void *arg, const struct err *err);
 };
 
 /* Of a VM that is ready. It runs on while its memory is sent; post_copy: until all was sent once, as hypervisor.h says. */

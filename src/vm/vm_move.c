@@ -17,12 +17,13 @@ int vm_send(struct vm *vm, bool post_copy, const struct vm_send_ops *ops, void *
 	if (vm->profile->scratch && !vm->scratch)
 		return err_set(err, ENOTSUP, "%s: its scratch disk is of an agent that has died: it cannot be moved",
 			       vm->name);
-	if ((post_copy ? hv_post_copy : hv_migrate_out)(vm->hv, err) < 0)
-		return -1;
 	vm->send_ops = ops;
 	vm->send_arg = arg;
 	vm->sent = vm->split = false;
-	return 0;
+	if ((post_copy ? hv_post_copy : hv_migrate_out)(vm->hv, err) == 0)
+		return 0;
+	vm->send_ops = NULL;
+	return -1;
 }
 
 int vm_switch(struct vm *vm, struct err *err)
@@ -105,12 +106,11 @@ static void on_done(struct vm *vm, const struct hv_event *e)
 	}
 }
 
-static void on_failed(struct vm *vm, const struct err *err)
+static bool on_failed(struct vm *vm, const struct err *err)
 {
 	const struct vm_send_ops *ops = TAKE_PTR(vm->send_ops);
 	vm->unsent = vm->sent = vm->split = false;
-	if (ops)
-		ops->on_failed(vm->send_arg, err);
+	return ops && ops->on_failed(vm->send_arg, err);
 }
 
 bool vm_move_event(struct vm *vm, const struct hv_event *e)
@@ -133,7 +133,10 @@ bool vm_move_event(struct vm *vm, const struct hv_event *e)
 			vm->send_ops->on_switch(vm->send_arg);
 		return true;
 	case HV_EVENT_DONE: on_done(vm, e); return true;
-	case HV_EVENT_FAILED: on_failed(vm, e->err); return true;
+	case HV_EVENT_FAILED:
+		if (on_failed(vm, e->err))
+			vm_fail(vm, "its hypervisor failed when its move had been switched over");
+		return true;
 	default: return e->type == HV_EVENT_PROGRESS;
 	}
 }
