@@ -462,8 +462,12 @@ static void on_node_up(void *arg, uint32_t node, const json_t *resources)
 	m->cores = (uint32_t)json_integer_value(json_object_get(resources, "cores"));
 	uint64_t pages = (uint64_t)json_integer_value(json_object_get(resources, "hugepages"));
 	m->hugepages = MAX(m->hugepages, pages); /* one that comes back has its VMs in them */
-	m->cpus = given->cores ? MIN(given->cores, cpus ? cpus : given->cores) : cpus;
-	m->memory = given->memory && memory ? MIN(given->memory, memory) : given->memory + memory;
+	/* An agent that follows another does not probe: what it has is what its kernel sees, which under Xen is dom0's share. */
+	if (!m->hypervisor || json_object_get(resources, "hypervisor")) {
+		m->cpus = given->cores ? MIN(given->cores, cpus ? cpus : given->cores) : cpus;
+		m->memory = given->memory && memory ? MIN(given->memory, memory)
+						    : given->memory + memory;
+	}
 	note_hypervisor(d, m, resources);
 	json_decref(m->templates);
 	m->templates = json_incref(json_object_get(resources, "templates"));

@@ -29,6 +29,7 @@
 #define WHOLE_MS 15000 /* for all of it, from all that are asked */
 #define PIECE (256u << 10)
 #define QUEUE (1u << 20)
+#define PIECES 8 /* at once: others want the loop, too */
 
 json_t *templates_here(void)
 {
@@ -70,7 +71,7 @@ struct template_gift {
 	struct kept kept; /* note NULL: not asked for one yet */
 	unsigned part;
 	bool ended, filling;
-	struct evtimer *silent;
+	struct evtimer *silent, *soon; /* soon: reads on */
 };
 
 static void gift_end(struct template_gift *g)
@@ -81,6 +82,7 @@ static void gift_end(struct template_gift *g)
 	*at = g->next;
 	stream_destroy(g->link);
 	evtimer_destroy(g->silent);
+	evtimer_destroy(g->soon);
 	if (g->kept.note)
 		kept_close(&g->kept);
 	free(g);
@@ -97,8 +99,9 @@ static void gift_more(struct template_gift *g)
 {
 	_cleanup_free_ char *piece = xmalloc(PIECE);
 	evtimer_start(g->silent, SILENT_MS, 0);
-	g->filling = true; /* the link may drain at once, within */
-	while (!g->ended && stream_queued(g->link) < QUEUE) {
+	g->filling = true;
+	unsigned n_pieces = 0;
+	while (!g->ended && stream_queued(g->link) < QUEUE && n_pieces++ < PIECES) {
 		if (g->part == KEPT_PARTS) {
 			g->ended = true;
 			put(g->link, json_pack("{s:b}", "end", 1));
@@ -113,6 +116,8 @@ static void gift_more(struct template_gift *g)
 		stream_flush(g->link);
 	}
 	g->filling = false;
+	if (!g->ended && !stream_queued(g->link))
+		evtimer_start(g->soon, 0, 0);
 }
 
 static int gift_begin(struct template_gift *g, const json_t *j, struct err *err)
@@ -184,6 +189,7 @@ void templates_link(struct agent *a, uint32_t node _unused_, struct stream *s)
 	*g = (struct template_gift){.next = a->gifts, .agent = a, .link = s};
 	a->gifts = g;
 	g->silent = evtimer_create(a->loop, on_gift_silent, g);
+	g->soon = evtimer_create(a->loop, on_room, g);
 	evtimer_start(g->silent, SILENT_MS, 0);
 	stream_set_ops(s, &ops, g);
 }

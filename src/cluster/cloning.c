@@ -119,15 +119,15 @@ struct template *cloning_begin(struct loop *l, const struct cluster_spec *s, con
 	bool asked = s->clone != CLONE_AUTO;
 	if (cache)
 		kept_sweep(cache, kept_limit(), key);
-	struct template_spec spec = {.profile = p,
-				     .dir = own,
-				     .cache = cache,
-				     .key = key,
-				     .source = source,
-				     .source_arg = source_arg,
-				     .make = vms >= (asked ? WORTH : WORTH_AUTO),
-				     .bound_ms = asked ? p->boot_timeout_ms
-						       : MIN(s->hung_after_ms, p->boot_timeout_ms)};
+	struct template_spec spec = {
+		.profile = p,
+		.dir = own,
+		.cache = cache,
+		.key = key,
+		.source = asked || vms >= WORTH_AUTO ? source : NULL, /* what nobody asked for is not waited for */
+		.source_arg = source_arg,
+		.make = vms >= (asked ? WORTH : WORTH_AUTO),
+		.bound_ms = asked ? p->boot_timeout_ms : MIN(s->hung_after_ms, p->boot_timeout_ms)};
 	return template_create(l, &spec, done, arg, err);
 }
 
