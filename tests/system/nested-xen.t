@@ -85,6 +85,7 @@ cat >payload/moved <<'GUEST'
 set -ex
 trap '[ $? = 0 ] || { vse events moved; tail -n 50 $(find /root/run -name agent.log); } >&2' EXIT
 mkdir -p /out/moved /root/.config/vse/launchers.d
+mount --bind /payload/apt /etc/apt
 printf 'launch = /bin/sh /payload/on-node %%h %%a\nstdin = all\n' >/root/.config/vse/launchers.d/dom0.conf
 printf '127.0.0.1 localhost dom0 n1 n2\n' >/etc/hosts
 export VSE_SITE_STORE=/payload/store PATH=/payload/bin:$PATH XDG_RUNTIME_DIR=/root/run HOME=/root
