@@ -179,10 +179,11 @@ static void look(struct sending *s)
 {
 	if (!s->link || s->ended)
 		return;
-	if (s->stands ? !s->asked : s->sent && !s->state)
-		send_disk(s);
-	else if (s->switched && s->sent && !s->state)
+	bool whole = s->sent && !s->state;
+	if (s->switched && whole)
 		put_end(s);
+	else if (!s->switched && (s->stands ? !s->asked : whole))
+		send_disk(s);
 }
 
 /* ---- the hypervisor's state ---- */

@@ -279,7 +279,8 @@ struct hypervisor {
 	 * it was done by then. */
 	int (*cancel)(struct hv_vm *vm, struct err *err);
 
-	/* Puts a vCPU (0..cpus-1) onto a CPU of the node, from now on; -1: onto any. At once, no event. */
+	/* Puts a vCPU (0..cpus-1) onto a CPU of the node, from now on; -1: onto any. At once, and no event; but
+	 * a back end that has to ask another program does it soon after, and tells FAILED "pin" when that did not do it. */
 	int (*pin)(struct hv_vm *vm, unsigned vcpu, int cpu, struct err *err);
 	int (*stats)(struct hv_vm *vm, struct hv_stats *ret, struct err *err); /* at once, no event */
 	/* Frees the state; a VM that still runs is killed first. No event after. */

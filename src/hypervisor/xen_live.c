@@ -98,6 +98,8 @@ static void on_held(void *arg, int status, const char *out _unused_, size_t len 
 	end_command(vm);
 	if (vm->ending)
 		evtimer_start(vm->timer, 0, 0);
+	else if (vm->op == XEN_OP_SAVE && !vm->run) /* xl ended by itself: what it left is looked at now */
+		vm->want = xen_watch_ask(vm->watch);
 }
 
 void xen_live_relayed(struct hv_vm *vm)

@@ -42,6 +42,8 @@ static bool tell_as_is(struct hv_vm *vm)
 
 void xen_save_end(struct hv_vm *vm)
 {
+	if (vm->hold)
+		return; /* the domain is being paused: on_held() goes on */
 	bool good = vm->saved && !vm->relay_broken && vm->domain.paused && !vm->domain.shutdown;
 	xen_relay_destroy(TAKE_PTR(vm->relay));
 	if (good) {
