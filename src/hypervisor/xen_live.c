@@ -39,35 +39,13 @@ bool xen_live_wanted(struct hv_vm *vm)
 	return !vm->not_live[0];
 }
 
-static int open_streams(struct hv_vm *vm, int *ret_xl, int *ret_out, struct err *err)
-{
-	int in[2], out[2];
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, in) < 0)
-		return err_errno(err, errno, "socketpair");
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, out) < 0) {
-		close(in[0]);
-		close(in[1]);
-		return err_errno(err, errno, "socketpair");
-	}
-	vm->relay = xen_relay_create(vm->loop, in[0], out[0], xen_on_relayed, vm, err);
-	if (!vm->relay) {
-		close(in[1]);
-		close(out[1]);
-		return -1;
-	}
-	xen_relay_live(vm->relay);
-	*ret_xl = in[1];
-	*ret_out = out[1];
-	return 0;
-}
-
 void xen_live_begin(struct hv_vm *vm)
 {
 	_cleanup_strvec_ struct strvec argv = STRVEC_INIT;
 	_cleanup_close_ int xl = -1;
 	int out = -1;
 	struct err e = ERR_INIT;
-	if (open_streams(vm, &xl, &out, &e) < 0) {
+	if (xen_save_open(vm, true, &xl, &out, &e) < 0) {
 		snprintf(vm->out_cause, sizeof(vm->out_cause), "%.200s", e.text);
 		xen_save_end(vm);
 		return;

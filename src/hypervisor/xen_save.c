@@ -82,11 +82,11 @@ void xen_on_relayed(void *arg, uint64_t bytes, bool broken)
 		xen_save_end(vm);
 }
 
-static int open_streams(struct hv_vm *vm, int *ret_xl, int *ret_out, struct err *err)
+int xen_save_open(struct hv_vm *vm, bool live, int *ret_xl, int *ret_out, struct err *err)
 {
 	int p[2], pair[2];
-	if (pipe2(p, O_CLOEXEC) < 0)
-		return err_errno(err, errno, "pipe");
+	if ((live ? socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, p) : pipe2(p, O_CLOEXEC)) < 0)
+		return err_errno(err, errno, live ? "socketpair" : "pipe");
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0) {
 		close(p[0]);
 		close(p[1]);
@@ -98,6 +98,8 @@ static int open_streams(struct hv_vm *vm, int *ret_xl, int *ret_out, struct err 
 		close(pair[1]);
 		return -1;
 	}
+	if (live)
+		xen_relay_live(vm->relay);
 	*ret_xl = p[1];
 	*ret_out = pair[1];
 	return 0;
@@ -141,7 +143,7 @@ void xen_save_begin(struct hv_vm *vm)
 	_cleanup_close_ int xl = -1;
 	int out = -1;
 	struct err e = ERR_INIT;
-	if ((vm->relay ? reopen_stream(vm, &xl, &e) : open_streams(vm, &xl, &out, &e)) < 0) {
+	if ((vm->relay ? reopen_stream(vm, &xl, &e) : xen_save_open(vm, false, &xl, &out, &e)) < 0) {
 		snprintf(vm->out_cause, sizeof(vm->out_cause), "%.200s", e.text);
 		xen_save_end(vm);
 		return;

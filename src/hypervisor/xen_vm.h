@@ -92,8 +92,10 @@ void xen_close_all(struct hv_vm *vm);
 
 /* ---- xen_save.c ---- */
 
-void xen_save_next(struct hv_vm *vm);                 /* it was asked for, and its turn has come */
-void xen_save_begin(struct hv_vm *vm);                /* the guest runs */
+void xen_save_next(struct hv_vm *vm);  /* it was asked for, and its turn has come */
+void xen_save_begin(struct hv_vm *vm); /* the guest runs */
+/* vm->relay, between xl (live: both ways) and who reads the stream. */
+int xen_save_open(struct hv_vm *vm, bool live, int *ret_xl, int *ret_out, struct err *err);
 void xen_save_tell_stream(struct hv_vm *vm, int out); /* taken */
 /* xl has ended; true: another one has begun. */
 bool xen_save_exited(struct hv_vm *vm, int status, const char *errors);
