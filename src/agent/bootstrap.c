@@ -56,16 +56,20 @@ static bool names_known(const struct bootstrap *b)
 	return true;
 }
 
+char *bootstrap_id(const struct bootstrap *b)
+{
+	return to_hex(b->id, sizeof(b->id));
+}
+
 char *bootstrap_write(const struct bootstrap *b, struct err *err)
 {
-	_cleanup_free_ char *id = to_hex(b->id, sizeof(b->id)),
-			    *secret = to_hex(b->secret, sizeof(b->secret)),
+	_cleanup_free_ char *id = bootstrap_id(b), *secret = to_hex(b->secret, sizeof(b->secret)),
 			    *hosts = names_known(b) ? hostlist_fold(b->nodes.v, b->nodes.n) : NULL;
 	_cleanup_json_ json_t *j = json_pack(
-		"{s:i, s:s, s:s, s:s, s:s, s:I, s:s*, s:I, s:I, s:I, s:I, s:s*, s:s*}", "vse",
-		VERSION, "name", b->name, "id", id, "secret", secret, "root", b->root, "count",
-		(json_int_t)b->nodes.n, "hosts", hosts, "fanout", (json_int_t)b->fanout, "beat_ms",
-		(json_int_t)b->beat_ms, "lost_ms", (json_int_t)b->lost_ms, "give_up_ms",
+		"{s:i, s:s, s:s, s:s, s:s*, s:s, s:I, s:s*, s:I, s:I, s:I, s:I, s:s*, s:s*}", "vse",
+		VERSION, "name", b->name, "id", id, "secret", secret, "home", b->home, "root", b->root,
+		"count", (json_int_t)b->nodes.n, "hosts", hosts, "fanout", (json_int_t)b->fanout,
+		"beat_ms", (json_int_t)b->beat_ms, "lost_ms", (json_int_t)b->lost_ms, "give_up_ms",
 		(json_int_t)b->give_up_ms, "hypervisors", b->hypervisors, "accel", b->accel);
 	_cleanup_free_ char *text = j ? json_dumps(j, JSON_COMPACT) : NULL;
 	explicit_bzero(secret, strlen(secret));
@@ -108,6 +112,7 @@ static int read_fields(const json_t *j, struct bootstrap *b, struct err *err)
 	    message_int(j, "give_up_ms", 0, MS_MAX, &give_up, err) < 0 || read_nodes(j, b, err) < 0)
 		return -1;
 	b->name = xstrdup(name);
+	b->home = xstrdup(json_string_value(json_object_get(j, "home")));
 	b->root = xstrdup(root);
 	b->hypervisors = xstrdup(json_string_value(json_object_get(j, "hypervisors")));
 	b->accel = xstrdup(json_string_value(json_object_get(j, "accel")));
@@ -185,6 +190,7 @@ int bootstrap_read_file(const char *path, struct bootstrap *ret, struct err *err
 void bootstrap_finish(struct bootstrap *b)
 {
 	free(b->name);
+	free(b->home);
 	free(b->root);
 	free(b->hypervisors);
 	free(b->accel);

@@ -12,6 +12,7 @@ struct bootstrap {
 	char *name; /* of the cluster */
 	uint8_t id[MESH_ID_SIZE];
 	uint8_t secret[TLS_SECRET_SIZE];
+	char *home;          /* rundir_home() of the root; NULL: it cannot tell */
 	char *root;          /* where the root agent is: "10.0.0.1:4000,..." */
 	struct strvec nodes; /* names of nodes 1..n; "" where only the agent can tell */
 	uint32_t fanout, beat_ms, lost_ms, give_up_ms;
@@ -19,6 +20,7 @@ struct bootstrap {
 	char *accel;       /* with them */
 };
 
+char *bootstrap_id(const struct bootstrap *b);                     /* hexadecimal; malloc'ed */
 char *bootstrap_write(const struct bootstrap *b, struct err *err); /* one line with its newline; malloc'ed */
 int bootstrap_parse(const char *text, size_t len, struct bootstrap *ret, struct err *err);
 /* Reads and parses the line. fd: until the newline, at most bound_ms. file: it must be ours and of no use to others.

@@ -6,6 +6,7 @@
 
 #include "agent/deploy_state.h"
 #include "agent/reaper.h"
+#include "base/rundir.h"
 #include "cluster/choose.h"
 
 #define NODES_MAX 100000
@@ -230,6 +231,7 @@ static int start_agents(struct deploy *d, struct err *err)
 	if (make_secret(b, err) < 0)
 		return -1;
 	b->name = xstrdup(d->agent->name);
+	b->home = rundir_home(d->agent->base);
 	b->fanout = deploy_setting(d, "fanout");
 	b->beat_ms = deploy_setting(d, "beat_ms");
 	b->lost_ms = deploy_setting(d, "lost_ms");

@@ -3,6 +3,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
+#include <limits.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -15,12 +17,15 @@
 #include "base/alloc.h"
 #include "base/log.h"
 #include "base/path.h"
+#include "base/proc.h"
 #include "base/rundir.h"
 #include "base/time.h"
 #include "io/tcp.h"
 
 /* How long a VMM that has ended is not waited for: its agent reads from it how it did. */
 #define ZOMBIE_MS 2000
+#define SIGNATURE "keeper"
+#define FORMER_MS 10000 /* for the VMs of a former cluster to end */
 
 struct keeper {
 	const struct agent_options *o;
@@ -36,13 +41,71 @@ struct keeper {
 	int code;
 };
 
+/* ---- the folder ---- */
+
+/* "PID STARTTIME CLUSTER HOME\n", in the run directory: whose it is. */
+static void sign_folder(const struct keeper *k)
+{
+	const struct bootstrap *b = k->o->node;
+	_cleanup_free_ char *path = path_join(k->dir, SIGNATURE), *text = NULL;
+	_cleanup_free_ char *id = bootstrap_id(b);
+	uint64_t start;
+	if (!b->home || proc_start_time(getpid(), &start, NULL) < 0)
+		return;
+	text = xasprintf("%d %" PRIu64 " %s %s\n", (int)getpid(), start, id, b->home);
+	if (path_replace(path, text, strlen(text), 0600, NULL) < 0)
+		log_warn("%s: %s", path, strerror(errno));
+}
+
+/* Of two clusters of one name that were started from one place the former is over: its root did not reach this node to
+ * say so. False: the folder's holder is none of such a cluster. */
+static bool end_former(const struct keeper *k)
+{
+	const struct bootstrap *b = k->o->node;
+	_cleanup_free_ char *path = xasprintf("%s/%s/%s", k->o->base, k->own, SIGNATURE), *text = NULL;
+	_cleanup_free_ char *id = bootstrap_id(b);
+	char cluster[2 * MESH_ID_SIZE + 1];
+	int pid, at = 0;
+	uint64_t start;
+	if (!b->home || path_read(path, PATH_MAX, &text, NULL, NULL) < 0)
+		return false;
+	text[strcspn(text, "\n")] = '\0';
+	if (sscanf(text, "%d %" SCNu64 " %32s %n", &pid, &start, cluster, &at) < 3 || !at ||
+	    strcmp(text + at, b->home) != 0 || strcmp(cluster, id) == 0)
+		return false;
+	log_info("the agent of a former cluster of this name is told to end");
+	proc_signal(pid, start, SIGTERM);
+	return true;
+}
+
+static int claim(struct keeper *k, struct err *err)
+{
+	const struct timespec moment = {.tv_nsec = 20000000};
+	uint64_t until = time_mono_ms() + FORMER_MS;
+	int rc = rundir_claim(k->o->base, k->own, &k->dir, &k->lock, err);
+	if (rc < 0 && err->code == EEXIST && end_former(k)) {
+		while (rc < 0 && err->code == EEXIST && time_mono_ms() < until) {
+			nanosleep(&moment, NULL);
+			*err = (struct err)ERR_INIT;
+			rc = rundir_claim(k->o->base, k->own, &k->dir, &k->lock, err);
+		}
+	}
+	if (rc == 0)
+		sign_folder(k);
+	else if (err->code == EEXIST)
+		err_set(err, EEXIST, "cluster '%s' is here already, started elsewhere: end it there, or take another --name",
+			k->o->name);
+	return rc;
+}
+
+/* ---- life ---- */
+
 static int prepare(struct keeper *k, struct err *err)
 {
 	const struct agent_options *o = k->o;
 	k->own = rundir_node_name(o->name);
 	rundir_sweep_node(o->base);
-	if (rundir_claim(o->base, k->own, &k->dir, &k->lock, err) < 0 ||
-	    tcp_listen(NULL, 0, &k->listener, &k->port, err) < 0)
+	if (claim(k, err) < 0 || tcp_listen(NULL, 0, &k->listener, &k->port, err) < 0)
 		return -1;
 	k->page = mmap(NULL, sizeof(*k->page), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
 		       -1, 0);

@@ -86,7 +86,7 @@ int proc_exit_status(pid_t pid, uint64_t start, int *ret, struct err *err)
 	return 0;
 }
 
-void proc_kill(pid_t pid, uint64_t start)
+void proc_signal(pid_t pid, uint64_t start, int signo)
 {
 	if (pid <= 1)
 		return;
@@ -95,9 +95,14 @@ void proc_kill(pid_t pid, uint64_t start)
 	if (!proc_alive(pid, start))
 		return;
 	if (fd >= 0)
-		syscall(SYS_pidfd_send_signal, fd, SIGKILL, NULL, 0);
+		syscall(SYS_pidfd_send_signal, fd, signo, NULL, 0);
 	else if (errno == ENOSYS || errno == EPERM)
-		kill(pid, SIGKILL); /* Linux before 5.3: the window for reuse is the best there is */
+		kill(pid, signo); /* Linux before 5.3: the window for reuse is the best there is */
+}
+
+void proc_kill(pid_t pid, uint64_t start)
+{
+	proc_signal(pid, start, SIGKILL);
 }
 
 bool proc_capable(unsigned cap)

@@ -22,8 +22,9 @@ bool proc_alive(pid_t pid, uint64_t start);
 /* How a process has ended whose parent has not waited for it yet, as waitpid(2) would say. ESRCH: it lives, or is no
  * longer there. */
 int proc_exit_status(pid_t pid, uint64_t start, int *ret, struct err *err);
-/* SIGKILL by pidfd, only if the start time still matches: never hits a stranger. */
-void proc_kill(pid_t pid, uint64_t start);
+/* A signal by pidfd, only if the start time still matches: never hits a stranger. */
+void proc_signal(pid_t pid, uint64_t start, int signo);
+void proc_kill(pid_t pid, uint64_t start); /* SIGKILL */
 /* The calling thread has this capability (CAP_... of linux/capability.h, 0..63) in effect. */
 bool proc_capable(unsigned cap);
 /* Resident memory in bytes, CPU time (user+system) in ms; either may be NULL. */

@@ -116,6 +116,21 @@ int rundir_base(char **ret, struct err *err)
 	return 0;
 }
 
+char *rundir_home(const char *base)
+{
+	const char *slash = strrchr(base, '/');
+	struct stat st;
+	if (!slash || slash == base)
+		return NULL;
+	_cleanup_free_ char *parent = xstrndup(base, (size_t)(slash - base)), *boot = NULL;
+	/* The file system, too: containers of one host may have a folder of this name each. */
+	if (stat(parent, &st) < 0 ||
+	    path_read("/proc/sys/kernel/random/boot_id", 100, &boot, NULL, NULL) < 0)
+		return NULL;
+	boot[strcspn(boot, "\n")] = '\0';
+	return xasprintf("%s/%ju:%ju%s", boot, (uintmax_t)st.st_dev, (uintmax_t)st.st_ino, slash);
+}
+
 static int lock_fd(int fd, int how)
 {
 	int rc;

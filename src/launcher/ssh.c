@@ -15,6 +15,7 @@
 #include "launcher/parse.h"
 #include "launcher/ssh_script.h"
 
+#define AGENT_ERROR "vse-agent: error: "
 #define CHUNK (256u << 10)
 #define MARK_SIZE 16 /* hex digits */
 #define BACKOFF_MS 200
@@ -236,9 +237,12 @@ static void on_exit_of(void *arg, int status)
 		ended_early(c, status, text);
 		return;
 	}
+	/* Of a line of its log what it says. */
+	const char *error = strstr(c->last, AGENT_ERROR),
+		   *said = error ? error + strlen(AGENT_ERROR) : c->last;
 	if (status != 0)
-		err_set(&why, ECHILD, "its agent has ended: %s%s%.300s", text,
-			c->last[0] ? ": " : "", c->last);
+		err_set(&why, ECHILD, "its agent has ended: %s%s%.300s", text, said[0] ? ": " : "",
+			said);
 	finish(c, &why);
 }
 

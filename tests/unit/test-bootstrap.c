@@ -14,6 +14,7 @@
 static struct bootstrap sample(void)
 {
 	struct bootstrap b = {.name = xstrdup("c"),
+			      .home = xstrdup("here"),
 			      .root = xstrdup("10.0.0.1:4000,[fd00::1]:4000"),
 			      .fanout = 4,
 			      .beat_ms = 100,
@@ -34,8 +35,9 @@ static void test_round(void)
 	_cleanup_free_ char *line = bootstrap_write(&b, &err);
 	ok(line && strchr(line, '\n') == line + strlen(line) - 1, "one line");
 	ok(line && bootstrap_parse(line, strlen(line), &got, &err) == 0, "is read back: %s", err.text);
-	ok(got.name && strcmp(got.name, "c") == 0 && strcmp(got.root, b.root) == 0,
-	   "name and root");
+	ok(got.name && strcmp(got.name, "c") == 0 && strcmp(got.root, b.root) == 0 && got.home &&
+		   strcmp(got.home, "here") == 0,
+	   "name, home and root");
 	ok(memcmp(got.secret, b.secret, sizeof(b.secret)) == 0 && memcmp(got.id, b.id, sizeof(b.id)) == 0,
 	   "secret and id");
 	ok(got.nodes.n == 2 && strcmp(got.nodes.v[1], "n2") == 0, "the nodes' names");

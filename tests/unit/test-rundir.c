@@ -154,6 +154,16 @@ static void test_sweep_many(const char *base)
 	ok(!path_exists(base), "nothing is left");
 }
 
+static void test_home(const char *base)
+{
+	_cleanup_free_ char *other = xasprintf("%s-other", base), *below = xasprintf("%s/x", base);
+	_cleanup_free_ char *a = rundir_home(base), *again = rundir_home(base),
+			    *b = rundir_home(other), *c = rundir_home(below);
+	ok(a && again && strcmp(a, again) == 0, "a base has an identity: %s", a ? a : "none");
+	ok(b && strcmp(a, b) != 0, "another beside it has another");
+	ok(!c, "one whose parent is not there has none");
+}
+
 /* Somebody removes the run directory below a cluster, and another cluster takes the name. */
 static void test_replaced(const char *base)
 {
@@ -362,6 +372,7 @@ int main(void)
 	test_sweep(base, true);
 	test_sweep(base, false);
 	test_sweep_many(base);
+	test_home(base);
 	test_replaced(base);
 	test_reclaim(base);
 	test_elsewhere(base);
