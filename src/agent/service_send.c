@@ -47,7 +47,6 @@ struct sending {
 	uint64_t stood; /* since when it stands still; loop time; 0: it runs */
 	int disk;       /* the VM's, once that stands still: it outlives its VMM; -1: none */
 	off_t disk_at;
-	bool reading;
 	uint64_t put; /* bytes given to the link */
 	struct moving_stall stall;
 	struct evtimer *patience, *soon; /* soon: reads on */
@@ -144,7 +143,6 @@ static void send_disk(struct sending *s)
 	int fd = s->disk, more = fd >= 0;
 	_cleanup_free_ char *piece = xmalloc(MOVING_OFFSET + MOVING_PIECE);
 	struct err err = ERR_INIT;
-	s->reading = true; /* the link may drain at once, within */
 	for (unsigned i = 0; more > 0 && i < PIECES && stream_queued(s->link) < MOVING_QUEUE; i++) {
 		size_t n = 0;
 		more = read_piece(s, fd, &s->disk_at, piece, &n);
@@ -153,7 +151,7 @@ static void send_disk(struct sending *s)
 			stream_flush(s->link);
 		}
 	}
-	s->reading = false;
+	/* What went out at once leaves nothing that could drain. */
 	if (more > 0 && !stream_queued(s->link))
 		evtimer_start(s->soon, 0, 0);
 	if (more < 0) {
@@ -357,8 +355,7 @@ static void on_link_drain(void *arg)
 	struct sending *s = arg;
 	if (s->state)
 		stream_pause(s->state, false);
-	if (!s->reading)
-		look(s);
+	look(s);
 }
 
 static void on_soon(void *arg)

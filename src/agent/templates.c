@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A link between two nodes for one template:
  *   to who keeps it    {"key"}
- *   from it            {"ok": false, ...}, or {"ok": true, "note", "memory", "state"}: bytes of both; then data of stream 1 (memory) and
+ *   from it            {"ok": false, ...}, or {"ok": true, "note", "age", "memory", "state"}: seconds, bytes of both; then data of stream 1 (memory) and
  *                      2 (state), as they are kept: packed, each piece with its checksum; {"end": true}.
  * What comes is put among those that are kept here once it has all come; whether it is sound is found out where it is unpacked. */
 #include "agent/templates.h"
@@ -70,7 +70,7 @@ struct template_gift {
 	struct stream *link;
 	struct kept kept; /* note NULL: not asked for one yet */
 	unsigned part;
-	bool ended, filling;
+	bool ended;
 	struct evtimer *silent, *soon; /* soon: reads on */
 };
 
@@ -99,7 +99,6 @@ static void gift_more(struct template_gift *g)
 {
 	_cleanup_free_ char *piece = xmalloc(PIECE);
 	evtimer_start(g->silent, SILENT_MS, 0);
-	g->filling = true;
 	unsigned n_pieces = 0;
 	while (!g->ended && stream_queued(g->link) < QUEUE && n_pieces++ < PIECES) {
 		if (g->part == KEPT_PARTS) {
@@ -115,7 +114,7 @@ static void gift_more(struct template_gift *g)
 			g->part++; /* one that broke off is too short for who gets it */
 		stream_flush(g->link);
 	}
-	g->filling = false;
+	/* What went out at once leaves nothing that could drain. */
 	if (!g->ended && !stream_queued(g->link))
 		evtimer_start(g->soon, 0, 0);
 }
@@ -135,9 +134,10 @@ static int gift_begin(struct template_gift *g, const json_t *j, struct err *err)
 		return err_set(err, EBUSY, "%u nodes are being served", busy);
 	if (kept_open(folder, key, &g->kept, err) < 0)
 		return -1;
-	put(g->link, json_pack("{s:b, s:s, s:I, s:I}", "ok", 1, "note", g->kept.note, "memory",
-			       (json_int_t)g->kept.sizes[KEPT_MEMORY], "state",
-			       (json_int_t)g->kept.sizes[KEPT_STATE]));
+	put(g->link,
+	    json_pack("{s:b, s:s, s:I, s:I, s:I}", "ok", 1, "note", g->kept.note, "age",
+		      (json_int_t)g->kept.age_s, "memory", (json_int_t)g->kept.sizes[KEPT_MEMORY],
+		      "state", (json_int_t)g->kept.sizes[KEPT_STATE]));
 	gift_more(g);
 	return 0;
 }
@@ -167,7 +167,7 @@ static void on_asker_gone(void *arg, const struct err *err _unused_)
 static void on_room(void *arg)
 {
 	struct template_gift *g = arg;
-	if (g->kept.note && !g->filling)
+	if (g->kept.note)
 		gift_more(g);
 }
 
@@ -257,16 +257,17 @@ static void not_from_there(struct template_fetch *f, const struct err *err)
 static int on_first(struct template_fetch *f, const json_t *j, struct err *err)
 {
 	const char *note;
-	json_int_t memory, state;
+	json_int_t memory, state, age;
 	if (message_is_error(j, err))
 		return -1;
 	if (message_str(j, "note", &note, err) < 0 ||
+	    message_int(j, "age", 0, INT64_MAX, &age, err) < 0 ||
 	    message_int(j, "memory", 1, INT64_MAX, &memory, err) < 0 ||
 	    message_int(j, "state", 1, INT64_MAX, &state, err) < 0)
 		return -1;
 	return kept_begin(f->cache, f->key, note,
-			  (const uint64_t[KEPT_PARTS]){(uint64_t)memory, (uint64_t)state}, &f->came,
-			  err);
+			  (const uint64_t[KEPT_PARTS]){(uint64_t)memory, (uint64_t)state},
+			  (uint64_t)age, &f->came, err);
 }
 
 /* 1: it is all there. */

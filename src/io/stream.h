@@ -15,7 +15,7 @@ struct stream_ops {
 	void (*on_data)(void *arg, struct buf *in);
 	/* The peer closed (err->code 0) or the stream broke. Called once; then only stream_destroy(). */
 	void (*on_close)(void *arg, const struct err *err);
-	/* The queue went from not empty to empty. May be NULL. */
+	/* The queue went from not empty to empty; never from within stream_flush(). May be NULL. */
 	void (*on_drain)(void *arg);
 	/* The peer is authenticated (io/tls.h); never called on a plain stream. May be NULL. */
 	void (*on_open)(void *arg);

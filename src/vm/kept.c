@@ -198,6 +198,8 @@ int kept_open(const char *folder, const char *key, struct kept *ret, struct err 
 			return -1;
 		}
 		k.sizes[i] = (uint64_t)st.st_size;
+		if (i == KEPT_MEMORY)
+			k.age_s = (uint64_t)MAX(time(NULL) - st.st_mtime, 0);
 	}
 	*ret = k;
 	return 0;
@@ -217,11 +219,11 @@ struct kept_new {
 	char *folder, *note, key[KEPT_KEY + 1];
 	char *temps[KEPT_PARTS];
 	int fds[KEPT_PARTS];
-	uint64_t sizes[KEPT_PARTS], got[KEPT_PARTS];
+	uint64_t sizes[KEPT_PARTS], got[KEPT_PARTS], age_s;
 };
 
-int kept_begin(const char *folder, const char *key, const char *note,
-	       const uint64_t want[KEPT_PARTS], struct kept_new **ret, struct err *err)
+int kept_begin(const char *folder, const char *key, const char *note, const uint64_t want[KEPT_PARTS],
+	       uint64_t age_s, struct kept_new **ret, struct err *err)
 {
 	uint64_t random;
 	if (!kept_key_ok(key) || strlen(note) > KEPT_NOTE)
@@ -229,10 +231,13 @@ int kept_begin(const char *folder, const char *key, const char *note,
 	if (want[0] > kept_limit() || want[1] > kept_limit() - want[0])
 		return err_set(err, EFBIG, "a template of %llu MB is more than this node keeps",
 			       (unsigned long long)((want[0] + want[1]) / 1000000));
+	if (age_s > KEPT_S)
+		return err_set(err, ESTALE, "the template is too old");
 	if (getrandom(&random, sizeof(random), 0) != sizeof(random))
 		return err_errno(err, errno, "random bytes");
 	struct kept_new *k = xcalloc(1, sizeof(*k));
-	*k = (struct kept_new){.folder = xstrdup(folder), .note = xstrdup(note), .fds = {-1, -1}};
+	*k = (struct kept_new){
+		.folder = xstrdup(folder), .note = xstrdup(note), .fds = {-1, -1}, .age_s = age_s};
 	memcpy(k->key, key, sizeof(k->key));
 	for (int i = 0; i < KEPT_PARTS; i++) {
 		char *path = xasprintf("%s/.%016llx.%s", folder, (unsigned long long)random,
@@ -269,6 +274,9 @@ int kept_commit(struct kept_new *k, struct err *err)
 			return err_set(err, EBADMSG, "%llu of %llu bytes of the template's %s came",
 				       (unsigned long long)k->got[i],
 				       (unsigned long long)k->sizes[i], kept_names[i]);
+	const struct timespec made = {.tv_sec = time(NULL) - (time_t)k->age_s};
+	if (futimens(k->fds[KEPT_MEMORY], (const struct timespec[]){made, made}) < 0)
+		return err_errno(err, errno, "%s", k->temps[KEPT_MEMORY]);
 	for (int i = 0; i < KEPT_PARTS; i++) {
 		_cleanup_free_ char *path = kept_path(k->folder, k->key, kept_names[i]);
 		if (rename(k->temps[i], path) < 0)

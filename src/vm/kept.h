@@ -32,16 +32,17 @@ size_t kept_list(const char *folder, char (*keys)[KEPT_KEY + 1], size_t max);
 /* One as it is, to be read. */
 struct kept {
 	int fds[KEPT_PARTS];
-	uint64_t sizes[KEPT_PARTS];
+	uint64_t sizes[KEPT_PARTS], age_s; /* seconds since it was made */
 	char *note;
 };
 int kept_open(const char *folder, const char *key, struct kept *ret, struct err *err); /* ENOENT */
 void kept_close(struct kept *k);
 
-/* One that comes from elsewhere: not there before kept_commit(). What is in it is checked by who uses it. */
+/* One that comes from elsewhere: not there before kept_commit(). What is in it is checked by who uses it. It was made age_s
+ * seconds ago: no node makes it younger. */
 struct kept_new;
-int kept_begin(const char *folder, const char *key, const char *note,
-	       const uint64_t sizes[KEPT_PARTS], struct kept_new **ret, struct err *err);
+int kept_begin(const char *folder, const char *key, const char *note, const uint64_t sizes[KEPT_PARTS],
+	       uint64_t age_s, struct kept_new **ret, struct err *err);
 int kept_add(struct kept_new *k, enum kept_part part, const void *p, size_t n, struct err *err);
 int kept_commit(struct kept_new *k, struct err *err); /* EBADMSG: something is missing */
 void kept_drop(struct kept_new *k);                   /* committed or not; NULL is fine */

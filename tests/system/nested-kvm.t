@@ -62,8 +62,10 @@ mkdir -m 700 "$XDG_RUNTIME_DIR"
 cd "$HOME"
 # On a busy host the emulated processor may be too slow for the probe's time bound: that is the host's fault.
 tries=0
-until vse up -n 2 --name nested --accel kvm --timeout 5m /payload/minimal.yaml; do
+until vse up -n 2 --name nested --accel kvm --timeout 5m /payload/minimal.yaml 2>"$1/up"; do
+	cat "$1/up" >&2
 	tries=$((tries + 1))
+	grep 'no answer within' "$1/up" || exit 1
 	[ $tries -lt 10 ]
 done
 vse ps --json nested >"$1/ps.json"

@@ -82,11 +82,13 @@ mkdir -m 700 "$XDG_RUNTIME_DIR"
 mount --bind /payload/apt /etc/apt
 cd "$HOME"
 # On a busy host the emulated processor may be too slow for the bounds of the KVM probe and of a lost node: that is the
-# host's fault.
+# host's fault. Whatever else fails is ours.
 tries=0
 until vse up -q -n 2 --name nested --accel kvm --oversubscribe --scratch 16M --timeout 5m --lost-after 60s \
-	--give-up-after 240s --launcher netns --hosts 'n[1-2]' /payload/minimal.yaml; do
+	--give-up-after 240s --launcher netns --hosts 'n[1-2]' /payload/minimal.yaml 2>/out/up; do
+	cat /out/up >&2
 	tries=$((tries + 1))
+	grep -e 'no answer within' -e 'lost' /out/up || exit 1
 	[ $tries -lt 10 ]
 done
 vse cp /bin/busybox all:/usr/local/bin/busybox # for its ping: the image has none

@@ -98,7 +98,8 @@ tries=0
 until vse up -n 2 --name mixed --hosts k,x --hypervisor qemu,xen --accel kvm --machine pv --timeout 20m --node-timeout 5m \
 	--lost-after 60s --give-up-after 5m /payload/mpi.yaml 2>/out/up; do
 	tries=$((tries + 1))
-	grep 'k: qemu: .*kvm' /out/up && [ $tries -lt 5 ]
+	grep 'k: qemu: .*kvm' /out/up || exit 1
+	[ $tries -lt 5 ]
 done
 at up
 vse ps --json mixed >/out/ps.json

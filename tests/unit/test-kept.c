@@ -14,6 +14,7 @@
 #include "vm/kept.h"
 
 #define PART 1000 /* bytes of each part */
+#define DAY_S 86400
 
 static char dir[64];
 
@@ -24,12 +25,17 @@ static const char *key(char c)
 	return text;
 }
 
-static struct kept_new *begin(char c, uint64_t size, struct err *e)
+static struct kept_new *begin_old(char c, uint64_t size, uint64_t age_s, struct err *e)
 {
 	struct kept_new *k = NULL;
 	*e = (struct err)ERR_INIT;
-	kept_begin(dir, key(c), "note\n", (const uint64_t[]){size, size}, &k, e);
+	kept_begin(dir, key(c), "note\n", (const uint64_t[]){size, size}, age_s, &k, e);
 	return k;
+}
+
+static struct kept_new *begin(char c, uint64_t size, struct err *e)
+{
+	return begin_old(c, size, 0, e);
 }
 
 static int fill(struct kept_new *k, size_t memory, size_t state, struct err *e)
@@ -135,6 +141,15 @@ static void test_coming(void)
 		   strcmp(k.note, "note\n") == 0,
 	   "and there %s", e.text);
 	kept_close(&k);
+	n = begin_old('f', PART, 13 * DAY_S, &e);
+	ok(n && fill(n, PART, PART, &e) == 0 && kept_commit(n, &e) == 0 &&
+		   kept_open(dir, key('f'), &k, &e) == 0 && k.age_s >= 13 * DAY_S &&
+		   k.age_s < 13 * DAY_S + 3600,
+	   "no node makes it younger %s", e.text);
+	kept_close(&k);
+	kept_drop(n);
+	ok(!begin_old('e', PART, 15 * DAY_S, &e) && e.code == ESTALE,
+	   "nor takes one that is too old: %s", e.text);
 	kept_drop(begin('e', PART, &e));
 	is_int(kept_open(dir, key('e'), &k, &e), -1, "one that is dropped is not");
 	setenv("VSE_TEMPLATE_LIMIT", "1K", 1);
@@ -142,7 +157,7 @@ static void test_coming(void)
 	   e.text);
 	unsetenv("VSE_TEMPLATE_LIMIT");
 	n = NULL;
-	ok(kept_begin(dir, "../../x", "", (const uint64_t[]){1, 1}, &n, &e) < 0 && !n,
+	ok(kept_begin(dir, "../../x", "", (const uint64_t[]){1, 1}, 0, &n, &e) < 0 && !n,
 	   "a key that is a path is none");
 	kept_sweep(dir, 0, NULL);
 	is_int(rmdir(dir), 0, "no file is left over");
