@@ -17,7 +17,7 @@ KNOCK = bytes((64 << 10) + HEADER.size)  # src/wire/guestproto.h: who hears no h
 
 class Image:
     """What a VSE builds into, and how vse runs it."""
-    cpu = "max,-la57,-cx16"
+    cpu = "max,-la57,-erms,-cx16"
 
     def __init__(self, call, file):
         said = json.loads(call("build", "-q", "--json", file))

@@ -50,7 +50,7 @@ static void arguments(struct strvec *v, const char *dir, unsigned i)
 		    o.kernel, "-initrd", o.initrd, NULL);
 	if (strcmp(o.machine, "microvm") == 0)
 		strvec_addv(v, "-bios", "qboot.rom", NULL);
-	strvec_addv(v, "-cpu", strcmp(o.accel, "tcg") == 0 ? "max,-la57" : "host", NULL);
+	strvec_addv(v, "-cpu", strcmp(o.accel, "tcg") == 0 ? "max,-la57,-erms,-cx16" : "host", NULL);
 	strvec_add(v, "-append");
 	strvec_addf(v, "%s vse.mods=%s vse.root=%s:vda:mem vse.init=vse", o.append, o.modules, o.type);
 	strvec_addv(v, "-device", "virtio-serial-device", "-device",

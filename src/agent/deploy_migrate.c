@@ -67,9 +67,11 @@ static void note_moved(const struct migration *m)
 {
 	struct moving *r = m->asker;
 	const char *from = m->deploy->members[m->from].name, *to = m->deploy->members[m->to].name;
-	events_add(events_of(m), m->rank, "node",
-		   "moved from %s to %s in %" PRIu64 " ms, stood still for %" PRIu64 " ms", from,
-		   to, time_mono_ms() - m->begun, m->downtime_ms);
+	_cleanup_free_ char *stood = m->downtime_ms ? xasprintf(", stood still for %" PRIu64 " ms",
+								m->downtime_ms)
+						    : xstrdup("");
+	events_add(events_of(m), m->rank, "node", "moved from %s to %s in %" PRIu64 " ms%s", from,
+		   to, time_mono_ms() - m->begun, stood);
 	if (r)
 		json_array_append_new(r->moved,
 				      json_pack("{s:i, s:s, s:s, s:I, s:I, s:I, s:I, s:I}", "rank",

@@ -13,13 +13,15 @@ static void print(const json_t *moved)
 		json_int_t all = json_integer_value(json_object_get(m, "bytes")) +
 				 json_integer_value(json_object_get(m, "disk"));
 		size_format((uint64_t)all, bytes);
+		json_int_t stood = json_integer_value(json_object_get(m, "downtime_ms"));
 		json_int_t late = json_integer_value(json_object_get(m, "late_ms"));
-		printf("vm%lld: moved from %s to %s in %.2f s (%s), stood still for %.2f s",
+		printf("vm%lld: moved from %s to %s in %.2f s (%s)",
 		       (long long)json_integer_value(json_object_get(m, "rank")),
 		       json_string_value(json_object_get(m, "from")),
 		       json_string_value(json_object_get(m, "to")),
-		       (double)json_integer_value(json_object_get(m, "total_ms")) / 1000, bytes,
-		       (double)json_integer_value(json_object_get(m, "downtime_ms")) / 1000);
+		       (double)json_integer_value(json_object_get(m, "total_ms")) / 1000, bytes);
+		if (stood)
+			printf(", stood still for %.2f s", (double)stood / 1000);
 		if (late)
 			printf(", its memory was whole %.2f s later", (double)late / 1000);
 		putchar('\n');

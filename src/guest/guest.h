@@ -111,6 +111,9 @@ _Noreturn void power_now(const char *how);        /* reboot(2) */
 /* setup.c: applies "setup". ENODATA and such make the VM useless ("failed"); lesser trouble is logged. */
 int setup_apply(struct guest *g, const char *data, size_t len, struct err *err);
 void setup_time(struct guest *g, uint64_t ns);
+/* Reads what setup_apply() will read and writes where it will write, and leaves nothing: what a clone (vm/template.h) would have to
+ * unpack of its root is in memory before "hello". */
+void setup_practise(void);
 /* Writes a small file in place of what is there. */
 int setup_file(const char *path, const void *data, size_t len, mode_t mode, struct err *err);
 /* Puts `block` between our marks at the end of a file, in place of what was there; what else is in it stays.

@@ -13,6 +13,7 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/alloc.h"
 #include "base/path.h"
@@ -63,10 +64,13 @@ void net_loopback(void)
 		set_up(s, "lo", true);
 }
 
+/* Not by ioctl(2), where sysfs tells: there the kernel runs modprobe, twice, for a name that it does not know. */
 static bool exists(int s, const char *name)
 {
+	_cleanup_free_ char *path = xasprintf("/sys/class/net/%s", name);
 	struct ifreq r = request(name);
-	return ioctl(s, SIOCGIFINDEX, &r) == 0;
+	return access("/sys/class/net/lo", F_OK) == 0 ? access(path, F_OK) == 0
+						      : ioctl(s, SIOCGIFINDEX, &r) == 0;
 }
 
 static int wait_for(int s, const char *name, struct err *err)

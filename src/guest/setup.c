@@ -9,6 +9,7 @@
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/alloc.h"
 #include "base/path.h"
@@ -16,6 +17,7 @@
 #include "guest/netconf.h"
 #include "guest/spawn.h"
 #include "guest/ssh.h"
+#include "guest/user.h"
 #include "wire/kv.h"
 
 #define SEED_MAX 512
@@ -252,6 +254,32 @@ static int apply_env(struct guest *g, struct err *err)
 	if (file_text("/etc/profile.d/vse.sh", &shell, 0644, err) < 0)
 		return -1;
 	return setup_marked("/etc/environment", "", buf_cstr(&pam), 0644, err);
+}
+
+/* Its folder and what it takes to write there, but nothing that stays. */
+static void practise_write(const char *folder)
+{
+	_cleanup_free_ char *path = path_join(folder, ".vse-practice");
+	if (path_exists(folder) && setup_file(path, "", 0, 0600, NULL) == 0)
+		unlink(path);
+}
+
+void setup_practise(void)
+{
+	static const char *const files[] = {"/etc/hostname",         "/etc/hosts",
+					    "/etc/machine-id",       "/etc/environment",
+					    "/etc/profile.d/vse.sh", "/etc/vse/hostfile"};
+	static const char *const folders[] = {"/etc", "/etc/profile.d"};
+	struct user root;
+	for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
+		_cleanup_free_ char *text = NULL;
+		(void)!path_read(files[i], 1 << 20, &text, NULL, NULL);
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(folders); i++)
+		practise_write(folders[i]);
+	if (user_find("root", &root, NULL) == 0)
+		practise_write(root.home);
+	ssh_practise();
 }
 
 int setup_apply(struct guest *g, const char *data, size_t len, struct err *err)

@@ -269,31 +269,32 @@ static void check_args(const struct hv_spec *spec, const struct qemu_host *host,
 static void test_args(void)
 {
 	struct qemu_host host = {.binary = &new_qemu, .accel = "tcg", .tsc_khz = 2596135};
-	check_args(&full, &host,
-		   HEAD
-		   "-accel tcg\n-machine microvm\n-cpu max,-la57,-cx16\n-smp 2\n-m 256M\n-bios "
-		   "/usr/share/qemu/qboot.rom\n"
-		   "-kernel /i/vmlinux\n-initrd /i/initrd\n"
-		   "-append console=ttyS0 quiet panic=-1 reboot=t tsc_early_khz=2596135 "
-		   "cryptomgr.notests "
-		   "i8042.noaux i8042.nokbd"
-		   " tsc=reliable no_timer_check audit=0 apparmor=0 mitigations=off "
-		   "init_on_alloc=0 vse.root=erofs\n" CONSOLE
-		   "-chardev socket,id=channel,fd=4,server=on,wait=off\n-device "
-		   "virtio-serial-device,max_ports=2\n"
-		   "-device virtserialport,chardev=channel,name=org.vse.agent.0\n"
-		   "-blockdev "
-		   "driver=raw,node-name=root,read-only=on,file.driver=file,file.locking=off,"
-		   "file.filename=/i/a,,b.erofs\n-device virtio-blk-device,drive=root,serial=root\n"
-		   "-blockdev "
-		   "driver=raw,node-name=scratch,cache.no-flush=on,discard=unmap,file.driver=file,"
-		   "file.locking=off,file.filename=/s/scratch\n-device "
-		   "virtio-blk-device,drive=scratch,serial=scratch\n"
-		   "-netdev stream,id=net0,server=on,addr.type=fd,addr.str=6\n"
-		   "-device virtio-net-device,netdev=net0,mac=02:00:00:00:00:03\n"
-		   "-netdev user,id=net1,ipv6=off\n-device "
-		   "virtio-net-device,netdev=net1,mac=52:54:00:12:34:56",
-		   "everything, TCG");
+	check_args(
+		&full, &host,
+		HEAD
+		"-accel tcg\n-machine microvm\n-cpu max,-la57,-erms,-cx16\n-smp 2\n-m 256M\n-bios "
+		"/usr/share/qemu/qboot.rom\n"
+		"-kernel /i/vmlinux\n-initrd /i/initrd\n"
+		"-append console=ttyS0 quiet panic=-1 reboot=t tsc_early_khz=2596135 "
+		"cryptomgr.notests "
+		"i8042.noaux i8042.nokbd"
+		" tsc=reliable no_timer_check audit=0 apparmor=0 mitigations=off "
+		"init_on_alloc=0 vse.root=erofs\n" CONSOLE
+		"-chardev socket,id=channel,fd=4,server=on,wait=off\n-device "
+		"virtio-serial-device,max_ports=2\n"
+		"-device virtserialport,chardev=channel,name=org.vse.agent.0\n"
+		"-blockdev "
+		"driver=raw,node-name=root,read-only=on,file.driver=file,file.locking=off,"
+		"file.filename=/i/a,,b.erofs\n-device virtio-blk-device,drive=root,serial=root\n"
+		"-blockdev "
+		"driver=raw,node-name=scratch,cache.no-flush=on,discard=unmap,file.driver=file,"
+		"file.locking=off,file.filename=/s/scratch\n-device "
+		"virtio-blk-device,drive=scratch,serial=scratch\n"
+		"-netdev stream,id=net0,server=on,addr.type=fd,addr.str=6\n"
+		"-device virtio-net-device,netdev=net0,mac=02:00:00:00:00:03\n"
+		"-netdev user,id=net1,ipv6=off\n-device "
+		"virtio-net-device,netdev=net1,mac=52:54:00:12:34:56",
+		"everything, TCG");
 
 	/* KVM, an old QEMU, no PVH kernel, no TSC known: the safe words only, PCI, the socket netdev. */
 	struct qemu_binary old_qemu = new_qemu;
