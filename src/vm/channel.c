@@ -14,7 +14,7 @@
 #define KNOCK_MS 500 /* a guest that saw the host go says hello within 100 ms of its time */
 #define KNOCK_MAX_MS 8000
 #define KNOCK_SOON_MS                                                                              \
-	20 /* a clone's guest, which said hello before it was one, as a rule sees nothing go */
+	20 /* the guest of a clone, or of a VM that was restored or moved, as a rule sees nothing go */
 
 struct request {
 	struct channel *channel;

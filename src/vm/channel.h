@@ -37,7 +37,7 @@ struct channel *channel_create(struct loop *l, int fd, const struct channel_ops 
  * until the guest says hello, and one that does not is made to. */
 struct channel *channel_attach(struct loop *l, int fd, const struct channel_ops *ops, void *arg,
 			       struct err *err);
-/* Of one that was just attached to: nobody is waited for that may say hello by itself. */
+/* Of one that was just attached to, whose guest as a rule has not noticed: nobody is waited for that may say hello by itself. */
 void channel_knock_soon(struct channel *c);
 void channel_destroy(struct channel *c); /* ends every request with ECONNRESET; NULL is fine */
 /* Sends a message that belongs to no request ("setup", "shutdown"); kv is a finished record. */
