@@ -139,6 +139,7 @@ static void on_setup(struct guest *g, const char *data, size_t len)
 {
 	struct err err = ERR_INIT;
 	bool ok = setup_apply(g, data, len, &err) == 0;
+	channel_proven(&g->channel);
 	g->set_up = true;
 	for (size_t i = 0; i < g->early_log.n; i++)
 		send_text(g, 0, "log", g->early_log.v[i]);
@@ -313,6 +314,8 @@ static void watch_channel(struct guest *g, struct watches *w)
 	}
 	if (g->mute_until)
 		watch_until(w, g->mute_until);
+	if (c->prove_by)
+		watch_until(w, c->prove_by);
 }
 
 static void reap(struct guest *g)
@@ -396,6 +399,11 @@ static void tick(struct guest *g)
 	if (g->mute_until && now >= g->mute_until) {
 		g->mute_until = 0;
 		g->greeted = false;
+	}
+	if (channel_doubted(&g->channel, now)) {
+		host_gone(g);
+		agent_log(g,
+			  "nothing of the host's is understood: its terminal is opened once more");
 	}
 	if (channel_try(&g->channel, now) && !g->greeted && !g->mute_until)
 		greet(g);

@@ -15,6 +15,8 @@
 
 #define WAIT_MIN_MS 5
 #define WAIT_MAX_MS 100
+#define PROVE_MIN_MS 1000 /* doubled each time: the host may be that slow */
+#define PROVE_MAX_MS 16000
 
 void channel_init(struct channel *c)
 {
@@ -96,6 +98,12 @@ static bool open_any(struct channel *c)
 	return c->in >= 0;
 }
 
+static void close_tty(struct channel *c)
+{
+	close(c->in);
+	c->in = c->out = -1;
+}
+
 bool channel_try(struct channel *c, uint64_t now)
 {
 	if (c->up)
@@ -113,6 +121,7 @@ bool channel_try(struct channel *c, uint64_t now)
 	}
 	if (c->up) {
 		c->wait_ms = WAIT_MIN_MS;
+		c->prove_by = c->prove_ms ? now + c->prove_ms : 0;
 		return true;
 	}
 	c->retry_at = now + c->wait_ms;
@@ -128,10 +137,13 @@ ssize_t channel_read(struct channel *c, void *p, size_t n)
 	if (got < 0 && (errno == EAGAIN || errno == EINTR))
 		return 0;
 	/* A terminal that was hung up (Xen's is when the VM has been restored) stays so: it is opened anew. Not at once: the
-	 * kernel's old one, whose interrupt never comes again, would be opened until its last work is done. */
+	 * kernel's old one, whose interrupt never comes again, would be opened until its last work is done. On a busy host
+	 * that is not done even then, and all that comes from the host stays unread: who does not understand the host in
+	 * time has the old one, and lets it go again. */
 	if (c->kind == CHANNEL_TTY) {
-		close(c->in);
-		c->in = c->out = -1;
+		close_tty(c);
+		c->prove_ms = PROVE_MIN_MS;
+		c->prove_by = 0;
 	}
 	return -1;
 }
@@ -151,4 +163,19 @@ void channel_down(struct channel *c, uint64_t now)
 	c->up = false;
 	c->wait_ms = c->kind == CHANNEL_TTY ? WAIT_MAX_MS : WAIT_MIN_MS;
 	c->retry_at = now + c->wait_ms;
+}
+
+void channel_proven(struct channel *c)
+{
+	c->prove_by = c->prove_ms = 0;
+}
+
+bool channel_doubted(struct channel *c, uint64_t now)
+{
+	if (!c->prove_by || now < c->prove_by)
+		return false;
+	close_tty(c);
+	c->prove_by = 0;
+	c->prove_ms = MIN(c->prove_ms * 2, (unsigned)PROVE_MAX_MS);
+	return true;
 }

@@ -16,6 +16,8 @@ struct channel {
 	bool up;           /* the host end is there */
 	uint64_t retry_at; /* ms: when to look again */
 	unsigned wait_ms;
+	uint64_t prove_by; /* ms: a terminal opened anew; until then the host must have been understood. 0 = not so */
+	unsigned prove_ms; /* how long it gets; 0 = it was not hung up */
 };
 
 void channel_init(struct channel *c);
@@ -30,5 +32,9 @@ ssize_t channel_read(struct channel *c, void *p, size_t n);
 /* Bytes written; 0: no room now; -1: the host end is gone. */
 ssize_t channel_write(struct channel *c, const void *p, size_t n);
 void channel_down(struct channel *c, uint64_t now);
+/* The host was understood: this is the right terminal. */
+void channel_proven(struct channel *c);
+/* True: it was not, in all its time. The terminal was closed, and is opened anew; the caller forgets the host. */
+bool channel_doubted(struct channel *c, uint64_t now);
 
 #endif
