@@ -118,8 +118,6 @@ static int start(struct loop *l, const struct hv_spec *spec, const struct hv_pro
 	if (xen_type(spec, host, &type, err) < 0 || hv_check_files(spec, err) < 0 ||
 	    xen_pins_check(spec, err) < 0)
 		return -1;
-	if (spec->from != HV_FROM_BOOT && type == XEN_HVM)
-		return err_set(err, ENOTSUP, "restore: not supported: " XEN_HVM_STAYS);
 	xen_signature(spec, host, type, sign);
 	if (spec->from != HV_FROM_BOOT && spec->signature && strcmp(spec->signature, sign) != 0)
 		return err_set(err, EINVAL,

@@ -79,8 +79,6 @@ bool xen_parse_list(const char *text, const char *uuid, struct xen_domain *ret);
  * not there; EPROTO: not what xl prints. */
 int xen_parse_long(const char *text, size_t len, const char *uuid, int *ret_type, size_t *ret_disks,
 		   struct err *err);
-/* Seen with 4.17: domain and kernel go on, but nothing of its agent comes through the channel. */
-#define XEN_HVM_STAYS "the agent of an HVM guest is not heard of after a restore (take pvh or pv)"
 #define XEN_NO_LOG_DIRTY "Xen here cannot log dirty pages of PV guests"
 /* What a failed xl said, in one line: the cause of the first line that tells one. "" when it said nothing. */
 void xen_cause(const char *text, char *out, size_t size);

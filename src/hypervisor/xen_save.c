@@ -185,8 +185,6 @@ bool xen_save_exited(struct hv_vm *vm, int status, const char *errors)
 
 static int begin_out(struct hv_vm *vm, enum hv_cap what, struct err *err)
 {
-	if (strstr(vm->signature, " type=hvm "))
-		return err_set(err, ENOTSUP, "%s: not supported: " XEN_HVM_STAYS, hv_cap_name(what));
 	if (vm->teller.state != HV_RUNNING && vm->teller.state != HV_PAUSED)
 		return err_set(err, EBUSY, "the VM is %s", hv_state_name(vm->teller.state));
 	vm->out_op = what;

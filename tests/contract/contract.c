@@ -665,18 +665,6 @@ WITH_ENV(clone)
 WITH_ENV(tap)
 WITH_ENV(lacking)
 
-/* What a back end refuses on one type of machine only: no node lacks it. */
-static void machine_lacks(void)
-{
-	static const enum hv_cap stays[] = {HV_CAP_SAVE, HV_CAP_RESTORE, HV_CAP_MIGRATE_OUT,
-					    HV_CAP_MIGRATE_IN};
-	if (strcmp(env.h->name, "xen") != 0 || strcmp(env.spec.machine, "hvm") != 0)
-		return;
-	for (size_t i = 0; i < ARRAY_SIZE(stays); i++)
-		snprintf(env.probe.lacks[stays[i]], HV_LACK_MAX,
-			 "the agent of an HVM guest is not heard of after a restore");
-}
-
 static void run_all(void)
 {
 	covers(test_start_and_exec, HV_CAP_START, HV_CAP_STOP_HARD, HV_CAP_STATS);
@@ -762,7 +750,6 @@ int main(int argc, char **argv)
 	test_table();
 	lacking();
 	test_probe(accel);
-	machine_lacks();
 	if (env.probe.usable)
 		run_all();
 	else

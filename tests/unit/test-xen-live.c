@@ -300,20 +300,6 @@ static void test_fails(void)
 	evtimer_destroy(tick);
 }
 
-static void test_hvm_stays(void)
-{
-	struct vm v;
-	struct err e = ERR_INIT;
-	if (up(&v, "hvm", NULL)) {
-		ok(hypervisor_xen.migrate_out(v.vm, &e) < 0 && e.code == ENOTSUP,
-		   "it is not moved: %s", e.text);
-		e = ERR_INIT;
-		ok(hypervisor_xen.save(v.vm, &e) < 0 && e.code == ENOTSUP, "nor saved: %s", e.text);
-		is_str(calls(), "", "and left alone");
-	}
-	down(&v);
-}
-
 static void test_pins(void)
 {
 	struct vm v;
@@ -344,7 +330,6 @@ int main(void)
 	test_live();
 	test_falls_back();
 	test_fails();
-	test_hvm_stays();
 	test_pins();
 	loop_destroy(loop);
 	kill(model, SIGKILL);
