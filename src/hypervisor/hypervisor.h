@@ -219,6 +219,7 @@ struct hypervisor {
 	/* Its own words, with blanks; NULL: "auto" alone. Where it is one of several it is not asked for the others' words. */
 	const char *accels, *machines;
 	bool own_node; /* its probes tell memory and cpus */
+	bool hangs_up; /* a guest's channel, when it is restored or moved: its agent says hello by itself */
 	/* Why the back end cannot do it on any node; NULL: it can (unless the probe says otherwise). Data, so that a
 	 * table can be printed. Every op that is NULL needs its reason here. */
 	const char *lacks[HV_CAPS];

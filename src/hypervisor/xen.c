@@ -196,6 +196,7 @@ const struct hypervisor hypervisor_xen = {
 	.accels = "xen",
 	.machines = "pv pvh hvm",
 	.own_node = true,
+	.hangs_up = true,
 	.summary = "Xen, in dom0 as root, by xl: PV, PVH and HVM guests",
 	.lacks = {[HV_CAP_RESET] =
 			  "Xen has no reset of a running domain: stop it and start it anew",

@@ -346,7 +346,7 @@ static void on_hv_event(void *arg, const struct hv_event *e)
 		channel_destroy(TAKE_PTR(vm->channel));
 		vm->channel = (vm->attach ? channel_attach : channel_create)(vm->loop, e->fd,
 									     &channel_ops, vm, &err);
-		if (vm->channel && vm->attach && !vm->adopting)
+		if (vm->channel && vm->attach && !vm->adopting && !vm->profile->hypervisor->hangs_up)
 			channel_knock_soon(vm->channel);
 		vm->attach = false;
 		if (!vm->channel)
