@@ -161,7 +161,7 @@ def real(tap, lab):
     to = "n3" if src != "n3" else "n1"
     r = migrate(lab, 0, to)
     m = moved(r)
-    tap.ok(len(m) == 1, "vm0 is moved from %s to %s as it runs" % (src, to), r)
+    tap.ok(len(m) == 1, "vm0 is moved from %s to %s as it runs" % (src, to), r, m or lab.vse("logs", "0").text[-6000:])
     if m:
         tap.note("stood still for %d ms, of %d ms; %d bytes of memory, %d of disk" %
                  (m[0]["downtime_ms"], m[0]["total_ms"], m[0]["bytes"], m[0]["disk"]))
