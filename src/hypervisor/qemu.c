@@ -315,10 +315,10 @@ static void on_qmp_event(void *arg, const char *name, json_t *data)
 	const char *reason = json_string_value(json_object_get(data, "reason"));
 	if (strcmp(name, "STOP") == 0) {
 		/* QEMU stops by itself, too: just before it ends (SHUTDOWN comes after), or for a disk that is full. */
-		if (vm->to.state == HV_RUNNING)
+		if (vm->to.state == HV_RUNNING && !qemu_out_stopped(&vm->out))
 			hv_tell_state(&vm->to, HV_PAUSED, "paused");
 	} else if (strcmp(name, "RESUME") == 0) {
-		if (vm->to.state == HV_PAUSED)
+		if (!qemu_out_resumed(&vm->out) && vm->to.state == HV_PAUSED)
 			hv_tell_state(&vm->to, HV_RUNNING, "resumed");
 	} else if (strcmp(name, "SHUTDOWN") == 0) {
 		snprintf(vm->shutdown, sizeof(vm->shutdown), "%s", reason ? reason : "shut down");

@@ -2,9 +2,13 @@
 /* What is done with a VM that runs under QEMU. */
 #include <errno.h>
 #include <signal.h>
+#include <string.h>
 
 #include "base/proc.h"
 #include "hypervisor/qemu_vm.h"
+
+#define QEMU_LOSES                                                                                 \
+	"TCG of QEMU 8 loses writes of a guest that runs while it is sent (mended in 9.0)"
 
 /* QMP is gone before the process is; whoever calls then is about to hear that it ended. */
 static int check_qmp(struct hv_vm *vm, struct err *err)
@@ -91,12 +95,14 @@ static void on_out_stream(void *arg, int fd)
 static void on_out_done(void *arg, uint64_t bytes)
 {
 	struct hv_vm *vm = arg;
+	bool stood = vm->out.notes == QEMU_NOTES_NONE;
 	/* QEMU stopped the guest itself where it still ran; its STOP came before. */
 	hv_tell(&vm->to, &(struct hv_event){.type = HV_EVENT_DONE,
 					    .state = vm->to.state,
 					    .op = hv_cap_name(vm->out_op),
 					    .fd = -1,
 					    .signature = vm->signature,
+					    .reason = stood ? QEMU_LOSES : NULL,
 					    .bytes = bytes});
 }
 
@@ -128,6 +134,14 @@ static const struct qemu_out_ops out_ops = {.on_stream = on_out_stream,
 					    .on_switch = on_out_switch,
 					    .on_lost = on_out_lost};
 
+/* What is sent while the guest runs on. */
+static enum qemu_notes notes_of(const struct hv_vm *vm, enum hv_cap op)
+{
+	bool runs = vm->was_running && (op == HV_CAP_MIGRATE_OUT || op == HV_CAP_POST_COPY);
+	return runs ? qemu_notes(strstr(vm->signature, " accel=tcg ") ? "tcg" : "kvm", vm->qemu)
+		    : QEMU_NOTES_GOOD;
+}
+
 static int begin_out(struct hv_vm *vm, enum hv_cap op, struct err *err)
 {
 	if (check_qmp(vm, err) < 0)
@@ -142,7 +156,7 @@ static int begin_out(struct hv_vm *vm, enum hv_cap op, struct err *err)
 			      op == HV_CAP_SNAPSHOT    ? QEMU_FLOW_TEMPLATE
 			      : op == HV_CAP_POST_COPY ? QEMU_FLOW_POST_COPY
 						       : QEMU_FLOW_ALL,
-			      &out_ops, vm, err);
+			      notes_of(vm, op), &out_ops, vm, err);
 }
 
 int qemu_save(struct hv_vm *vm, struct err *err)
@@ -168,6 +182,8 @@ int qemu_post_copy(struct hv_vm *vm, struct err *err)
 {
 	if (vm->to.state != HV_RUNNING)
 		return err_set(err, EBUSY, "the VM is %s", hv_state_name(vm->to.state));
+	if (qemu_notes(strstr(vm->signature, " accel=tcg ") ? "tcg" : "kvm", vm->qemu) == QEMU_NOTES_NONE)
+		return err_set(err, ENOTSUP, "post-copy: not supported: " QEMU_LOSES);
 	return begin_out(vm, HV_CAP_POST_COPY, err);
 }
 

@@ -13,8 +13,11 @@
 #define COMMAND_MS 20000
 #define BANDWIDTH_MAX (1ll << 40) /* bytes/s: no limit of QEMU's own (its default is 128 MiB/s) */
 #define SETTLE_MS 2               /* between two looks whether QEMU has settled */
-#define TSC_GRAIN 10000           /* kHz */
-#define TSC_TOLERANCE 100         /* 1/100: two nodes of one type differ by less */
+#define DOWNTIME_MS 300   /* QEMU's default: how long it may take to send what is left, then */
+#define LOOK_MS 20        /* between two looks how much is left */
+#define LEFT_PART 8       /* of its memory: then post-copy begins */
+#define TSC_GRAIN 10000   /* kHz */
+#define TSC_TOLERANCE 100 /* 1/100: two nodes of one type differ by less */
 
 /* ---- settle ---- */
 
@@ -111,12 +114,28 @@ static json_t *capabilities(enum qemu_flow flow)
 			 late, "capability", "pause-before-switchover", "state", late);
 }
 
+enum qemu_notes qemu_notes(const char *accel, unsigned version)
+{
+	if (strcmp(accel, "tcg") != 0 || version >= 900)
+		return QEMU_NOTES_GOOD;
+	return version < 800 ? QEMU_NOTES_ONCE : QEMU_NOTES_NONE;
+}
+
+/* Without any downtime allowed it does not read its notes to find out whether little is left: it stops the guest when all was sent once. */
+static json_t *parameters(const struct qemu_out *o)
+{
+	return json_pack("{s:I, s:i}", "max-bandwidth", (json_int_t)BANDWIDTH_MAX, "downtime-limit",
+			 o->notes == QEMU_NOTES_ONCE ? 0 : DOWNTIME_MS);
+}
+
 int qemu_out_begin(struct qemu_out *o, struct loop *l, struct qmp *qmp, const char *dir,
-		   enum qemu_flow flow, const struct qemu_out_ops *ops, void *arg, struct err *err)
+		   enum qemu_flow flow, enum qemu_notes notes, const struct qemu_out_ops *ops,
+		   void *arg, struct err *err)
 {
 	_cleanup_free_ char *path = path_join(dir, "state");
 	qemu_settle_finish(&o->settle);
-	*o = (struct qemu_out){.loop = l, .qmp = qmp, .ops = ops, .arg = arg, .flow = flow, .active = true};
+	*o = (struct qemu_out){
+		.loop = l, .qmp = qmp, .ops = ops, .arg = arg, .flow = flow, .notes = notes, .active = true};
 	unlink(path); /* of one before that was cut off */
 	o->listener = listener_create(l, path, on_connect, o, err);
 	if (!o->listener) {
@@ -124,9 +143,10 @@ int qemu_out_begin(struct qemu_out *o, struct loop *l, struct qmp *qmp, const ch
 		return -1;
 	}
 	qmp_command(qmp, "migrate-set-capabilities", capabilities(flow), COMMAND_MS, on_command, o);
-	qmp_command(qmp, "migrate-set-parameters",
-		    json_pack("{s:I}", "max-bandwidth", (json_int_t)BANDWIDTH_MAX), COMMAND_MS,
-		    on_command, o);
+	qmp_command(qmp, "migrate-set-parameters", parameters(o), COMMAND_MS, on_command, o);
+	o->dips = notes == QEMU_NOTES_ONCE;
+	if (notes != QEMU_NOTES_GOOD)
+		qmp_command(qmp, "stop", NULL, COMMAND_MS, on_command, o);
 	qmp_command(qmp, "migrate", json_pack("{s:s+}", "uri", "unix:", path), COMMAND_MS,
 		    on_command, o);
 	return 0;
@@ -138,15 +158,65 @@ void qemu_out_cancel(struct qemu_out *o)
 	qmp_command(o->qmp, "migrate_cancel", NULL, COMMAND_MS, NULL, NULL);
 }
 
+static void hurry(struct qemu_out *o)
+{
+	if (!o->active || o->flow != QEMU_FLOW_POST_COPY || o->hurried)
+		return;
+	o->hurried = true;
+	qmp_command(o->qmp, "migrate-start-postcopy", NULL, COMMAND_MS, on_command, o);
+}
+
 /* Memory that it wrote meanwhile is sent by post-copy: it begins where all was sent once, and all that was not read by
  * then has to be asked for. What is as good as done by then goes without. */
 void qemu_out_pass(struct qemu_out *o, json_t *data)
 {
-	if (!o->active || o->flow != QEMU_FLOW_POST_COPY || o->hurried ||
-	    json_integer_value(json_object_get(data, "pass")) < 2)
+	if (json_integer_value(json_object_get(data, "pass")) >= 2)
+		hurry(o);
+}
+
+/* Where no second pass comes, it begins shortly before the end of the first. */
+static void on_left(void *arg, json_t *ret, const struct err *err _unused_)
+{
+	struct qemu_out *o = arg;
+	const json_t *ram = json_object_get(ret, "ram");
+	json_int_t left = json_integer_value(json_object_get(ram, "remaining")),
+		   all = json_integer_value(json_object_get(ram, "total"));
+	if (!o->look)
+		return; /* over */
+	if (all > 0 && left <= all / LEFT_PART)
+		hurry(o);
+	if (!o->hurried)
+		evtimer_start(o->look, LOOK_MS, 0);
+}
+
+static void on_look(void *arg)
+{
+	struct qemu_out *o = arg;
+	qmp_command(o->qmp, "query-migrate", NULL, COMMAND_MS, on_left, o);
+}
+
+/* Its notes have been read for the first time. */
+static void go_on(struct qemu_out *o)
+{
+	if (!o->dips)
 		return;
-	o->hurried = true;
-	qmp_command(o->qmp, "migrate-start-postcopy", NULL, COMMAND_MS, on_command, o);
+	qmp_command(o->qmp, "cont", NULL, COMMAND_MS, on_command, o);
+	if (o->flow != QEMU_FLOW_POST_COPY || o->look)
+		return;
+	o->look = evtimer_create(o->loop, on_look, o);
+	evtimer_start(o->look, LOOK_MS, 0);
+}
+
+bool qemu_out_stopped(const struct qemu_out *o)
+{
+	return o->active && o->dips;
+}
+
+bool qemu_out_resumed(struct qemu_out *o)
+{
+	bool ours = o->active && o->dips;
+	o->dips = false;
+	return ours;
 }
 
 void qemu_out_switch(struct qemu_out *o)
@@ -187,7 +257,9 @@ void qemu_out_event(struct qemu_out *o, json_t *data)
 	struct err e = ERR_INIT;
 	if (!o->active || !status)
 		return;
-	if (strcmp(status, "pre-switchover") == 0 && !o->waited) {
+	if (strcmp(status, "active") == 0) {
+		go_on(o);
+	} else if (strcmp(status, "pre-switchover") == 0 && !o->waited) {
 		o->waited = true;
 		o->ops->on_switch(o->arg);
 	} else if (strcmp(status, "postcopy-active") == 0) {
@@ -209,6 +281,7 @@ void qemu_out_finish(struct qemu_out *o)
 {
 	o->active = false;
 	close_listener(o);
+	evtimer_destroy(TAKE_PTR(o->look));
 	qemu_settle_finish(&o->settle);
 }
 

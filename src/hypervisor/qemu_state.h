@@ -29,6 +29,13 @@ void qemu_settle_begin(struct qemu_settle *s, struct loop *l, struct qmp *qmp, c
 		       qmp_done_fn *done, void *arg);
 void qemu_settle_finish(struct qemu_settle *s);
 
+/* How well QEMU notes what a guest writes that runs while its memory is sent. TCG before 9.0 forgets to have its translated addresses
+ * checked anew when it has read its notes, and loses what is written by them (QEMU's commit 03bfc2188f): guests that write much
+ * panicked in one of three moves. QEMU_NOTES_ONCE: its notes are read once at the beginning, while the guest is stopped, and again when it
+ * has been stopped for good; that is safe, and 5.2 to 7.2 do so when no downtime is allowed. 8.x cannot be made to. */
+enum qemu_notes { QEMU_NOTES_GOOD, QEMU_NOTES_ONCE, QEMU_NOTES_NONE };
+enum qemu_notes qemu_notes(const char *accel, unsigned version);
+
 struct qemu_out_ops {
 	void (*on_stream)(void *arg, int fd); /* taken */
 	void (*on_done)(void *arg, uint64_t bytes);
@@ -49,21 +56,28 @@ struct qemu_out {
 	struct listener *listener; /* until QEMU has connected */
 	enum qemu_flow flow;
 	bool active, cancelled;
+	bool dips;    /* the guest is stopped for the beginning; nobody is told */
 	bool hurried; /* post-copy was asked for */
-	bool waited;  /* on_switch was told */
-	bool over;    /* what was not sent yet is asked for by the target */
+	enum qemu_notes notes;
+	struct evtimer *look; /* QEMU_NOTES_ONCE by post-copy: how much is left */
+	bool waited;          /* on_switch was told */
+	bool over;            /* what was not sent yet is asked for by the target */
 	struct qemu_settle settle;
 	bool ended;     /* and is to be told once QEMU has settled */
 	struct err why; /* why it failed, if it did */
 	uint64_t bytes;
 };
 
-/* dir: of the VM, for the socket. The guest runs on meanwhile, if it does. */
+/* dir: of the VM, for the socket. The guest runs on meanwhile, if it does; notes: GOOD if it does not. */
 int qemu_out_begin(struct qemu_out *o, struct loop *l, struct qmp *qmp, const char *dir,
-		   enum qemu_flow flow, const struct qemu_out_ops *ops, void *arg, struct err *err);
+		   enum qemu_flow flow, enum qemu_notes notes, const struct qemu_out_ops *ops,
+		   void *arg, struct err *err);
 void qemu_out_cancel(struct qemu_out *o);
 /* It stands still long enough. */
 void qemu_out_switch(struct qemu_out *o);
+/* QMP's STOP and RESUME events. True: they are ours, and not to be told. */
+bool qemu_out_stopped(const struct qemu_out *o);
+bool qemu_out_resumed(struct qemu_out *o);
 /* QMP's MIGRATION_PASS event: it begins to send its memory for another time. */
 void qemu_out_pass(struct qemu_out *o, json_t *data);
 /* QMP's MIGRATION event of a VM that sends. */

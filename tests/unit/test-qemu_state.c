@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What QEMU says of its state on its way, and what it is asked then. */
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "base/alloc.h"
 #include "hypervisor/qemu_state.h"
 #include "qmp-peer.h"
 #include "tap.h"
@@ -150,6 +153,79 @@ static void test_post_copy_events(void)
 	peer_finish(&p);
 }
 
+static void left(struct peer *p, struct qemu_out *o, const char *id, int remaining)
+{
+	char text[500];
+	asked(p, text, sizeof(text));
+	ok(strstr(text, "query-migrate") && o->look, "it looks how much is left: %s", text);
+	_cleanup_free_ char *said = xasprintf("{\"return\":{\"status\":\"active\",\"ram\":{"
+					      "\"remaining\":%d,\"total\":800}},\"id\":%s}\n",
+					      remaining, id);
+	peer_say(p, said);
+}
+
+/* TCG before 9.0: the guest is stopped while QEMU reads for the first time what it has written, and nobody hears of it. */
+static void test_notes(void)
+{
+	static const struct qemu_out_ops out_ops = {.on_done = on_sent_done,
+						    .on_failed = on_sent_failed};
+	struct peer p;
+	struct err err = ERR_INIT;
+	char text[1000], dir[] = "/tmp/vse-notes-XXXXXX";
+	is_int(qemu_notes("kvm", 502), QEMU_NOTES_GOOD, "the processor's own notes are good");
+	is_int(qemu_notes("tcg", 702), QEMU_NOTES_ONCE, "TCG's can be read once");
+	is_int(qemu_notes("tcg", 800), QEMU_NOTES_NONE, "or not at all");
+	is_int(qemu_notes("tcg", 900), QEMU_NOTES_GOOD, "or are good, too");
+	ok(mkdtemp(dir) != NULL, "a folder");
+	for (int notes = QEMU_NOTES_GOOD; notes <= QEMU_NOTES_NONE; notes++) {
+		struct sent t = {0};
+		struct qemu_out o = {0};
+		peer_negotiate(&p);
+		is_int(qemu_out_begin(&o, p.loop, p.q, dir, QEMU_FLOW_ALL, (enum qemu_notes)notes,
+				      &out_ops, &t, &err),
+		       0, "begins");
+		peer_settle(&p);
+		peer_heard(&p, text, sizeof(text));
+		const char *stop = strstr(text, "\"stop\""), *migrate = strstr(text, "\"migrate\"");
+		ok(migrate && (notes == QEMU_NOTES_GOOD ? !stop : stop && stop < migrate),
+		   "stopped before: %s", text);
+		ok(!strstr(text, "\"downtime-limit\":0}") == (notes != QEMU_NOTES_ONCE),
+		   "and no second look");
+		is_int(qemu_out_stopped(&o), notes == QEMU_NOTES_ONCE, "its stop is told");
+		status(&o, "active");
+		status(&o, "active");
+		asked(&p, text, sizeof(text));
+		ok(!strstr(text, "\"cont\"") == (notes != QEMU_NOTES_ONCE),
+		   "it goes on once the notes were read: %s", text);
+		is_int(qemu_out_resumed(&o), notes == QEMU_NOTES_ONCE, "that it goes on is told");
+		ok(!qemu_out_stopped(&o) && !qemu_out_resumed(&o), "whatever comes then is");
+		is_int(t.failed + t.dones + o.cancelled, 0, "nothing failed");
+		qemu_out_finish(&o);
+		peer_finish(&p);
+	}
+	is_int(rmdir(dir), 0, "no socket stays");
+	/* By post-copy. */
+	struct sent t = {0};
+	peer_negotiate(&p);
+	struct qemu_out o = {
+		.loop = p.loop, .qmp = p.q, .ops = &out_ops, .arg = &t, .active = true, .dips = true};
+	o.flow = QEMU_FLOW_POST_COPY;
+	status(&o, "active");
+	asked(&p, text, sizeof(text));
+	ok(strstr(text, "\"cont\"") != NULL, "it goes on: %s", text);
+	peer_say(&p, "{\"return\":{},\"id\":@2}\n");
+	left(&p, &o, "@3", 700);
+	left(&p, &o, "@4", 101);
+	left(&p, &o, "@5", 100);
+	asked(&p, text, sizeof(text));
+	is_str(text, "{\"execute\":\"migrate-start-postcopy\",\"id\":@6}\n",
+	       "post-copy begins shortly before the end");
+	asked(&p, text, sizeof(text));
+	is_str(text, "", "once");
+	qemu_out_finish(&o);
+	peer_finish(&p);
+}
+
 /* A guest's address is announced to bridges alone: QEMU 7.2 crashes when a socket that is not connected yet shall carry it. */
 static void test_incoming(void)
 {
@@ -173,5 +249,6 @@ int main(void)
 	test_settle();
 	test_incoming();
 	test_post_copy_events();
+	test_notes();
 	return done();
 }
