@@ -181,8 +181,9 @@ static void on_status(void *arg, json_t *ret, const struct err *err)
 	struct hv_vm *vm = arg;
 	const char *status = json_string_value(json_object_get(ret, "status"));
 	struct err e = ERR_INIT;
-	/* Only now, for a guest whose state was taken over: it shall see that the host end was closed meanwhile. */
-	if (status && vm->from != HV_FROM_BOOT && connect_socket(vm, SOCK_CHANNEL, &e) < 0)
+	/* Only now, for a guest whose state was taken over: it shall see that the host end was closed meanwhile. To a template
+	 * nobody has said anything: its clones need not see it. */
+	if (status && vm->fds[SOCK_CHANNEL] < 0 && connect_socket(vm, SOCK_CHANNEL, &e) < 0)
 		err = &e;
 	if (err || !status) {
 		qemu_give_up(vm, err ? err->text : "query-status: no status");
@@ -361,7 +362,9 @@ static int open_sockets(struct hv_vm *vm, const struct hv_spec *spec, int vmm[QE
 		if (unix_listen(path, &vmm[QEMU_FD_QMP + i], err) < 0)
 			return -1;
 		vm->listening[i] = true;
-		if (!(i == SOCK_CHANNEL && vm->from != HV_FROM_BOOT) && connect_socket(vm, i, err) < 0)
+		bool late = i == SOCK_CHANNEL && vm->from != HV_FROM_BOOT &&
+			    vm->from != HV_FROM_TEMPLATE;
+		if (!late && connect_socket(vm, i, err) < 0)
 			return -1;
 	}
 	int pair[2];

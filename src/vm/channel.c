@@ -13,6 +13,8 @@
 #define QUEUE_MAX (64u << 20) /* bytes */
 #define KNOCK_MS 500 /* a guest that saw the host go says hello within 100 ms of its time */
 #define KNOCK_MAX_MS 8000
+#define TAKEN_UP_MS                                                                                \
+	3000 /* a guest that was spoken to has answered by then, unless its node has far too much to do */
 #define KNOCK_SOON_MS                                                                              \
 	20 /* the guest of a clone, or of a VM that was restored or moved, as a rule sees nothing go */
 
@@ -34,6 +36,7 @@ struct channel {
 	struct loop *loop;
 	struct evtimer *knock; /* NULL: the guest has said hello, or was never attached to */
 	bool attaching;        /* and it was not ready since */
+	bool taken_up;         /* what comes first is no rest of anything */
 	uint64_t knock_ms;
 	/* A callback may destroy the channel: while one runs (busy) the memory stays, and `dead` says so. */
 	int busy;
@@ -185,6 +188,7 @@ static void broken(struct channel *c, const struct err *err)
 static void on_knock(void *arg)
 {
 	struct channel *c = arg;
+	c->taken_up = false;
 	if (!stream_queued(c->stream)) {
 		resync_knock(stream_out(c->stream));
 		stream_flush(c->stream);
@@ -213,7 +217,7 @@ static void on_data(void *arg, struct buf *in)
 		broken(c, &err);
 		return;
 	}
-	if (c->knock && !resync_find(in))
+	if (c->knock && !c->taken_up && !resync_find(in))
 		return;
 	evtimer_destroy(TAKE_PTR(c->knock));
 	while ((got = frame_read(in, FRAME_MAX_GUEST, &f, &err)) == 1) {
@@ -272,6 +276,17 @@ struct channel *channel_attach(struct loop *l, int fd, const struct channel_ops 
 		return NULL;
 	c->attaching = true;
 	knock_from_now(c);
+	return c;
+}
+
+struct channel *channel_take_up(struct loop *l, int fd, const struct channel_ops *ops, void *arg,
+				struct err *err)
+{
+	struct channel *c = channel_attach(l, fd, ops, arg, err);
+	if (!c)
+		return NULL;
+	c->taken_up = true;
+	evtimer_start(c->knock, TAKEN_UP_MS, 0);
 	return c;
 }
 

@@ -19,6 +19,7 @@
 #include "vm/packer.h"
 
 #define ID_BYTES 16
+#define BOOT_MAX 64
 #define SEALS (F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
 
 static const enum pack_kind part_kinds[KEPT_PARTS] = {PACK_DISK, PACK_STREAM};
@@ -40,7 +41,7 @@ struct template
 
 	int fds[KEPT_PARTS];
 	char id[2 * ID_BYTES + 1];
-	char signature[HV_SIGNATURE_MAX];
+	char signature[HV_SIGNATURE_MAX], boot[BOOT_MAX];
 
 	/* while it is made */
 	struct hv *hv;
@@ -128,7 +129,7 @@ static void write_note(struct template *t)
 {
 	struct err err = ERR_INIT;
 	_cleanup_free_ char *path = file_of(t, "note"),
-			    *text = xasprintf("%s\n%s\n", t->id, t->signature);
+			    *text = xasprintf("%s\n%s\n%s\n", t->id, t->signature, t->boot);
 	int rc = path_write(path, text, strlen(text), 0600, &err);
 	kept_sweep(t->cache, kept_limit(), t->key);
 	keep_over(t, rc < 0 ? &err : NULL);
@@ -234,10 +235,12 @@ static void on_state_end(void *arg, const struct err *err _unused_)
 	maybe_stop(t);
 }
 
-static void on_hello(void *arg, const char *boot _unused_)
+static void on_hello(void *arg, const char *boot)
 {
 	struct template *t = arg;
 	struct err err = ERR_INIT;
+	if (strlen(boot) < sizeof(t->boot) && !strchr(boot, '\n'))
+		memcpy(t->boot, boot, strlen(boot) + 1);
 	if (hv_snapshot(t->hv, &err) < 0)
 		fail(t, err.text);
 }
@@ -438,7 +441,7 @@ static int read_note(struct template *t, struct err *err)
 	_cleanup_free_ char *path = t->cache ? file_of(t, "note") : NULL, *text = NULL;
 	if (!path)
 		return err_set(err, ENOENT, "no template is kept here");
-	if (path_read(path, sizeof(t->id) + HV_SIGNATURE_MAX + 2, &text, NULL, err) < 0)
+	if (path_read(path, sizeof(t->id) + HV_SIGNATURE_MAX + BOOT_MAX + 3, &text, NULL, err) < 0)
 		return -1;
 	char *nl = strchr(text, '\n'), *last = nl ? strchr(nl + 1, '\n') : NULL;
 	if (!last || nl - text != 2 * ID_BYTES || last - nl > HV_SIGNATURE_MAX ||
@@ -446,6 +449,11 @@ static int read_note(struct template *t, struct err *err)
 		return err_set(err, EBADMSG, "%s: no note of a template", path);
 	memcpy(t->id, text, 2 * ID_BYTES);
 	memcpy(t->signature, nl + 1, (size_t)(last - nl - 1));
+	size_t n = strcspn(last + 1, "\n");
+	if (n < sizeof(t->boot)) {
+		memcpy(t->boot, last + 1, n);
+		t->boot[n] = '\0';
+	}
 	return open_parts(t, err);
 }
 
@@ -507,6 +515,11 @@ void template_destroy(struct template *t)
 const char *template_origin(const struct template *t)
 {
 	return t->origin;
+}
+
+const char *template_boot(const struct template *t)
+{
+	return t->boot;
 }
 
 int template_use(const struct template *t, struct hv_spec *spec, int *ret_fd, struct err *err)

@@ -39,6 +39,8 @@ struct template *template_create(struct loop *l, const struct template_spec *s,
 void template_destroy(struct template *t);
 /* " made now", " of the cache", " of node n1" */
 const char *template_origin(const struct template *t);
+/* The boot id that its guest agent said hello with, and its clones' would; "": not known. */
+const char *template_boot(const struct template *t);
 /* Of one that is ready: lets the VM start from it. ret_fd is to be closed after the start. */
 int template_use(const struct template *t, struct hv_spec *spec, int *ret_fd, struct err *err);
 

@@ -334,6 +334,25 @@ static void on_hv_state(struct vm *vm, const struct hv_event *e)
 	}
 }
 
+static void on_channel_fd(struct vm *vm, int fd)
+{
+	struct err err = ERR_INIT;
+	bool fresh = vm->attach && vm->cloned && !vm->set_up && !vm->adopting;
+	const char *boot = fresh ? template_boot(vm->profile->template) : "";
+	channel_destroy(TAKE_PTR(vm->channel));
+	vm->channel = (!vm->attach ? channel_create
+		       : boot[0]   ? channel_take_up
+				   : channel_attach)(vm->loop, fd, &channel_ops, vm, &err);
+	bool notices = vm->adopting || vm->profile->hypervisor->hangs_up;
+	if (vm->channel && vm->attach && !boot[0] && !notices)
+		channel_knock_soon(vm->channel);
+	vm->attach = false;
+	if (!vm->channel)
+		vm_fail(vm, err.text);
+	else if (boot[0])
+		on_hello(vm, boot); /* it said it before it was one */
+}
+
 static void on_hv_event(void *arg, const struct hv_event *e)
 {
 	struct vm *vm = arg;
@@ -342,16 +361,7 @@ static void on_hv_event(void *arg, const struct hv_event *e)
 		return;
 	switch (e->type) {
 	case HV_EVENT_STATE: on_hv_state(vm, e); break;
-	case HV_EVENT_CHANNEL:
-		channel_destroy(TAKE_PTR(vm->channel));
-		vm->channel = (vm->attach ? channel_attach : channel_create)(vm->loop, e->fd,
-									     &channel_ops, vm, &err);
-		if (vm->channel && vm->attach && !vm->adopting && !vm->profile->hypervisor->hangs_up)
-			channel_knock_soon(vm->channel);
-		vm->attach = false;
-		if (!vm->channel)
-			vm_fail(vm, err.text);
-		break;
+	case HV_EVENT_CHANNEL: on_channel_fd(vm, e->fd); break;
 	case HV_EVENT_CONSOLE:
 		if (console_connect(vm->console, e->fd, &err) < 0)
 			vm->ops->on_note(vm->arg, vm, err.text);
@@ -737,64 +747,4 @@ int vm_restart(struct vm *vm, struct err *err)
 		return vm_start(vm, err);
 	vm->restarting = true;
 	return 0;
-}
-
-bool vm_is_restarting(const struct vm *vm)
-{
-	return vm->restarting;
-}
-
-uint32_t vm_rank(const struct vm *vm)
-{
-	return vm->rank;
-}
-
-const char *vm_name(const struct vm *vm)
-{
-	return vm->name;
-}
-
-enum vm_state vm_get_state(const struct vm *vm)
-{
-	return vm->state;
-}
-
-const char *vm_reason(const struct vm *vm)
-{
-	return vm->reason;
-}
-
-uint64_t vm_uptime_ms(const struct vm *vm)
-{
-	return vm->running ? loop_now(vm->loop) - vm->running : 0;
-}
-
-uint64_t vm_ready_ms(const struct vm *vm)
-{
-	return vm->ready_after;
-}
-
-struct channel *vm_channel(struct vm *vm, struct err *err)
-{
-	if (vm->state == VM_READY && vm->channel)
-		return vm->channel;
-	if (vm->state == VM_READY)
-		err_set(err, ENOTCONN, "%s: its guest agent is gone (%s); restart the VM", vm->name,
-			vm->channel_why);
-	else
-		err_set(err, vm_state_is_over(vm->state) ? ESHUTDOWN : EBUSY,
-			"%s: is %s, not ready", vm->name, vm_state_name(vm->state));
-	return NULL;
-}
-
-struct console *vm_console(struct vm *vm)
-{
-	return vm->console;
-}
-
-int vm_stats(struct vm *vm, struct hv_stats *ret, struct err *err)
-{
-	if (!vm->hv)
-		return err_set(err, ESHUTDOWN, "%s: does not run", vm->name);
-	return hv_stats(vm->hv, ret, err);
 }

@@ -356,6 +356,25 @@ static void test_attach(void)
 	end(&s);
 }
 
+/* A clone's guest said its hello before it was one. */
+static void test_taken_up(void)
+{
+	int pair[2];
+	struct seen s = {0};
+	struct err err = ERR_INIT;
+	ok(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == 0,
+	   "a channel that is taken up");
+	s.fd = pair[1];
+	s.channel = channel_take_up(loop, pair[0], &ops, &s, &err);
+	say(&s, 0, "ready", NULL, NULL);
+	is_int(s.ready, 1, "a guest that was spoken to answers without another hello");
+	_cleanup_buf_ struct buf hello = BUF_INIT;
+	write_hello(&hello);
+	send_raw(&s, buf_head(&hello), buf_len(&hello));
+	is_str(s.boot, "id-2", "one that begins anew is heard as well");
+	end(&s);
+}
+
 /* A guest agent that begins anew has forgotten what it was asked. */
 static void test_anew(void)
 {
@@ -383,6 +402,7 @@ int main(void)
 	test_nonsense();
 	test_destroyed_within();
 	test_attach();
+	test_taken_up();
 	test_anew();
 	loop_destroy(loop);
 	return done();
