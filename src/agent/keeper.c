@@ -57,9 +57,12 @@ static void sign_folder(const struct keeper *k)
 		log_warn("%s: %s", path, strerror(errno));
 }
 
+/* Who holds the folder: an agent of a former cluster, which was told to end; of this one; of one that was started elsewhere. */
+enum holder { HOLDER_UNKNOWN, HOLDER_FORMER, HOLDER_SAME, HOLDER_ELSEWHERE };
+
 /* Of two clusters of one name that were started from one place the former is over: its root did not reach this node to
- * say so. False: the folder's holder is none of such a cluster. */
-static bool end_former(const struct keeper *k)
+ * say so. */
+static enum holder end_former(const struct keeper *k)
 {
 	const struct bootstrap *b = k->o->node;
 	_cleanup_free_ char *path = xasprintf("%s/%s/%s", k->o->base, k->own, SIGNATURE), *text = NULL;
@@ -68,33 +71,40 @@ static bool end_former(const struct keeper *k)
 	int pid, at = 0;
 	uint64_t start;
 	if (!b->home || path_read(path, PATH_MAX, &text, NULL, NULL) < 0)
-		return false;
+		return HOLDER_UNKNOWN;
 	text[strcspn(text, "\n")] = '\0';
-	if (sscanf(text, "%d %" SCNu64 " %32s %n", &pid, &start, cluster, &at) < 3 || !at ||
-	    strcmp(text + at, b->home) != 0 || strcmp(cluster, id) == 0)
-		return false;
+	if (sscanf(text, "%d %" SCNu64 " %32s %n", &pid, &start, cluster, &at) < 3 || !at)
+		return HOLDER_UNKNOWN;
+	if (strcmp(text + at, b->home) != 0)
+		return HOLDER_ELSEWHERE;
+	if (strcmp(cluster, id) == 0)
+		return HOLDER_SAME;
 	log_info("the agent of a former cluster of this name is told to end");
 	proc_signal(pid, start, SIGTERM);
-	return true;
+	return HOLDER_FORMER;
 }
 
 static int claim(struct keeper *k, struct err *err)
 {
+	static const char *const texts[] = {
+		[HOLDER_FORMER] = "the agent of the former cluster '%s' is still ending here: try "
+				  "again in a while",
+		[HOLDER_SAME] = "this host has an agent of this cluster '%s' already",
+		[HOLDER_ELSEWHERE] = "cluster '%s' is here already, started elsewhere: end it "
+				     "there, or take another --name"};
 	const struct timespec moment = {.tv_nsec = 20000000};
 	uint64_t until = time_mono_ms() + FORMER_MS;
 	int rc = rundir_claim(k->o->base, k->own, &k->dir, &k->lock, err);
-	if (rc < 0 && err->code == EEXIST && end_former(k)) {
-		while (rc < 0 && err->code == EEXIST && time_mono_ms() < until) {
-			nanosleep(&moment, NULL);
-			*err = (struct err)ERR_INIT;
-			rc = rundir_claim(k->o->base, k->own, &k->dir, &k->lock, err);
-		}
+	enum holder who = rc < 0 && err->code == EEXIST ? end_former(k) : HOLDER_UNKNOWN;
+	while (rc < 0 && err->code == EEXIST && who == HOLDER_FORMER && time_mono_ms() < until) {
+		nanosleep(&moment, NULL);
+		*err = (struct err)ERR_INIT;
+		rc = rundir_claim(k->o->base, k->own, &k->dir, &k->lock, err);
 	}
 	if (rc == 0)
 		sign_folder(k);
-	else if (err->code == EEXIST)
-		err_set(err, EEXIST, "cluster '%s' is here already, started elsewhere: end it there, or take another --name",
-			k->o->name);
+	else if (err->code == EEXIST && who != HOLDER_UNKNOWN)
+		err_set(err, EEXIST, texts[who], k->o->name);
 	return rc;
 }
 

@@ -16,7 +16,7 @@
 #define WAIT_MIN_MS 5
 #define WAIT_MAX_MS 100
 #define PROVE_MIN_MS 1000 /* doubled each time: the host may be that slow */
-#define PROVE_MAX_MS 16000
+#define PROVE_MAX_MS 120000
 
 void channel_init(struct channel *c)
 {

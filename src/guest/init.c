@@ -301,8 +301,7 @@ _Noreturn void init_main(void)
 	limits();
 	struct guest g = {.init = INIT_VSE, .sshd_log = -1, .notify_fd = -1};
 	channel_init(&g.channel);
-	if (g.init == INIT_VSE)
-		setup_practise();
+	setup_practise();
 	agent_run(&g);
 	init_panic("the agent ended");
 }

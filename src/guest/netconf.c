@@ -13,7 +13,6 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "base/alloc.h"
 #include "base/path.h"
@@ -64,13 +63,17 @@ void net_loopback(void)
 		set_up(s, "lo", true);
 }
 
-/* Not by ioctl(2), where sysfs tells: there the kernel runs modprobe, twice, for a name that it does not know. */
+/* Not by ioctl(2): there the kernel runs modprobe, twice, for a name that it does not know. */
 static bool exists(int s, const char *name)
 {
-	_cleanup_free_ char *path = xasprintf("/sys/class/net/%s", name);
+	_cleanup_free_ char *table = NULL, *row = xasprintf("%s:", name);
 	struct ifreq r = request(name);
-	return access("/sys/class/net/lo", F_OK) == 0 ? access(path, F_OK) == 0
-						      : ioctl(s, SIOCGIFINDEX, &r) == 0;
+	if (path_read("/proc/self/net/dev", 1 << 20, &table, NULL, NULL) < 0)
+		return ioctl(s, SIOCGIFINDEX, &r) == 0;
+	for (char *rest = table, *line; (line = strsep(&rest, "\n"));)
+		if (strncmp(line + strspn(line, " "), row, strlen(row)) == 0)
+			return true;
+	return false;
 }
 
 static int wait_for(int s, const char *name, struct err *err)

@@ -102,7 +102,9 @@ static void on_out_done(void *arg, uint64_t bytes)
 					    .op = hv_cap_name(vm->out_op),
 					    .fd = -1,
 					    .signature = vm->signature,
-					    .reason = stood ? QEMU_LOSES : NULL,
+					    .reason = stood ? "not live (" QEMU_LOSES
+							      "): it stood still all the time"
+							    : NULL,
 					    .bytes = bytes});
 }
 

@@ -13,6 +13,8 @@
 #define COMMAND_MS 20000
 #define BANDWIDTH_MAX (1ll << 40) /* bytes/s: no limit of QEMU's own (its default is 128 MiB/s) */
 #define SETTLE_MS 2               /* between two looks whether QEMU has settled */
+#define CRAWL                                                                                      \
+	65536 /* bytes/s: until the guest goes on its memory shall not be sent, still less all of it */
 #define DOWNTIME_MS 300   /* QEMU's default: how long it may take to send what is left, then */
 #define LOOK_MS 20        /* between two looks how much is left */
 #define LEFT_PART 8       /* of its memory: then post-copy begins */
@@ -62,12 +64,15 @@ static void close_listener(struct qemu_out *o)
 	listener_destroy(TAKE_PTR(o->listener));
 }
 
-static void on_settled(void *arg, json_t *ret _unused_, const struct err *err _unused_)
+static void on_settled(void *arg, json_t *ret, const struct err *err _unused_)
 {
 	struct qemu_out *o = arg;
 	struct err why = o->why;
 	if (!o->active)
 		return;
+	/* Whatever let it go on: of one that works there must be no other. */
+	if (!why.code && qemu_status_is(ret, "running"))
+		err_set(&why, EIO, "the guest was running again when all was sent");
 	qemu_out_finish(o);
 	if (why.code)
 		o->ops->on_failed(o->arg, &why); /* may end the VM */
@@ -124,8 +129,10 @@ enum qemu_notes qemu_notes(const char *accel, unsigned version)
 /* Without any downtime allowed it does not read its notes to find out whether little is left: it stops the guest when all was sent once. */
 static json_t *parameters(const struct qemu_out *o)
 {
-	return json_pack("{s:I, s:i}", "max-bandwidth", (json_int_t)BANDWIDTH_MAX, "downtime-limit",
-			 o->notes == QEMU_NOTES_ONCE ? 0 : DOWNTIME_MS);
+	bool once = o->notes == QEMU_NOTES_ONCE;
+	return json_pack("{s:I, s:i}", "max-bandwidth",
+			 once ? (json_int_t)CRAWL : (json_int_t)BANDWIDTH_MAX, "downtime-limit",
+			 once ? 0 : DOWNTIME_MS);
 }
 
 int qemu_out_begin(struct qemu_out *o, struct loop *l, struct qmp *qmp, const char *dir,
@@ -144,7 +151,7 @@ int qemu_out_begin(struct qemu_out *o, struct loop *l, struct qmp *qmp, const ch
 	}
 	qmp_command(qmp, "migrate-set-capabilities", capabilities(flow), COMMAND_MS, on_command, o);
 	qmp_command(qmp, "migrate-set-parameters", parameters(o), COMMAND_MS, on_command, o);
-	o->dips = notes == QEMU_NOTES_ONCE;
+	o->dip = notes == QEMU_NOTES_ONCE ? QEMU_DIP_ASKED : QEMU_DIP_NONE;
 	if (notes != QEMU_NOTES_GOOD)
 		qmp_command(qmp, "stop", NULL, COMMAND_MS, on_command, o);
 	qmp_command(qmp, "migrate", json_pack("{s:s+}", "uri", "unix:", path), COMMAND_MS,
@@ -195,28 +202,44 @@ static void on_look(void *arg)
 	qmp_command(o->qmp, "query-migrate", NULL, COMMAND_MS, on_left, o);
 }
 
-/* Its notes have been read for the first time. */
-static void go_on(struct qemu_out *o)
+static void on_gone_on(void *arg, json_t *ret _unused_, const struct err *err)
 {
-	if (!o->dips)
+	struct qemu_out *o = arg;
+	if (err) {
+		failed(o, err);
 		return;
-	qmp_command(o->qmp, "cont", NULL, COMMAND_MS, on_command, o);
+	}
+	qmp_command(o->qmp, "migrate-set-parameters",
+		    json_pack("{s:I}", "max-bandwidth", (json_int_t)BANDWIDTH_MAX), COMMAND_MS,
+		    on_command, o);
 	if (o->flow != QEMU_FLOW_POST_COPY || o->look)
 		return;
 	o->look = evtimer_create(o->loop, on_look, o);
 	evtimer_start(o->look, LOOK_MS, 0);
 }
 
-bool qemu_out_stopped(const struct qemu_out *o)
+/* Its notes have been read for the first time. */
+static void go_on(struct qemu_out *o)
 {
-	return o->active && o->dips;
+	if (o->dip != QEMU_DIP_NONE)
+		qmp_command(o->qmp, "cont", NULL, COMMAND_MS, on_gone_on, o);
 }
 
+bool qemu_out_stopped(struct qemu_out *o)
+{
+	if (!o->active || o->dip == QEMU_DIP_NONE)
+		return false;
+	o->dip = QEMU_DIP_STOPPED;
+	return true;
+}
+
+/* One that comes before our stop is of something else. */
 bool qemu_out_resumed(struct qemu_out *o)
 {
-	bool ours = o->active && o->dips;
-	o->dips = false;
-	return ours;
+	if (!o->active || o->dip != QEMU_DIP_STOPPED)
+		return false;
+	o->dip = QEMU_DIP_NONE;
+	return true;
 }
 
 void qemu_out_switch(struct qemu_out *o)

@@ -56,7 +56,8 @@ struct qemu_out {
 	struct listener *listener; /* until QEMU has connected */
 	enum qemu_flow flow;
 	bool active, cancelled;
-	bool dips;    /* the guest is stopped for the beginning; nobody is told */
+	/* The guest is stopped for the beginning, of which nobody is told: asked for, so it is. */
+	enum qemu_dip { QEMU_DIP_NONE, QEMU_DIP_ASKED, QEMU_DIP_STOPPED } dip;
 	bool hurried; /* post-copy was asked for */
 	enum qemu_notes notes;
 	struct evtimer *look; /* QEMU_NOTES_ONCE by post-copy: how much is left */
@@ -76,7 +77,7 @@ void qemu_out_cancel(struct qemu_out *o);
 /* It stands still long enough. */
 void qemu_out_switch(struct qemu_out *o);
 /* QMP's STOP and RESUME events. True: they are ours, and not to be told. */
-bool qemu_out_stopped(const struct qemu_out *o);
+bool qemu_out_stopped(struct qemu_out *o);
 bool qemu_out_resumed(struct qemu_out *o);
 /* QMP's MIGRATION_PASS event: it begins to send its memory for another time. */
 void qemu_out_pass(struct qemu_out *o, json_t *data);

@@ -274,16 +274,19 @@ int kept_commit(struct kept_new *k, struct err *err)
 			return err_set(err, EBADMSG, "%llu of %llu bytes of the template's %s came",
 				       (unsigned long long)k->got[i],
 				       (unsigned long long)k->sizes[i], kept_names[i]);
-	const struct timespec made = {.tv_sec = time(NULL) - (time_t)k->age_s};
-	if (futimens(k->fds[KEPT_MEMORY], (const struct timespec[]){made, made}) < 0)
-		return err_errno(err, errno, "%s", k->temps[KEPT_MEMORY]);
 	for (int i = 0; i < KEPT_PARTS; i++) {
 		_cleanup_free_ char *path = kept_path(k->folder, k->key, kept_names[i]);
 		if (rename(k->temps[i], path) < 0)
 			return err_errno(err, errno, "%s", path);
 		free(TAKE_PTR(k->temps[i]));
 	}
-	return path_replace(note, k->note, strlen(k->note), 0600, err);
+	if (path_replace(note, k->note, strlen(k->note), 0600, err) < 0)
+		return -1;
+	/* Last: an old file without a note is taken for one that nobody finished. */
+	const struct timespec made = {.tv_sec = time(NULL) - (time_t)k->age_s};
+	return futimens(k->fds[KEPT_MEMORY], (const struct timespec[]){made, made}) < 0
+		       ? err_errno(err, errno, "%s", note)
+		       : 0;
 }
 
 void kept_drop(struct kept_new *k)

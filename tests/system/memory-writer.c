@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* memory-writer PAGES: a process in the background that writes a number into each of its pages, the next one when all have it, and
- * looks each time whether the last one is still there. /tmp/lost: it was not; says where. /tmp/stop: ends it. For a VM that moves
+ * looks each time whether the last one is still there. /tmp/lost: it was not; says where. /tmp/stop: ends it, with the number in /tmp/done. For a VM that moves
  * meanwhile: a guest with one busy process shows best what is lost of its writes. */
 #include <fcntl.h>
 #include <stdint.h>
@@ -22,6 +22,13 @@ static _Noreturn void lost(size_t page, uint64_t is, uint64_t was)
 	_exit(1);
 }
 
+static int done(uint64_t number)
+{
+	FILE *f = fopen("/tmp/done.new", "w");
+	return !f || fprintf(f, "%llu\n", (unsigned long long)number) < 0 || fclose(f) ||
+	       rename("/tmp/done.new", "/tmp/done");
+}
+
 int main(int argc, char **argv)
 {
 	size_t n = argc == 2 ? strtoul(argv[1], NULL, 10) : 0;
@@ -37,6 +44,6 @@ int main(int argc, char **argv)
 			*at = number;
 		}
 		if (access("/tmp/stop", F_OK) == 0)
-			return 0;
+			return done(number);
 	}
 }

@@ -88,7 +88,7 @@ until vse up -q -n 2 --name nested --accel kvm --oversubscribe --scratch 16M --t
 	--give-up-after 240s --launcher netns --hosts 'n[1-2]' /payload/minimal.yaml 2>/out/up; do
 	cat /out/up >&2
 	tries=$((tries + 1))
-	grep -e 'no answer within' -e 'lost' /out/up || exit 1
+	grep -e 'no answer within' -e 'was lost' -e 'out of reach' /out/up || exit 1
 	[ $tries -lt 10 ]
 done
 vse cp /bin/busybox all:/usr/local/bin/busybox # for its ping: the image has none

@@ -47,7 +47,7 @@ static void test_hung_up(struct channel *c)
 /* What it was opened at and how long it is believed: 1 s, doubled each time. */
 static void test_doubted(struct channel *c)
 {
-	static const unsigned ms[] = {1000, 2000, 4000, 8000, 16000, 16000};
+	static const unsigned ms[] = {1000, 2000, 4000, 8000, 16000, 32000, 64000, 120000, 120000};
 	uint64_t now = 10100;
 	for (size_t i = 0; i < sizeof(ms) / sizeof(*ms); i++) {
 		ok(!channel_doubted(c, now + ms[i] - 1) && c->in >= 0, "believed for %u ms", ms[i]);

@@ -191,6 +191,10 @@ static void test_notes(void)
 		   "stopped before: %s", text);
 		ok(!strstr(text, "\"downtime-limit\":0}") == (notes != QEMU_NOTES_ONCE),
 		   "and no second look");
+		ok(!strstr(text, "\"max-bandwidth\":65536") == (notes != QEMU_NOTES_ONCE),
+		   "and next to nothing sent");
+		ok(!qemu_out_resumed(&o),
+		   "that it goes on after what was before is no matter of ours");
 		is_int(qemu_out_stopped(&o), notes == QEMU_NOTES_ONCE, "its stop is told");
 		status(&o, "active");
 		status(&o, "active");
@@ -207,22 +211,37 @@ static void test_notes(void)
 	/* By post-copy. */
 	struct sent t = {0};
 	peer_negotiate(&p);
-	struct qemu_out o = {
-		.loop = p.loop, .qmp = p.q, .ops = &out_ops, .arg = &t, .active = true, .dips = true};
+	struct qemu_out o = {.loop = p.loop, .qmp = p.q, .ops = &out_ops, .arg = &t, .active = true};
+	o.dip = QEMU_DIP_STOPPED;
 	o.flow = QEMU_FLOW_POST_COPY;
 	status(&o, "active");
 	asked(&p, text, sizeof(text));
 	ok(strstr(text, "\"cont\"") != NULL, "it goes on: %s", text);
 	peer_say(&p, "{\"return\":{},\"id\":@2}\n");
-	left(&p, &o, "@3", 700);
-	left(&p, &o, "@4", 101);
-	left(&p, &o, "@5", 100);
 	asked(&p, text, sizeof(text));
-	is_str(text, "{\"execute\":\"migrate-start-postcopy\",\"id\":@6}\n",
+	ok(strstr(text, "\"max-bandwidth\":1099511627776") != NULL,
+	   "and only then is sent as fast as can be: %s", text);
+	peer_say(&p, "{\"return\":{},\"id\":@3}\n");
+	left(&p, &o, "@4", 700);
+	left(&p, &o, "@5", 101);
+	left(&p, &o, "@6", 100);
+	asked(&p, text, sizeof(text));
+	is_str(text, "{\"execute\":\"migrate-start-postcopy\",\"id\":@7}\n",
 	       "post-copy begins shortly before the end");
 	asked(&p, text, sizeof(text));
 	is_str(text, "", "once");
 	qemu_out_finish(&o);
+	peer_finish(&p);
+	/* Whatever has let it go on. */
+	peer_negotiate(&p);
+	struct qemu_out twice = {.loop = p.loop, .qmp = p.q, .ops = &out_ops, .arg = &t, .active = true};
+	status(&twice, "completed");
+	asked(&p, text, sizeof(text));
+	peer_say(&p, "{\"return\":{\"status\":\"completed\"},\"id\":@2}\n");
+	asked(&p, text, sizeof(text));
+	peer_say(&p, "{\"return\":{\"status\":\"running\"},\"id\":@3}\n");
+	peer_settle(&p);
+	ok(t.failed == 1 && !t.dones, "a guest that works has not been sent: %s", t.why);
 	peer_finish(&p);
 }
 
