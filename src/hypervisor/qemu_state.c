@@ -13,8 +13,9 @@
 #define COMMAND_MS 20000
 #define BANDWIDTH_MAX (1ll << 40) /* bytes/s: no limit of QEMU's own (its default is 128 MiB/s) */
 #define SETTLE_MS 2               /* between two looks whether QEMU has settled */
-#define CRAWL                                                                                      \
-	65536 /* bytes/s: until the guest goes on its memory shall not be sent, still less all of it */
+/* bytes/s until the guest goes on again, which takes milliseconds: not all of its memory shall be sent by then. QEMU sends a tenth of it at
+ * once, and sleeps for what is left of 0.1 s when that is used up. */
+#define CRAWL (32ll << 20)
 #define DOWNTIME_MS 300   /* QEMU's default: how long it may take to send what is left, then */
 #define LOOK_MS 20        /* between two looks how much is left */
 #define LEFT_PART 8       /* of its memory: then post-copy begins */

@@ -191,7 +191,7 @@ static void test_notes(void)
 		   "stopped before: %s", text);
 		ok(!strstr(text, "\"downtime-limit\":0}") == (notes != QEMU_NOTES_ONCE),
 		   "and no second look");
-		ok(!strstr(text, "\"max-bandwidth\":65536") == (notes != QEMU_NOTES_ONCE),
+		ok(!strstr(text, "\"max-bandwidth\":33554432") == (notes != QEMU_NOTES_ONCE),
 		   "and next to nothing sent");
 		ok(!qemu_out_resumed(&o),
 		   "that it goes on after what was before is no matter of ours");
