@@ -26,7 +26,8 @@ int cluster_name_check(const char *name, struct err *err);
 /* The path of BASE, which rundir_claim() makes. EPERM when it is there and is not ours. *ret is malloc'ed. */
 int rundir_base(char **ret, struct err *err);
 /* Tells this BASE from any other of any host, until the host boots: of clusters of one name whose root agents are in the
- * same BASE at most one lives (but for one whose folder was removed below it, which ends within seconds). malloc'ed; NULL where it cannot be told. */
+ * same BASE at most one lives (but for one whose folder was removed below it, which ends within seconds). malloc'ed; NULL
+ * where it cannot be told. */
 char *rundir_home(const char *base);
 /* Makes BASE/name and takes its lock; a dead one in the way is swept first. EEXIST: such a cluster runs. EPERM:
  * BASE is somebody else's, or others may write to it.

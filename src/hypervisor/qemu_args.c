@@ -25,9 +25,10 @@ static char *quoted(const char *s)
 
 /* 5-level paging only makes the kernel's page tables deeper under emulation. CMPXCHG16B, as TCG of QEMU 7.2 does it,
  * leaves garbage in the flags now and then: Linux 6.12, whose allocator lives by it, crashed in 2 of 18 boots, and in
- * none of 24 without it. Later versions keep it: distributions built for x86-64-v2 ask for it. Where the processor says that "rep
- * movsb" is fast (ERMS; TCG has FSRM, and FZRM and FSRS for "rep stosb", since 8.0), kernel and C library copy by it, and TCG does so byte by byte: without them
- * Linux 6.1 cleared memory 6 times as fast, and wrote to a tmpfs 3 times as fast. */
+ * none of 24 without it. Later versions keep it: distributions built for x86-64-v2 ask for it.
+ * Where the processor says that "rep movsb" is fast (ERMS; since 8.0 TCG has FSRM, and for "rep stosb" FZRM and FSRS), kernel and C
+ * library copy by it, which TCG does byte by byte: without ERMS Linux 6.1 cleared memory 6 times as fast, and wrote to a tmpfs 3
+ * times as fast. */
 static const char *emulated_cpu(const struct qemu_binary *b)
 {
 	return b->number < 800   ? "max,-la57,-erms,-cx16"

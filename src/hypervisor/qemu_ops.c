@@ -136,12 +136,9 @@ static const struct qemu_out_ops out_ops = {.on_stream = on_out_stream,
 					    .on_switch = on_out_switch,
 					    .on_lost = on_out_lost};
 
-/* What is sent while the guest runs on. */
-static enum qemu_notes notes_of(const struct hv_vm *vm, enum hv_cap op)
+static enum qemu_notes notes_of(const struct hv_vm *vm)
 {
-	bool runs = vm->was_running && (op == HV_CAP_MIGRATE_OUT || op == HV_CAP_POST_COPY);
-	return runs ? qemu_notes(strstr(vm->signature, " accel=tcg ") ? "tcg" : "kvm", vm->qemu)
-		    : QEMU_NOTES_GOOD;
+	return qemu_notes(strstr(vm->signature, " accel=tcg ") ? "tcg" : "kvm", vm->qemu);
 }
 
 static int begin_out(struct hv_vm *vm, enum hv_cap op, struct err *err)
@@ -154,11 +151,12 @@ static int begin_out(struct hv_vm *vm, enum hv_cap op, struct err *err)
 		return err_set(err, EBUSY, "some of its memory is still on its way here");
 	vm->out_op = op;
 	vm->was_running = vm->to.state == HV_RUNNING;
+	bool runs_on = vm->was_running && (op == HV_CAP_MIGRATE_OUT || op == HV_CAP_POST_COPY);
 	return qemu_out_begin(&vm->out, vm->loop, vm->qmp, vm->dir,
 			      op == HV_CAP_SNAPSHOT    ? QEMU_FLOW_TEMPLATE
 			      : op == HV_CAP_POST_COPY ? QEMU_FLOW_POST_COPY
 						       : QEMU_FLOW_ALL,
-			      notes_of(vm, op), &out_ops, vm, err);
+			      runs_on ? notes_of(vm) : QEMU_NOTES_GOOD, &out_ops, vm, err);
 }
 
 int qemu_save(struct hv_vm *vm, struct err *err)
@@ -184,7 +182,7 @@ int qemu_post_copy(struct hv_vm *vm, struct err *err)
 {
 	if (vm->to.state != HV_RUNNING)
 		return err_set(err, EBUSY, "the VM is %s", hv_state_name(vm->to.state));
-	if (qemu_notes(strstr(vm->signature, " accel=tcg ") ? "tcg" : "kvm", vm->qemu) == QEMU_NOTES_NONE)
+	if (notes_of(vm) == QEMU_NOTES_NONE)
 		return err_set(err, ENOTSUP, "post-copy: not supported: " QEMU_LOSES);
 	return begin_out(vm, HV_CAP_POST_COPY, err);
 }

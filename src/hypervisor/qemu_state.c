@@ -13,8 +13,8 @@
 #define COMMAND_MS 20000
 #define BANDWIDTH_MAX (1ll << 40) /* bytes/s: no limit of QEMU's own (its default is 128 MiB/s) */
 #define SETTLE_MS 2               /* between two looks whether QEMU has settled */
-/* bytes/s until the guest goes on again, which takes milliseconds: not all of its memory shall be sent by then. QEMU sends a tenth of it at
- * once, and sleeps for what is left of 0.1 s when that is used up. */
+/* bytes/s until the guest goes on again, which takes milliseconds: not all of its memory shall be sent by then. QEMU sends a
+ * tenth of it at once, and sleeps for what is left of 0.1 s when that is used up. */
 #define CRAWL (32ll << 20)
 #define DOWNTIME_MS 300   /* QEMU's default: how long it may take to send what is left, then */
 #define LOOK_MS 20        /* between two looks how much is left */
@@ -127,7 +127,8 @@ enum qemu_notes qemu_notes(const char *accel, unsigned version)
 	return version < 800 ? QEMU_NOTES_ONCE : QEMU_NOTES_NONE;
 }
 
-/* Without any downtime allowed it does not read its notes to find out whether little is left: it stops the guest when all was sent once. */
+/* Without any downtime allowed it does not read its notes to find out whether little is left: it stops the guest when all was
+ * sent once. */
 static json_t *parameters(const struct qemu_out *o)
 {
 	bool once = o->notes == QEMU_NOTES_ONCE;

@@ -29,10 +29,11 @@ void qemu_settle_begin(struct qemu_settle *s, struct loop *l, struct qmp *qmp, c
 		       qmp_done_fn *done, void *arg);
 void qemu_settle_finish(struct qemu_settle *s);
 
-/* How well QEMU notes what a guest writes that runs while its memory is sent. TCG before 9.0 forgets to have its translated addresses
- * checked anew when it has read its notes, and loses what is written by them (QEMU's commit 03bfc2188f): guests that write much
- * panicked in one of three moves. QEMU_NOTES_ONCE: its notes are read once at the beginning, while the guest is stopped, and again when it
- * has been stopped for good; that is safe, and 5.2 to 7.2 do so when no downtime is allowed. 8.x cannot be made to. */
+/* How well QEMU notes what a guest writes that runs while its memory is sent. TCG before 9.0 forgets to have its translated
+ * addresses checked anew when it has read its notes, and loses what is written by them (QEMU's commit 03bfc2188f): guests that write
+ * much panicked in their third to fifth move. QEMU_NOTES_ONCE: its notes are read once at the beginning, while the guest is stopped,
+ * and again when it has been stopped for good; that is safe, and 5.2 to 7.2 do so when no downtime is allowed. 8.x cannot be made
+ * to. version: as in struct qemu_binary. */
 enum qemu_notes { QEMU_NOTES_GOOD, QEMU_NOTES_ONCE, QEMU_NOTES_NONE };
 enum qemu_notes qemu_notes(const char *accel, unsigned version);
 

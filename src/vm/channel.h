@@ -39,8 +39,8 @@ struct channel *channel_attach(struct loop *l, int fd, const struct channel_ops 
 			       struct err *err);
 /* Of one that was just attached to, whose guest as a rule has not noticed: nobody is waited for that may say hello by itself. */
 void channel_knock_soon(struct channel *c);
-/* The same for a guest that has said its hello and nothing else, and has heard nothing (a clone's): it is spoken to at once. One that does not
- * answer within some seconds is knocked at. */
+/* The same for a guest that has said its hello and nothing else, and has heard nothing (a clone's): it is spoken to at once.
+ * One that does not answer within some seconds is knocked at. */
 struct channel *channel_take_up(struct loop *l, int fd, const struct channel_ops *ops, void *arg,
 				struct err *err);
 void channel_destroy(struct channel *c); /* ends every request with ECONNRESET; NULL is fine */
