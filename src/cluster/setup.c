@@ -2,6 +2,8 @@
 #include "cluster/setup.h"
 
 #include <arpa/inet.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/random.h>
 
 #include "base/alloc.h"
@@ -9,6 +11,14 @@
 #include "wire/kv.h"
 
 #define SEED_BYTES 64
+
+/* getrandom() blocks only before the host's own pool was ever filled: not on a machine that runs VMs. So few bytes
+ * it gives whole. */
+static void fill_random(unsigned char *p, size_t n)
+{
+	if (getrandom(p, n, 0) != (ssize_t)n)
+		abort(); /* only on a Linux before 3.17, where nothing else of vse runs */
+}
 
 void setup_texts_init(struct setup_texts *t, const struct cluster_spec *s)
 {
@@ -20,6 +30,7 @@ void setup_texts_init(struct setup_texts *t, const struct cluster_spec *s)
 		buf_addf(&hostfile, "vm%u slots=%u\n", r, s->cpus);
 	}
 	*t = (struct setup_texts){.hosts = buf_take(&hosts), .hostfile = buf_take(&hostfile)};
+	fill_random(t->ids, sizeof(t->ids));
 }
 
 void setup_texts_finish(struct setup_texts *t)
@@ -29,21 +40,22 @@ void setup_texts_finish(struct setup_texts *t)
 	*t = (struct setup_texts){0};
 }
 
-/* getrandom() blocks only before the host's own pool was ever filled: not on a machine that runs VMs. */
 static void add_seed(struct buf *kv)
 {
 	unsigned char seed[SEED_BYTES];
-	if (getrandom(seed, sizeof(seed), 0) == SEED_BYTES)
-		kv_add(kv, "seed", seed, sizeof(seed));
+	fill_random(seed, sizeof(seed));
+	kv_add(kv, "seed", seed, sizeof(seed));
+	explicit_bzero(seed, sizeof(seed));
 }
 
-static void add_machine_id(struct buf *kv)
+static void add_machine_id(struct buf *kv, const struct setup_texts *t, uint32_t rank)
 {
 	static const char hex[] = "0123456789abcdef";
-	unsigned char id[16];
+	unsigned char id[sizeof(t->ids)];
 	char text[33];
-	if (getrandom(id, sizeof(id), 0) != sizeof(id))
-		return;
+	memcpy(id, t->ids, sizeof(id));
+	for (size_t i = 0; i < sizeof(rank); i++)
+		id[i] ^= (unsigned char)(rank >> (8 * i));
 	/* Version 4 of RFC 4122, as systemd makes a machine id. */
 	id[6] = (unsigned char)((id[6] & 0x0f) | 0x40);
 	id[8] = (unsigned char)((id[8] & 0x3f) | 0x80);
@@ -87,7 +99,7 @@ void setup_write(struct buf *kv, const struct cluster_spec *s, const struct setu
 	kv_addu(kv, "time_ns", time_wall_ns());
 	add_seed(kv); /* also of one that was restored: from one save there may be several */
 	if (!again)
-		add_machine_id(kv);
+		add_machine_id(kv, t, rank);
 	if (network) {
 		add_network(kv, s, rank);
 		kv_adds(kv, "hosts", t->hosts);

@@ -50,8 +50,10 @@ struct guest {
 	bool want_ready;   /* "ready" is owed: waits for sshd or systemd */
 	uint64_t ready_by; /* ms: then it is sent anyway */
 	bool personal;     /* a "setup" was applied since the program began */
+	bool own_boot_id;  /* a clone's programs are shown another one than the template's */
 	char machine_id[33];
 	pid_t sshd, keygen; /* running, or 0 */
+	bool keygen_void;   /* what it makes is the key of who this VM was: it is made anew */
 	unsigned sshd_starts;
 	uint64_t sshd_again; /* ms: when to start it again; 0 = not */
 	uint64_t sshd_since; /* ms: when it was started */

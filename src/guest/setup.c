@@ -114,6 +114,8 @@ static void apply_boot_id(struct guest *g)
 		agent_log(g, "a boot id of its own: %s", err.text);
 	else if (mount(own, shown, NULL, MS_BIND, NULL) < 0)
 		agent_log(g, "a boot id of its own: %s", strerror(errno));
+	else
+		g->own_boot_id = true;
 }
 
 static bool hostname_ok(const char *s)
@@ -291,7 +293,7 @@ int setup_apply(struct guest *g, const char *data, size_t len, struct err *err)
 	setup_time(g, kv_num(data, len, "time_ns", 0));
 	if (!g->container)
 		apply_seed(g, data, len);
-	if (g->init == INIT_VSE && !g->container && kv_num(data, len, "clone", 0))
+	if (g->init == INIT_VSE && !g->container && !g->own_boot_id && kv_num(data, len, "clone", 0))
 		apply_boot_id(g);
 	if (apply_names(g, data, len, err) < 0 || apply_machine_id(g, data, len, &fresh, err) < 0 ||
 	    apply_env(g, err) < 0 || net_apply(data, len, err) < 0 ||

@@ -197,6 +197,12 @@ static void start_keygen(struct guest *g)
 		g->keygen = start(g, argv, NULL);
 }
 
+static void remove_key(void)
+{
+	unlink(HOST_KEY);
+	unlink(HOST_KEY ".pub");
+}
+
 static void run_or_renew(struct guest *g, bool fresh)
 {
 	if (!path_exists(SSHD)) {
@@ -209,12 +215,12 @@ static void run_or_renew(struct guest *g, bool fresh)
 	mkdir("/run/sshd", 0755);
 	if (fresh) {
 		/* A clone: its host key is its own. A running sshd is replaced when it has ended. */
-		unlink(HOST_KEY);
-		unlink(HOST_KEY ".pub");
+		remove_key();
 		if (g->sshd > 0) {
 			kill(g->sshd, SIGTERM);
 			return;
 		}
+		g->keygen_void = g->keygen > 0;
 	}
 	start_keygen(g);
 }
@@ -280,11 +286,16 @@ void ssh_child(struct guest *g, pid_t pid, int status)
 {
 	if (pid == g->keygen) {
 		g->keygen = 0;
-		if (path_exists(HOST_KEY))
+		if (g->keygen_void) {
+			g->keygen_void = false;
+			remove_key();
+			start_keygen(g);
+		} else if (path_exists(HOST_KEY)) {
 			key_is_there(g);
-		else
+		} else {
 			agent_log(g, "ssh-keygen ended with %d and made no host key: no sshd",
 				  WEXITSTATUS(status));
+		}
 	} else if (pid == g->sshd) {
 		g->sshd = 0;
 		g->sshd_again = time_mono_ms() + (g->sshd_starts ? AGAIN_MS : 0);

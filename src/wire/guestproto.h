@@ -21,7 +21,7 @@
  *   bye     how=poweroff|reboot|halt    The system is going down.
  *
  * host -> guest, id 0
- *   setup   Everything personal. May be sent again (a clone): what changed is applied anew.
+ *   setup   Everything personal. May be sent again, also before "ready" was said: what changed is applied anew.
  *           hostname  domain?  rank  size  cluster  time_ns (wall clock, nanoseconds since 1970)
  *           seed=<64 random bytes>      -> RNDADDENTROPY and RNDRESEEDCRNG, before anything of the user's
  *           machine_id=<32 hex>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Boots a VM and drives its guest agent: `guest-boot SOCKET vse|systemd QEMU ARGUMENT...`, where the arguments
+/* Boots a VM and drives its guest agent: `guest-boot SOCKET vse|systemd|twice QEMU ARGUMENT...`, where the arguments
  * make QEMU listen on SOCKET for the agent's port. Times are from the start of QEMU, which must end by itself
  * after "shutdown". In the environment: VSE_TEST_KEY, the path of a key pair (the root has sshd); VSE_TEST_NET, set
  * when there is a network interface; VSE_TEST_NAT, when there are two and the second is QEMU's user network. */
@@ -292,6 +292,42 @@ static void go_down(pid_t qemu)
 	}
 }
 
+/* A clone on a slow node is told who it is a second time while its ssh key is still being made. */
+static void set_up_twice(void)
+{
+	static const char shown[] =
+		"cat /etc/ssh/ssh_host_ed25519_key /proc/sys/kernel/random/boot_id";
+	static const char *const first[] = {"hostname",
+					    "vm2",
+					    "clone",
+					    "1",
+					    "machine_id",
+					    "00112233445566778899aabbccddeeff",
+					    "ssh_authorized",
+					    "x",
+					    NULL};
+	static char zeros[FRAME_MAX_GUEST + FRAME_HEADER];
+	client_verb(&c, 0, "setup", first);
+	buf_add(&c.out, zeros, sizeof(zeros));
+	ok(wait_hello(2) && !c.readies, "a clone is told twice, before it is ready");
+	client_setup(&c, KV("hostname", "vm3", "clone", "1", "machine_id",
+			    "ffeeddccbbaa99887766554433221100", "ssh_authorized", "x"));
+	is_int(c.readies, 1, "ready");
+	gives("/bin/busybox --install -s /bin; cat /proc/net/tcp /proc/net/tcp6 | grep -c ':0016 "
+	      ".* 0A'",
+	      "1\n");
+	gives("wc -l </etc/ssh/ssh_host_ed25519_key; ls /etc/ssh/ssh_host_*",
+	      "1\n/etc/ssh/ssh_host_ed25519_key\n");
+	struct job *j = run(shown, NULL);
+	client_setup(&c, KV("hostname", "vm3", "clone", "1", "machine_id",
+			    "ffeeddccbbaa99887766554433221100"));
+	gives(shown, buf_cstr(&j->out[1]));
+	gives("cat /proc/mounts | grep -c boot_id", "1\n");
+	client_forget(&c, j);
+	is_str(c.last_log, "nonsense on the host's channel: frame of unknown type 0",
+	       "nothing else is complained of");
+}
+
 static void report_cpu(pid_t qemu)
 {
 	uint64_t rss, cpu;
@@ -305,13 +341,19 @@ int main(int argc, char **argv)
 	if (argc < 4)
 		return 2;
 	signal(SIGPIPE, SIG_IGN);
-	bool systemd = strcmp(argv[2], "systemd") == 0;
+	bool systemd = strcmp(argv[2], "systemd") == 0, twice = strcmp(argv[2], "twice") == 0;
 	uint64_t t = time_mono_ms();
 	pid_t qemu = start(argv + 3);
 	if (!connect_within(argv[1], qemu))
 		return 2;
 	bool hello = wait_hello(1);
 	ok(hello, "hello after %llu ms", (unsigned long long)(time_mono_ms() - t));
+	if (twice) {
+		set_up_twice();
+		go_down(qemu);
+		client_finish(&c);
+		return done();
+	}
 	setup("00112233445566778899aabbccddeeff", "vm2");
 	if (!ok(c.readies == 1, "ready after %llu ms %s", (unsigned long long)(time_mono_ms() - t),
 		c.failed)) {

@@ -48,6 +48,23 @@ result $? 'the protocol, changes on a scratch disk' "$tmp/log"
 PATH=$PATH:/sbin:/usr/sbin e2fsck -fn "$tmp/scratch" >"$tmp/log" 2>&1
 result $? 'the scratch disk is clean afterwards' "$tmp/log"
 
+# Stand-ins of ssh-keygen, which takes its time, and of sshd: what matters is when they are started and ended.
+mkdir -p "$tmp/more/usr/sbin" "$tmp/more/usr/bin" "$tmp/more/etc/ssh"
+cat >"$tmp/more/usr/bin/ssh-keygen" <<-'END'
+	#!/bin/sh
+	cat /proc/sys/kernel/random/uuid >/etc/ssh/ssh_host_ed25519_key
+	sleep 2
+END
+cat >"$tmp/more/usr/sbin/sshd" <<-'END'
+	#!/bin/sh
+	exec /bin/busybox nc -ll -p 22 -e /bin/cat
+END
+chmod 755 "$tmp/more/usr/bin/ssh-keygen" "$tmp/more/usr/sbin/sshd"
+unsquashfs -q -n -d "$tmp/whole" "$tmp/image/root" >/dev/null && cp -a "$tmp/more/." "$tmp/whole" &&
+	mksquashfs "$tmp/whole" "$tmp/image/root" -quiet -no-progress -noappend -all-root >/dev/null
+boot twice "$build/tests/unit/guest-boot $tmp/s twice" vse.root=squashfs:vda:mem >"$tmp/log" 2>&1
+result $? 'told twice who it is while its ssh key is made' "$tmp/log"
+
 boot noroot env vse.root=ext4:vda:mem >"$tmp/log" 2>&1
 grep -a 'vse-guest: panic: mount /dev/vda (ext4)' "$tmp/noroot.console" >>"$tmp/log"
 result $? 'a root that cannot be mounted: one line, and off' "$tmp/log"

@@ -5,20 +5,31 @@
 #include "tap.h"
 #include "wire/kv.h"
 
+static const struct cluster_spec spec = {.name = (char *)"c", .vse = (char *)"v", .size = 300, .cpus = 1};
+static struct setup_texts texts;
+
 static void write_setup(struct buf *kv, bool again)
 {
-	struct cluster_spec s = {.name = (char *)"c", .vse = (char *)"v", .size = 2, .cpus = 1};
-	struct setup_texts t;
-	setup_texts_init(&t, &s);
-	setup_write(kv, &s, &t, 1, false, again);
-	setup_texts_finish(&t);
+	setup_write(kv, &spec, &texts, 1, false, again);
 }
 
-static char *written(const char *key, bool again)
+static char *written(const char *key, uint32_t rank, bool again)
 {
 	_cleanup_buf_ struct buf kv = BUF_INIT;
-	write_setup(&kv, again);
+	setup_write(&kv, &spec, &texts, rank, false, again);
 	return kv_dup(buf_head(&kv), buf_len(&kv), key);
+}
+
+static bool all_differ(void)
+{
+	_cleanup_strvec_ struct strvec ids = STRVEC_INIT;
+	for (uint32_t r = 0; r < spec.size; r++) {
+		_cleanup_free_ char *id = written("machine_id", r, false);
+		if (strvec_has(&ids, id))
+			return false;
+		strvec_add(&ids, id);
+	}
+	return true;
 }
 
 static bool fresh_seeds(bool again)
@@ -34,13 +45,22 @@ static bool fresh_seeds(bool again)
 
 int main(void)
 {
-	_cleanup_free_ char *id = written("machine_id", false), *other = written("machine_id", false),
-			    *again = written("machine_id", true), *name = written("hostname", true);
+	setup_texts_init(&texts, &spec);
+	_cleanup_free_ char *id = written("machine_id", 1, false),
+			    *twice = written("machine_id", 1, false),
+			    *again = written("machine_id", 1, true),
+			    *name = written("hostname", 1, true);
 	ok(id && strlen(id) == 32 && id[12] == '4' && strspn(id, "0123456789abcdef") == 32,
 	   "a machine id");
-	ok(other && id && strcmp(id, other) != 0, "each guest gets its own");
-	ok(!again, "one that has had one keeps it");
+	is_str(twice, id, "the same for one that is told twice before it is ready");
+	ok(all_differ(), "each guest gets its own");
+	ok(!again, "one that was ready with one keeps it");
 	is_str(name, "vm1", "and is told the rest");
 	ok(fresh_seeds(false) && fresh_seeds(true), "fresh randomness comes in each time");
+	setup_texts_finish(&texts);
+	setup_texts_init(&texts, &spec);
+	_cleanup_free_ char *other = written("machine_id", 1, false);
+	ok(other && id && strcmp(other, id) != 0, "another cluster's has another one");
+	setup_texts_finish(&texts);
 	return done();
 }
