@@ -7,6 +7,8 @@ Random rounds as in lab-migrate.t, with its variables; VSE_NIGHTLY=1: 20 with `f
 kernel gives others no userfaultfd, as a rule."""
 import json
 import os
+import re
+import subprocess
 import sys
 import time
 
@@ -54,6 +56,12 @@ def boot_id(lab):
 PING = """while [ ! -e /tmp/enough ]; do ping -c 1 -W 1 vm0 >/dev/null 2>&1 && cut -d' ' -f1 /proc/uptime; sleep 0.05; done"""
 
 
+def emulates_well():
+    """TCG of QEMU before 9.0 forgets what was written while a VM moves (docs/migration.md)."""
+    said = subprocess.run(["qemu-system-x86_64", "--version"], stdout=subprocess.PIPE, check=True).stdout.decode()
+    return int(re.search(r"version (\d+)", said)[1]) >= 9
+
+
 def writer(tap, lab):
     """VM 0 counts, and writes 16 MiB of its memory again and again."""
     src, boot = status(lab)["vms"][0]["node"], boot_id(lab)
@@ -63,10 +71,13 @@ def writer(tap, lab):
     r = lab.vse("exec", "-r", "0", "sh", "-c", DIRTY, timeout=60)
     tap.ok(r.code == 0, "and the first writes to its memory", r)
     lab.rate("100mbit")
-    r = lab.vse("migrate", "0", "--to", to, "--timeout", TRY, timeout=300)
-    # TCG before QEMU 9.0 is given one pass only, and the rest while it stands still; others never come to an end.
-    tap.ok(r.code == 0 or (r.code == 1 and "in time" in r.said), "otherwise it does not come to an end in %s, or stands still for long" % TRY, r)
-    tap.note(r.text.strip() or r.said.strip())
+    r = lab.vse("migrate", "--json", "0", "--to", to, "--timeout", TRY, timeout=300)
+    if emulates_well():
+        tap.ok(r.code == 1 and "in time" in r.said, "otherwise it does not come to an end in %s" % TRY, r)
+    else:
+        # Given one pass only, and the rest while it stands still: what is written all the time takes that long to send.
+        moved = (json.loads(r.out) or [{}])[0] if r.code == 0 else {}
+        tap.ok(moved.get("downtime_ms", 0) > 1000, "otherwise it stands still until 16 MiB have gone over 100 Mbit/s", r)
     tap.ok(wait_for(BOUND_S, lambda: status(lab)["vms"][0]["state"] == "ready"), "and is ready", status(lab))
     src = status(lab)["vms"][0]["node"]
     to = next(n for n in NODES if n != src)

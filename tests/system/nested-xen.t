@@ -112,10 +112,15 @@ GUEST
 cat >payload/contract <<'GUEST'
 image=/payload/image
 mkdir -p /tmp/contract
+# On the console too: of a machine that does not come to its end nothing else is left.
+: >/out/contract.tap
+tail -f /out/contract.tap >/dev/hvc0 &
+shown=$!
 TMPDIR=/tmp/contract timeout -s INT "$3" /payload/bin/contract xen --machine "$1" --label "xen-$1" --kernel $image/kernel \
 	--vmlinux $image/vmlinux --initrd $image/initrd --root $image/root --cmdline "$(cat $image/cmdline)" --memory 128 --vms 2 \
-	--bound 600 ${2:+--only "$2"} --results /out/results >/out/contract.tap 2>&1
+	--bound 600 ${2:+--only "$2"} --results /out/results >>/out/contract.tap 2>&1
 echo $? >/out/contract.rc
+kill $shown
 find /tmp/contract -mindepth 1 >/out/left
 # What ends a VM that was let go is a process of its own.
 tries=0
