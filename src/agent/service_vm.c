@@ -172,9 +172,17 @@ int service_pause(struct call *call, const json_t *req, struct err *err)
 	return change(call, req, VM_PAUSED, PAUSE_MS, vm_pause, err);
 }
 
+static int begin_resume(struct vm *vm, struct err *err)
+{
+	if (vm_is_held(vm))
+		return err_set(err, EBUSY, "%s: cannot resume: it is being saved", vm_name(vm));
+	return vm_resume(vm, err);
+}
+
 int service_resume(struct call *call, const json_t *req, struct err *err)
 {
-	return change(call, req, VM_READY, PAUSE_MS, vm_resume, err);
+	bool held = json_is_true(json_object_get(req, "held"));
+	return change(call, req, VM_READY, PAUSE_MS, held ? vm_resume : begin_resume, err);
 }
 
 static int place(struct agent *a, uint32_t rank, uint32_t node, bool start, struct err *err)

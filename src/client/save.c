@@ -94,15 +94,17 @@ static int look(struct vse_cluster *c, struct rankset *running, struct vse_error
 	return rc;
 }
 
-static int ask_ranks(struct vse_cluster *c, const char *verb, const struct rankset *ranks,
-		     struct vse_error *e)
+/* Also of those that stand still for a save. */
+static int resume(struct vse_cluster *c, const struct rankset *ranks, struct vse_error *e)
 {
 	_cleanup_buf_ struct buf text = BUF_INIT;
 	if (!rankset_count(ranks))
 		return 0;
 	rankset_format(ranks, &text);
-	return cluster_ask(c, json_pack("{s:s, s:s}", "verb", verb, "ranks", buf_cstr(&text)), 0,
-			   NULL, e);
+	return cluster_ask(c,
+			   json_pack("{s:s, s:s, s:b}", "verb", "resume", "ranks", buf_cstr(&text),
+				     "held", 1),
+			   0, NULL, e);
 }
 
 /* ---- held ---- */
@@ -269,7 +271,7 @@ int vse_save(struct vse_cluster *c, const char *dir, struct vse_error *err)
 {
 	ERROR_OR_OWN(err);
 	_cleanup_rankset_ struct rankset running = RANKSET_INIT;
-	_cleanup_(vse_error_finish) struct vse_error resume = {0};
+	_cleanup_(vse_error_finish) struct vse_error why = {0};
 	_cleanup_free_ char *full = NULL;
 	struct held held;
 	int rc = look(c, &running, err);
@@ -292,10 +294,10 @@ int vse_save(struct vse_cluster *c, const char *dir, struct vse_error *err)
 		path_remove(part, NULL);
 	else
 		rc = check_whole(c, full, err);
-	int back = held.over ? 0 : ask_ranks(c, "resume", &running, &resume);
+	int back = held.over ? 0 : resume(c, &running, &why);
 	let_go(c, &held);
 	if (!rc && back)
-		rc = error_set(err, resume.err.code, "saved in %s, but not all VMs go on: %s", full,
-			       resume.err.text);
+		rc = error_set(err, why.err.code, "saved in %s, but not all VMs go on: %s", full,
+			       why.err.text);
 	return rc;
 }

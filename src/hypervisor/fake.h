@@ -10,6 +10,7 @@
  *   refuse-start          start refuses
  *   fail-start            start begins, then the VMM fails: GONE
  *   never-hello, never-ready, fail-setup
+ *   fail-again            each set-up after the first fails
  *   hang=COUNT            the guest hangs in so many starts: it says "boots", then nothing, and uses no CPU
  *   hang-rank=RANK        only this VM does
  *   no-timer              it does not hang: it says that it reboots (guest/timer.c)
@@ -36,8 +37,8 @@ struct fake_script {
 	uint64_t boot_ms, ready_ms, crash_ms, poweroff_ms, exec_ms; /* crash, poweroff: 0 = never */
 	uint64_t console_bytes, state_bytes;
 	uint64_t hangs, hang_rank; /* hang_rank: UINT64_MAX: every */
-	bool refuse_start, fail_start, never_hello, never_ready, fail_setup, ignore_shutdown,
-		garbage, no_timer;
+	bool refuse_start, fail_start, never_hello, never_ready, fail_setup, fail_again,
+		ignore_shutdown, garbage, no_timer;
 	char *console; /* owned; NULL = the default banner */
 };
 
@@ -59,6 +60,7 @@ struct fake_guest {
 	const char *mounts; /* a line for each host directory and device; borrowed */
 	struct fake_request *requests;
 	bool paused, due; /* due: the timer ran out while paused */
+	bool was_ready;   /* in this boot */
 	bool hello_sent, is_set_up;
 	bool mute; /* after nonsense: what comes is thrown away until it is quiet (wire/guestproto.h) */
 	void (*on_down)(void *arg, const char *how); /* the guest goes down: "poweroff" or "reboot" */

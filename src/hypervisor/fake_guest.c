@@ -52,6 +52,12 @@ static void hello(struct fake_guest *g)
 	fake_send(g, 0, &b);
 }
 
+static void say_ready(struct fake_guest *g)
+{
+	g->was_ready = true;
+	say(g, "ready", NULL, NULL);
+}
+
 static void on_timer(void *arg)
 {
 	struct fake_guest *g = arg;
@@ -62,10 +68,10 @@ static void on_timer(void *arg)
 	g->mute = false;
 	if (!g->hello_sent)
 		hello(g);
-	else if (g->script->fail_setup)
+	else if (g->script->fail_setup || (g->script->fail_again && g->was_ready))
 		say(g, "failed", "text", "told to fail by its script");
 	else
-		say(g, "ready", NULL, NULL);
+		say_ready(g);
 }
 
 void fake_guest_down(struct fake_guest *g, const char *how)
@@ -199,6 +205,7 @@ int fake_guest_boot(struct fake_guest *g, int fd, struct err *err)
 	if (!g->channel)
 		return -1;
 	g->timer = evtimer_create(g->loop, on_timer, g);
+	g->was_ready = g->boot[0];
 	if (!g->boot[0])
 		begin(g);
 	uint64_t age = uptime(g), left = age < g->script->boot_ms ? g->script->boot_ms - age : 0;

@@ -29,6 +29,7 @@ static const struct {
 	WORD("never-hello", FLAG, never_hello),
 	WORD("never-ready", FLAG, never_ready),
 	WORD("fail-setup", FLAG, fail_setup),
+	WORD("fail-again", FLAG, fail_again),
 	WORD("crash-after", DURATION, crash_ms),
 	WORD("poweroff-after", DURATION, poweroff_ms),
 	WORD("slow-exec", DURATION, exec_ms),

@@ -174,17 +174,31 @@ static _Noreturn void run_doer(struct keeper *k, int report, int stream, pid_t k
 	_exit(palacios_do(&d));
 }
 
+static void failed(struct keeper *k, const struct palacios_message *r);
+
+static void not_begun(struct keeper *k, const int pair[2], int stream)
+{
+	struct palacios_message r = {.op = k->doing.op, .code = errno};
+	const int fds[] = {pair[0], pair[1], stream};
+	snprintf(r.text, sizeof(r.text), "%s: no process can be started: %s",
+		 palacios_op_name(r.op), strerror(errno));
+	for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
+		if (fds[i] >= 0)
+			close(fds[i]);
+	k->doer = 0;
+	failed(k, &r);
+}
+
 static void do_now(struct keeper *k, const struct palacios_message *m)
 {
-	int pair[2], stream = -1;
+	int pair[2] = {-1, -1}, stream = -1;
 	pid_t keeper = getpid();
 	k->doing = *m;
 	k->cancelled = k->has_result = false;
 	if (m->op == PALACIOS_OP_SAVE || m->op == PALACIOS_OP_MIGRATE)
 		begin_stream(k, &stream);
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0 || (k->doer = fork()) < 0) {
-		k->doer = 0;
-		tell_failed(k, m->op, errno, "no process can be started");
+		not_begun(k, pair, stream);
 		return;
 	}
 	if (k->doer == 0)

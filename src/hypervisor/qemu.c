@@ -181,6 +181,8 @@ static void on_status(void *arg, json_t *ret, const struct err *err)
 	struct hv_vm *vm = arg;
 	const char *status = json_string_value(json_object_get(ret, "status"));
 	struct err e = ERR_INIT;
+	if (err && err->code == EPIPE) /* QEMU ends: its exit status and its last words say why */
+		return;
 	/* Only now, for a guest whose state was taken over: it shall see that the host end was closed meanwhile. To a template
 	 * nobody has said anything: its clones need not see it. */
 	if (status && vm->fds[SOCK_CHANNEL] < 0 && connect_socket(vm, SOCK_CHANNEL, &e) < 0)
@@ -221,6 +223,8 @@ static void on_vcpus(void *arg, json_t *ret, const struct err *err)
 {
 	struct hv_vm *vm = arg;
 	struct err why = ERR_INIT;
+	if (err && err->code == EPIPE)
+		return;
 	bool known = !err && qemu_pin_threads(ret, vm->vcpus, vm->tids, &why) == 0;
 	for (unsigned i = 0; i < vm->vcpus; i++) {
 		if (vm->on[i] < 0)

@@ -130,9 +130,12 @@ static int add_kernel(struct buf *b, const struct hv_spec *s, enum xen_type type
 	const char *kernel = type != XEN_HVM && s->vmlinux ? s->vmlinux : s->kernel;
 	if (!kernel)
 		return err_set(err, EINVAL, "no kernel given");
+	/* An HVM guest that panics resets itself as any PC does, but for this word (Linux 5.5; before it did by itself): then it
+	 * tells Xen that it is a crash. */
 	_cleanup_free_ char *words = xasprintf("console=" XEN_CONSOLE
 					       " quiet panic=-1 vse.ch=" XEN_CHANNEL
-					       " cryptomgr.notests%s%s",
+					       " cryptomgr.notests%s%s%s",
+					       type == XEN_HVM ? " xen_legacy_crash" : "",
 					       s->cmdline && s->cmdline[0] ? " " : "",
 					       s->cmdline ? s->cmdline : "");
 	if (add_key(b, "kernel", kernel, err) < 0 ||

@@ -18,6 +18,7 @@
 
 /* ---- states ---- */
 
+#define BOOT_MAX 64 /* bytes of what a guest calls its boot: a kernel's boot id has 36 */
 #define FALSE_STARTS_MAX                                                                           \
 	8 /* boots that the guest ended by itself before it was ready (guest/timer.c) */
 
@@ -41,7 +42,7 @@ static bool input(struct vm *vm, enum vm_input in, const char *reason)
 	}
 	vm->state = next;
 	vm_set_reason(vm, reason);
-	if (vm_state_is_over(next) || next == VM_READY)
+	if (vm_state_is_over(next) || next == VM_READY || next == VM_PAUSED)
 		evtimer_stop(vm->timer);
 	if (next == VM_READY && !vm->ready_after)
 		vm->ready_after = MAX(loop_now(vm->loop) - vm->started, (uint64_t)1);
@@ -99,18 +100,29 @@ void vm_fail(struct vm *vm, const char *reason)
 
 /* ---- the guest's channel ---- */
 
+/* What a guest calls its boot may be anything, and is written into notes and messages: one word of ASCII. */
+static char *boot_word(const char *said)
+{
+	char *word = xasprintf("%.*s", BOOT_MAX, said[0] ? said : "-");
+	for (char *c = word; *c; c++)
+		if ((unsigned char)*c <= ' ' || (unsigned char)*c > '~')
+			*c = '?';
+	return word;
+}
+
 static void on_hello(void *arg, const char *boot)
 {
 	struct vm *vm = arg;
 	_cleanup_buf_ struct buf kv = BUF_INIT;
+	_cleanup_free_ char *word = boot_word(boot);
 	vm->heard++;
-	bool same = vm->boot && strcmp(vm->boot, boot) == 0;
+	bool same = vm->boot && strcmp(vm->boot, word) == 0;
 	if (vm->boot && !same) {
 		vm->set_up = false;
 		vm->ops->on_note(vm->arg, vm, "the guest rebooted");
 	}
 	free(vm->boot);
-	vm->boot = xstrdup(boot);
+	vm->boot = TAKE_PTR(word);
 	/* A guest that was ready in this boot takes its set-up in before what is asked next: nobody has to wait. */
 	if (!(same && vm->set_up && vm->state == VM_READY))
 		input(vm, VM_IN_HELLO, "");
@@ -131,7 +143,13 @@ static void on_guest_failed(void *arg, const char *text)
 {
 	struct vm *vm = arg;
 	_cleanup_free_ char *why = xasprintf("guest set-up: %s", text);
-	vm_fail(vm, why);
+	if (!vm->set_up) {
+		vm_fail(vm, why);
+		return;
+	}
+	/* It was ready before in this boot: that it cannot be told once more (its file system is full) is no reason to end it. */
+	vm->ops->on_note(vm->arg, vm, why);
+	input(vm, VM_IN_READY, why);
 }
 
 static void on_bye(void *arg, const char *how)
@@ -193,7 +211,7 @@ static void boots_instead(struct vm *vm, const char *why)
 
 static void on_gone(struct vm *vm, const struct hv_event *e)
 {
-	if (vm->cloned && (vm->state == VM_STARTING || vm->state == VM_BOOTING)) {
+	if (vm->cloned && !vm->adopted && (vm->state == VM_STARTING || vm->state == VM_BOOTING)) {
 		boots_instead(vm, e->reason ? e->reason : "");
 		vm->restarting = true;
 		input(vm, VM_IN_STOP, "");
@@ -471,8 +489,11 @@ int vm_start_hv(struct vm *vm, int scratch_fd, struct err *err)
 	if (vm_bind(vm, err) < 0)
 		return -1;
 	struct hv_spec spec = make_spec(vm, scratch_fd >= 0 ? scratch : NULL);
-	if (add_saved(vm, &spec, &state_fd, err) < 0 ||
-	    (spec.tap && vm->ops->make_tap(vm->arg, vm, &tap, err) < 0))
+	if (add_saved(vm, &spec, &state_fd, err) < 0)
+		return -1;
+	if (p->keep && vm->cloned)
+		vm_note_write(vm, vm->state); /* that of its start says no more than that it starts */
+	if (spec.tap && vm->ops->make_tap(vm->arg, vm, &tap, err) < 0)
 		return -1;
 	spec.tap_fd = tap;
 	if (hv_start(p->hypervisor, vm->loop, &spec, &p->probe, on_hv_event, vm, &vm->hv, err) < 0) {

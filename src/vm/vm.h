@@ -78,6 +78,7 @@ int vm_resume(struct vm *vm, struct err *err);
  * of it, and lets it go on if it did before. */
 int vm_hold(struct vm *vm, const char *dir, struct err *err);
 void vm_hold_forget(struct vm *vm);
+bool vm_is_held(const struct vm *vm); /* for a save: whoever lets it go on now tears that apart */
 /* Instead of vm_start(): as it was saved in dir (vm/saved.h). It goes on by itself, from there. */
 int vm_restore(struct vm *vm, const char *dir, struct err *err);
 /* Writes a paused VM, with its scratch disk, into dir (vm/saved.h). It stays paused. done() once, unless the VM is destroyed

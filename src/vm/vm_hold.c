@@ -18,13 +18,11 @@ static int write_note(struct vm *vm, bool stays, const char *dir, struct err *er
 {
 	_cleanup_free_ char *path = path_join(vm->dir, NOTE),
 			    *text = xasprintf("%c%s", stays ? '-' : '+', dir);
-	if (!vm->profile->keep)
-		return 0;
-	if (path_replace(path, text, strlen(text), 0600, err) < 0)
-		return -1;
 	vm->on_hold = true;
 	vm->stays = stays;
-	return 0;
+	if (!vm->profile->keep)
+		return 0;
+	return path_replace(path, text, strlen(text), 0600, err);
 }
 
 int vm_hold(struct vm *vm, const char *dir, struct err *err)
@@ -32,9 +30,8 @@ int vm_hold(struct vm *vm, const char *dir, struct err *err)
 	bool held = vm->on_hold, paused = vm->state == VM_PAUSED;
 	if (paused && held) /* by another save */
 		return 0;
-	if ((paused || vm->state == VM_READY) && write_note(vm, paused, dir, err) < 0)
-		return -1;
-	if (paused || vm_pause(vm, err) == 0)
+	bool noted = (!paused && vm->state != VM_READY) || write_note(vm, paused, dir, err) == 0;
+	if (noted && (paused || vm_pause(vm, err) == 0))
 		return 0;
 	if (!held)
 		vm_hold_over(vm);
@@ -47,6 +44,11 @@ void vm_hold_over(struct vm *vm)
 	if (vm->on_hold)
 		unlink(path);
 	vm->on_hold = vm->stays = false;
+}
+
+bool vm_is_held(const struct vm *vm)
+{
+	return vm->on_hold || vm->saving || vm->writing;
 }
 
 void vm_hold_forget(struct vm *vm)

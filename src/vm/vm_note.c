@@ -11,17 +11,19 @@
 #include "base/path.h"
 #include "vm/vm_inside.h"
 
-#define NOTE "vm" /* "STATE SINCE READY_AFTER BOOT", then a line with the reason */
+#define NOTE "vm" /* "STATE SINCE READY_AFTER BOOT[ CLONED]", then a line with the reason */
+#define CLONED "cloned"
 
 void vm_note_write(const struct vm *vm, enum vm_state state)
 {
 	_cleanup_free_ char *path = path_join(vm->dir, NOTE);
-	_cleanup_free_ char *text = xasprintf("%s %" PRIu64 " %" PRIu64 " %s\n%s\n",
+	_cleanup_free_ char *text = xasprintf("%s %" PRIu64 " %" PRIu64 " %s%s\n%s\n",
 					      vm_state_name(state), vm->running, vm->ready_after,
-					      vm->boot && vm->boot[0] ? vm->boot : "-", vm->reason);
-	_cleanup_close_ int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
-	if (fd < 0 || fd_write_all(fd, text, strlen(text)) < 0)
-		log_warn("%s: it could not be adopted: %s: %s", vm->name, path, strerror(errno));
+					      vm->boot ? vm->boot : "-",
+					      vm->cloned ? " " CLONED : "", vm->reason);
+	struct err err = ERR_INIT;
+	if (path_replace(path, text, strlen(text), 0600, &err) < 0)
+		log_warn("%s: it could not be adopted: %s", vm->name, err.text);
 }
 
 bool vm_note_wanted(enum vm_state s)
@@ -40,13 +42,18 @@ static enum vm_state state_named(const char *name)
 
 enum vm_state vm_note_read(struct vm *vm)
 {
-	char state[16], boot[80];
+	char state[16], boot[80], cloned[16] = "";
+	struct err err = ERR_INIT;
 	_cleanup_free_ char *path = path_join(vm->dir, NOTE), *text = NULL;
-	if (path_read(path, 4096, &text, NULL, NULL) < 0 ||
-	    sscanf(text, "%15s %" SCNu64 " %" SCNu64 " %79s", state, &vm->running, &vm->ready_after,
-		   boot) != 4)
+	if (path_read(path, 4096, &text, NULL, &err) < 0 && err.code == ENOENT)
 		return VM_PLANNED;
 	vm->ran = true; /* or not: who asks must not count on its copy elsewhere */
+	if (!text || sscanf(text, "%15s %" SCNu64 " %" SCNu64 " %79s%*1[ ]%15[a-z]", state,
+			    &vm->running, &vm->ready_after, boot, cloned) < 4) {
+		log_warn("%s: %s says nothing: it may run all the same", vm->name, path);
+		return VM_STARTING;
+	}
+	vm->cloned = strcmp(cloned, CLONED) == 0;
 	char *reason = strchr(text, '\n');
 	if (reason && strchr(reason + 1, '\n'))
 		*strchr(reason + 1, '\n') = '\0';

@@ -18,7 +18,7 @@
 	X(down, false, "graceful -> - -> -, after which the agent ends")                                                                     \
 	X(stop, true, "ranks, hard -> - -> -")                                                                                               \
 	X(pause, true, "ranks -> - -> -")                                                                                                    \
-	X(resume, true, "ranks -> - -> -")                                                                                                   \
+	X(resume, true, "ranks held? -> - -> -")                                                                                             \
 	X(restart, true, "ranks -> - -> -")                                                                                                  \
 	X(save, true, "ranks dir id -> - -> -: of VMs that are paused")                                                                      \
 	X(hold, true, "ranks dir -> progress{ready,failed} -> -: they stand still until the asker is gone; what is left of dir goes")        \

@@ -104,6 +104,25 @@ def fake(tap, lab):
     tap.ok(not left, "nothing is left on any node", "\n".join(left[:20]))
 
 
+def told_again(tap, lab):
+    """What the next agent tells a guest once more may fail, and one that is paused does not hear it: both stay as they are."""
+    r = lab.vse("up", "--hypervisor", "fake", "--hypervisor-arg", "fail-again", "-n", "3", "--timeout", "4s", "--hosts", "n1", "f.yaml",
+                timeout=120)
+    if not tap.ok(r.code == 0, "up: 3 VMs on a node", r):
+        return
+    lab.vse("pause", "1")
+    kill_agent(tap, lab, "n1")
+    tap.ok(said(lab, "guest set-up: told to fail by its script"), "a VM fails to be told who it is", lab.vse("events"))
+    time.sleep(5)  # longer than a VM may take to be ready
+    tap.ok([v["state"] for v in status(lab)["vms"]] == ["ready", "paused", "ready"], "and is ready; the paused one stays so",
+           status(lab))
+    tap.ok(answers(lab, "-r", "0,2"), "it runs programs")
+    r = lab.vse("resume", "1")
+    tap.ok(r.code == 0 and answers(lab), "the paused one is resumed", r)
+    r = lab.vse("down")
+    tap.ok(r.code == 0, "down", r)
+
+
 COUNT = "setsid sh -c 'i=0; while :; do i=$((i+1)); echo $i >/tmp/n; sleep 0.2; done' </dev/null >/dev/null 2>&1 &"
 
 
@@ -138,6 +157,19 @@ def exchanged(tap, lab, who):
     tap.ok(r.code == 0 and r.text == "kept\n" and identity(lab) == who, "with what was on its disk", r)
 
 
+def without_note(tap, lab):
+    """An agent dies while the disk of its node is full: the next one finds an empty note of a VM that runs."""
+    notes = lab.call("find", "/", "-path", "*/vm0/vm", "-type", "f", "-size", "+0", "-print", "-exec", "truncate", "-s", "0", "{}", "+",
+                     node="n2")
+    tap.ok(len(notes.text.split()) == 1, "the note of vm0 is empty", notes)
+    was, n = [p.pid for p in lab.processes("n2", "vmm")], counter(lab)
+    kill_agent(tap, lab, "n2")
+    tap.ok(answers(lab, seconds=60), "all VMs answer")
+    now = [p.pid for p in lab.processes("n2", "vmm")]
+    tap.ok(len(was) == 1 and now == was, "it is the same one, and the only one", was, now)
+    counts_on(tap, lab, n)
+
+
 def real(tap, lab):
     """The VMs of QEMU: one counts, and each reaches the other."""
     r = lab.vse("up", "-q", "-n", "2", "--accel", "tcg", "--oversubscribe", "--scratch", "32M", "--lost-after", "10s", "--hosts", "n[1-2]",
@@ -166,6 +198,7 @@ def real(tap, lab):
     r = lab.vse("exec", "-r", "0", "--", "sh", "-c", "cat /tmp/kept && df /tmp", timeout=60)
     tap.ok(r.code == 0 and r.text.startswith("kept"), "the scratch disk is the same", r)
     exchanged(tap, lab, who)
+    without_note(tap, lab)
     vmm = lab.processes("n1", "vmm")
     lab.kill("n1", "keeper")
     tap.ok(wait_for(BOUND_S, lambda: not lab.processes("n1")) and vmm, "a killed keeper leaves nothing on its node",
@@ -192,6 +225,7 @@ def main():
         lab.write("f.yaml", "vse: 1\nname: f\nbase: debian:bookworm\n")
         lab.mark()
         fake(tap, lab)
+        told_again(tap, lab)
     with_qemu(tap)
     return tap.done()
 

@@ -38,6 +38,7 @@ echo '>>'
 vse exec -r 0 -- %s mpi-check
 at MPI
 vse exec -r 1 -- sh -c 'ssh -G vm0 | grep ^kex; sshd -T | grep ^maxst'
+vse exec -- cut -d' ' -f2 /etc/ssh/ssh_host_ed25519_key.pub
 vse down
 at down"""
 WAIT_S = 1100
@@ -76,6 +77,8 @@ def check(tap, lab, how, r, text=None):
     vms = place_of_vms(text)
     tap.ok(sorted(vms) == sorted(VMS // NODES * COMPUTE),
            "%s: as many VMs on each of %d nodes" % (how, NODES), vms)
+    keys = re.findall(r"^vm\d+: (AAAA\S+)$", text, re.M)
+    tap.ok(len(keys) == len(set(keys)) == VMS, how + ": each has an ssh host key of its own", keys)
     left = lab.clean_within(30, ignore=KEPT)
     tap.ok(not left, how + ": nothing is left on any node", "\n".join(left[:20]))
 

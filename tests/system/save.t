@@ -3,6 +3,7 @@
 """vse save and vse restore: whole clusters, memory and disk of one moment; and what must be refused."""
 import os
 import signal
+import subprocess
 import sys
 import time
 
@@ -71,7 +72,28 @@ def fake(tap, w):
     damaged("a cluster without its note", "cluster.json", lambda d: d[:40], "not what 'vse save' writes")
     vse("as it was, it is restored", "restore", "-q", folder)
     w.vse("down")
+    let_go_meanwhile(tap, w, file)
     tap.ok(w.clean_within(5) == [], "nothing is left", w.leftovers())
+
+
+def let_go_meanwhile(tap, w, file):
+    """Somebody resumes VMs that stand still to be saved."""
+    w.vse("up", "-q", file, "-n", "3", "--hypervisor", "fake", "--hypervisor-arg", "state=96M")
+    w.vse("pause", "2")
+    folder = str(w.dir / "let-go")
+    save = subprocess.Popen([VSE, "save", "-q", "--to", folder], env=w.env, stderr=subprocess.PIPE)
+    tries = []
+    while save.poll() is None:
+        tries.append(w.vse("resume", "0-1"))
+    said = save.communicate()[1].decode()
+    refused = [r for r in tries if r.code]
+    tap.ok(refused and all("cannot resume: it is being saved" in r.said for r in refused), "resume of a VM that is being saved is refused",
+           *tries)
+    tap.note("%d of %d refused" % (len(refused), len(tries)))
+    tap.ok(save.returncode == 0 and states(w) == ["ready", "ready", "paused"], "the save ends well, and they go on", said, states(w))
+    r = w.vse("resume", "2")
+    tap.ok(r.code == 0, "then the one that was paused is resumed", r)
+    w.vse("down")
 
 
 def identity(w):

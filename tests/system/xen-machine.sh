@@ -38,6 +38,7 @@ ln -sf /proc/self/fd /dev/fd
 for n in 0:stdin 1:stdout 2:stderr; do ln -sf "fd/${n%:*}" "/dev/${n#*:}"; done
 mkdir -p /run/lock /run/xen /run/xenstored /var/log/xen/console
 exec </dev/null >/dev/hvc0 2>&1
+stty -F /dev/hvc0 -echo # of what wakes the machine
 hostname dom0
 ip link set lo up
 modprobe -a loop bridge tun xen-evtchn xen-gntdev xen-gntalloc xen-privcmd xen-netback xen-blkback
@@ -144,14 +145,15 @@ machine__qemu() (
 	# Xen parts words at blanks alone.
 	words="console=com1 com1=115200,8n1 dom0_mem=768M,max:768M dom0_max_vcpus=1 loglvl=warning guest_loglvl=warning"
 	words="$words spec-ctrl=eager-fpu"
-	TMPDIR=$out exec timeout -k 5 "$limit" qemu-system-x86_64 -accel tcg,thread=multi,tb-size=512 -M q35 \
+	# Woken as the other machine: one with HVM guests stood in HLT with all its processors, after half an hour.
+	machine__wake | TMPDIR=$out timeout -k 5 "$limit" qemu-system-x86_64 -accel tcg,thread=multi,tb-size=512 -M q35 \
 		-cpu max,-smap,-rdtscp -smp "${MACHINE_CPUS:-2}" -m "${MACHINE_MEM:-3072}" -nodefaults -no-user-config \
 		-display none -no-reboot -kernel xen -append "$words" \
 		-initrd "vmlinux console=hvc0 quiet loglevel=4 net.ifnames=0 mitigations=off cryptomgr.notests panic=-1,initrd.img" \
-		-serial "file:$out/console.log" \
+		-serial stdio \
 		-drive "if=none,id=root,format=raw,snapshot=on,file=root.ext4" -device virtio-blk-pci,drive=root \
 		-drive "if=none,id=payload,format=raw,readonly=on,file=$out/.machine/payload.ext4" \
 		-device virtio-blk-pci,drive=payload \
 		-drive "if=none,id=result,format=raw,file=$out/.machine/result" -device virtio-blk-pci,drive=result \
-		${MACHINE_ARGS-} </dev/null
+		${MACHINE_ARGS-} >"$out/console.log"
 )
