@@ -19,6 +19,7 @@
 #include "wire/container.h"
 
 #define KEEP_S (7 * 86400) /* a root that nobody used for so long makes room */
+#define LOOK_NS 20000000
 
 static int complain(const char *what)
 {
@@ -26,13 +27,24 @@ static int complain(const char *what)
 	return 1;
 }
 
-static int lock(const char *path)
+/* Alone on the lock, or together with others on that of a tree that is there. Waited for by looking: who sleeps for a
+ * lock of his own sleeps on when the tree has come, for as long as the container that was faster to hold it runs. */
+static void wait_lock(int fd, const char *whole)
+{
+	while (flock(fd, LOCK_EX | LOCK_NB) < 0 && (errno == EWOULDBLOCK || errno == EINTR)) {
+		if (path_exists(whole) && flock(fd, LOCK_SH) == 0 && path_exists(whole))
+			return;
+		nanosleep(&(struct timespec){.tv_nsec = LOOK_NS}, NULL);
+	}
+}
+
+static int lock(const char *path, const char *whole)
 {
 	struct stat a, b;
 	for (;;) {
 		_cleanup_close_ int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-		while (fd >= 0 && flock(fd, LOCK_EX) < 0 && errno == EINTR)
-			;
+		if (fd >= 0)
+			wait_lock(fd, whole);
 		/* Swept between the two calls: only a lock on the file that is there now counts. */
 		if (fd < 0 || (fstat(fd, &a) == 0 && stat(path, &b) == 0 && a.st_ino == b.st_ino))
 			return TAKE_FD(fd);
@@ -70,10 +82,9 @@ static bool is_root(const char *dir)
 	return lstat(bin, &st) == 0 || lstat(usr, &st) == 0;
 }
 
-static int unpack(const char *dir, const char *key)
+static int unpack(const char *whole)
 {
-	_cleanup_free_ char *whole = path_join(dir, key), *part = xasprintf("%s/%s.new", dir, key),
-			    *root = path_join(part, "root");
+	_cleanup_free_ char *part = xasprintf("%s.new", whole), *root = path_join(part, "root");
 	struct err err = ERR_INIT;
 	if (path_exists(whole))
 		return 0; /* another did it while we waited for the lock */
@@ -117,12 +128,12 @@ static void sweep(const char *dir)
 
 int unpack_main(const char *dir, const char *key)
 {
-	_cleanup_free_ char *name = xasprintf("%s/%s.lock", dir, key);
+	_cleanup_free_ char *whole = path_join(dir, key), *name = xasprintf("%s.lock", whole);
 	umask(022);
-	_cleanup_close_ int held = lock(name);
+	_cleanup_close_ int held = lock(name, whole);
 	if (held < 0)
 		return complain(name);
-	int rc = unpack(dir, key);
+	int rc = unpack(whole);
 	if (rc == 0)
 		sweep(dir);
 	return rc;

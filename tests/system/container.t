@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The back end `container`: a cluster without a hypervisor, as root and as an ordinary user: every verb, what its programs
 cannot reach, and that nothing stays whatever is killed."""
+import fcntl
 import json
 import os
 import shutil
@@ -52,6 +53,15 @@ def running(word):
         except OSError:
             pass
     return found
+
+
+def open_files(pid):
+    """Those with a name; of a process that may end meanwhile."""
+    folder = "/proc/%d/fd/" % pid
+    try:
+        return [folder + f for f in os.listdir(folder) if os.path.exists(folder + f)]
+    except OSError:
+        return []
 
 
 def within(seconds, what):
@@ -122,6 +132,24 @@ class Checks:
         self.ok(within(20, lambda: self.states() == ["ready", "ready"]), "and ready again", self.states())
         self.vse("stop", "stop", "1")
         self.ok(within(20, lambda: self.states() == ["ready", "stopped"]), "graceful stop", self.states())
+
+    def race(self):
+        """Two VMs want the tree at once: who waited for the other one's does not wait for the end of what runs in it."""
+        dir = self.w.dir / "race"
+        dir.mkdir()
+        with open(dir / "k.lock", "w") as first:
+            fcntl.flock(first, fcntl.LOCK_EX)
+            second = subprocess.Popen([str(BUILD / "vse-guest"), "--unpack", str(dir), "k"], stdin=subprocess.DEVNULL)
+            try:
+                self.ok(within(10, lambda: any(os.path.samefile(f, dir / "k.lock") for f in open_files(second.pid))) and
+                        second.poll() is None, "a second one waits while the root image is unpacked")
+                time.sleep(0.1)  # so that it is in the call that waits
+                (dir / "k").mkdir()
+                fcntl.flock(first, fcntl.LOCK_SH)
+                self.ok(within(20, lambda: second.poll() == 0), "and goes on when the first one's container runs", second.poll())
+            finally:
+                second.kill()
+                second.wait()
 
     def copies(self):
         blob = os.urandom(300000)
@@ -219,6 +247,8 @@ class Checks:
         self.walls()
         self.refusals()
         self.deaths()
+        if not self.words:
+            self.race()
         self.up()
         word = self.sleeper()
         self.vse("down", "down")
