@@ -15,6 +15,8 @@
 #include "base/alloc.h"
 #include "base/path.h"
 #include "base/proc.h"
+#include "base/room.h"
+#include "base/size.h"
 #include "hypervisor/files.h"
 #include "hypervisor/qemu_vm.h"
 #include "io/listener.h"
@@ -29,6 +31,19 @@ static const char *const sock_names[SOCKS] = {"qmp", "ch", "con", "net"};
 #define NOTE "qemu" /* a file: pid, its start time, QEMU's version; the signature */
 
 /* ---- the end ---- */
+
+/* QEMU says that it got no memory, not how much there is. */
+static void add_room(const char *said, char *text, size_t size)
+{
+	char room[24];
+	uint64_t bytes = room_memory();
+	if (!strstr(said, "cannot set up guest memory") || bytes == UINT64_MAX)
+		return;
+	size_format(bytes, room);
+	size_t n = strlen(text);
+	snprintf(text + n, size - n,
+		 ": the node has %s free: ask for less (--memory, or 'needs' of the VSE)", room);
+}
 
 static const char *end_reason(struct hv_vm *vm, char *text, size_t size, enum hv_state *ret)
 {
@@ -63,6 +78,7 @@ static const char *end_reason(struct hv_vm *vm, char *text, size_t size, enum hv
 		 child_status_text(vm->status, how));
 	if (said[0])
 		strncat(text, ")", size - strlen(text) - 1);
+	add_room(said, text, size);
 	return text;
 }
 
@@ -81,7 +97,7 @@ static void remove_sockets(struct hv_vm *vm)
 
 static void tell_gone(struct hv_vm *vm)
 {
-	char text[300];
+	char text[400];
 	struct hv_event e = {.type = HV_EVENT_GONE, .fd = -1};
 	evtimer_stop(vm->timer);
 	remove_sockets(vm);

@@ -52,6 +52,11 @@ def checks(tap, w, file):
         tap.ok(good, name, r)
         return r
 
+    # As much as no node gives: the kernel promises no single mapping beyond memory and swap together.
+    total = sum(int(line.split()[1]) for line in open("/proc/meminfo") if line.startswith(("MemTotal:", "SwapTotal:")))
+    if open("/proc/sys/vm/overcommit_memory").read().strip() != "1":
+        vse("up: more memory than there is", "up", "-q", "--name", "big", "--memory", "%dG" % ((total >> 19) + 1), file, code=1, timeout=120,
+            said=" free: ask for less (--memory")
     vse("up: 2 VMs", "up", "-q", "-n", "2", file, timeout=120)
     ps = json.loads(w.vse("ps", "--json").out)["clusters"][0]
     tap.ok(ps["accel"] in ("kvm", "tcg") and all(v["pid"] > 0 and v["memory_used"] > 1 << 20 for v in ps["vms"]),
