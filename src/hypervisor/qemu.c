@@ -440,11 +440,13 @@ static int run_qemu(struct hv_vm *vm, const struct hv_spec *spec, struct strvec 
 			     vm, err);
 	if (!vm->qmp)
 		return -1;
+	_cleanup_free_ char *pid_note = path_join(vm->dir, "pid"); /* that of vm/pid_note.h */
 	cpu_set_t cpus;
 	bool pinned = qemu_pin_set(spec, &cpus);
 	struct child_spec cs = {.argv = strvec_argv(argv),
 				.cwd = "/",
 				.n_fds = QEMU_FDS,
+				.pid_note = pid_note,
 				.cpus = pinned ? &cpus : NULL,
 				.numa_nodes = spec->numa_nodes,
 				.no_set_id = spec->n_mounts > 0,

@@ -146,6 +146,33 @@ static int change_parent(pid_t keeper, int report)
 	return -1;
 }
 
+/* The first word of proc_pid_stat(5) is the pid; what follows the program's name, which may have any character but is ended by
+ * the last ')', is field 3 and on. */
+static void note_pid(const char *path)
+{
+	char text[1024], *p, *end;
+	int fd = open("/proc/self/stat", O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
+	close(fd);
+	if (n <= 0)
+		return;
+	text[n] = '\0';
+	p = strrchr(text, ')');
+	for (int field = 2; p && field < 22; field++)
+		if ((p = strchr(p, ' ')))
+			p++;
+	end = p ? strchr(p, ' ') : NULL;
+	fd = end ? open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600) : -1;
+	if (fd < 0)
+		return;
+	char *word = strchr(text, ' ') + 1;
+	*end = '\n';
+	memmove(word, p, (size_t)(end - p) + 1);
+	if (write(fd, text, (size_t)(word - text + (end - p) + 1)) < 0)
+		unlink(path);
+	close(fd);
+}
+
 #define MPOL_BIND 2 /* linux/mempolicy.h */
 
 static void lift_memlock(void)
@@ -182,6 +209,8 @@ static _Noreturn void run(const struct child_spec *spec, const char *program, in
 	/* Before the descriptors get their places: libuv closes some of its own, by number, at a fork. */
 	if (spec->die_with_keeper && change_parent(keeper, report) < 0)
 		goto fail;
+	if (spec->pid_note)
+		note_pid(spec->pid_note);
 	if (place_fds(spec, &report) < 0)
 		goto fail;
 	if (own_limit.rlim_max)

@@ -27,6 +27,9 @@ struct child_spec {
 	 * (PR_SET_CHILD_SUBREAPER; else ECHILD), and gets SIGKILL when that one ends. How it ended is known as long as
 	 * our parent has not waited for it. */
 	bool die_with_keeper;
+	/* A file that has "PID START\n" (start: field 22 of proc_pid_stat(5)) before the program begins, so that no end of ours
+	 * comes too early for it; NULL: none. That it cannot be written is no error. */
+	const char *pid_note;
 	bool new_session;      /* setsid() */
 	int nice;              /* added to the nice value; 0 = unchanged */
 	const cpu_set_t *cpus; /* where its threads may run; NULL: where the parent's may */

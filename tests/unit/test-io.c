@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <pthread.h>
@@ -59,6 +60,34 @@ static void run_child(struct seen *s, char *const argv[], bool want)
 		return;
 	loop_run(loop);
 	child_destroy(c);
+}
+
+static void test_pid_note(void)
+{
+	char dir[] = "/tmp/test-io.XXXXXX";
+	struct err err = ERR_INIT;
+	if (!mkdtemp(dir))
+		return;
+	_cleanup_free_ char *note = path_join(dir, "a note"), *copy = path_join(dir, "copy"),
+			    *text = NULL;
+	_cleanup_free_ char *line = xasprintf("cat '%s' >'%s'; exec sleep 1000", note, copy);
+	char *argv[] = {(char *)"sh", (char *)"-c", line, NULL};
+	struct child_spec spec = {.argv = argv, .pid_note = note};
+	pid_t pid = 0, noted = 0;
+	uint64_t start = 0, noted_start = 1;
+	ok(child_spawn(&spec, &pid, &err) == 0 && proc_start_time(pid, &start, &err) == 0,
+	   "a program with a note: %s", err.text);
+	for (int i = 0;
+	     i < 1000 && (path_read(copy, 100, &text, NULL, NULL) < 0 || !strchr(text, '\n')); i++) {
+		free(TAKE_PTR(text));
+		usleep(10000);
+	}
+	ok(text && sscanf(text, "%d %" SCNu64 "\n", &noted, &noted_start) == 2 && noted == pid &&
+		   noted_start == start,
+	   "it is noted when the program begins: %s", text ? text : "nothing");
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+	path_remove(dir, NULL);
 }
 
 static void test_child(void)
@@ -495,6 +524,7 @@ int main(void)
 	loop = loop_create();
 	test_child();
 	test_child_fds();
+	test_pid_note();
 	test_child_cpus();
 	test_child_memory();
 	test_child_signal();
