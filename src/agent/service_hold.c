@@ -16,7 +16,7 @@
 struct hold {
 	struct waiter waiter; /* first: a waiter is a hold */
 	struct call *call;
-	struct rankset all, ours, left; /* of this node; that ran before; that have not got there */
+	struct rankset all, ours, left; /* of this node; that stand still for us; that have not got there */
 	char *dir;
 	bool begun; /* all were asked: only now may be answered */
 	struct evtimer *timer;
@@ -47,12 +47,17 @@ static void on_vm(struct waiter *w, struct vm *vm)
 	uint32_t rank = vm_rank(vm);
 	enum vm_state s = vm_get_state(vm);
 	struct err err = ERR_INIT;
-	if (!rankset_has(&h->left, rank))
+	if (!rankset_has(&h->ours, rank))
 		return;
-	if (s == VM_PAUSED) {
+	bool asked = rankset_has(&h->left, rank);
+	if (s == VM_PAUSED && asked) {
 		rankset_del(&h->left, rank);
 		look(h);
-	} else if (s != VM_READY && h->begun) {
+		return;
+	}
+	/* Whoever saves lets them go on, in the end; nobody else does. */
+	bool good = s == VM_PAUSED || (s == VM_READY && (asked || !vm_is_held_for(vm, h->dir)));
+	if (!good && h->begun) {
 		err_set(&err, ESHUTDOWN, "%s: %s: %s", vm_name(vm), vm_state_name(s), vm_reason(vm));
 		give_up(h, rank, &err);
 	}
@@ -69,15 +74,6 @@ static void on_timeout(void *arg)
 	give_up(h, rank, &err);
 }
 
-static void let_go(struct hold *h, struct vm *vm)
-{
-	uint32_t rank = vm_rank(vm);
-	if (!rankset_has(&h->ours, rank))
-		vm_hold_forget(vm);
-	else if (rankset_has(&h->left, rank) || vm_get_state(vm) == VM_PAUSED)
-		vm_go_on(vm);
-}
-
 static void on_end(struct call *call)
 {
 	struct hold *h = call->state;
@@ -85,8 +81,8 @@ static void on_end(struct call *call)
 	agent_remove_waiter(a, &h->waiter);
 	for (uint32_t r = rankset_next(&h->all, 0); r != UINT32_MAX; r = rankset_next(&h->all, r + 1)) {
 		struct vm *vm = a->cluster ? cluster_vm(a->cluster, r) : NULL;
-		if (vm)
-			let_go(h, vm);
+		if (vm && vm_is_held_for(vm, h->dir))
+			vm_hold_end(vm);
 		saved_remove(h->dir, r);
 	}
 	evtimer_destroy(h->timer);
@@ -102,16 +98,11 @@ static const struct call_ops ops = {.on_end = on_end};
 static int hold_vm(struct hold *h, uint32_t rank, struct err *err)
 {
 	struct vm *vm = service_vm(h->call->agent, rank, err);
-	if (!vm)
+	if (!vm || vm_hold(vm, h->dir, err) < 0)
 		return -1;
-	if (vm_get_state(vm) == VM_PAUSED)
-		return vm_hold(vm, h->dir, err);
-	rankset_add(&h->left, rank);
-	if (vm_hold(vm, h->dir, err) < 0) {
-		rankset_del(&h->left, rank);
-		return -1;
-	}
 	rankset_add(&h->ours, rank);
+	if (vm_get_state(vm) != VM_PAUSED)
+		rankset_add(&h->left, rank);
 	return 0;
 }
 

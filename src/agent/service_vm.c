@@ -104,8 +104,23 @@ static void make_anew(struct change *ch, uint32_t rank)
 
 static int begin_restart(struct vm *vm, struct err *err);
 
+/* -1: err; 0: to be waited for; 1: it is there. A pause of a VM that stands still for another reason is a change, too. */
+static int begin_one(struct vm *vm, enum vm_state goal,
+		     int (*begin)(struct vm *vm, struct err *err), const char *held, struct err *err)
+{
+	if (vm_get_state(vm) == goal && begin != begin_restart && begin != vm_pause)
+		return 1;
+	if (!held)
+		return begin(vm, err) < 0 ? -1 : begin == vm_pause && vm_get_state(vm) == goal;
+	if (!vm_is_held_for(vm, held))
+		return err_set(err, EBUSY, "%s: cannot resume: it does not stand still for this save",
+			       vm_name(vm));
+	return vm_hold_end(vm);
+}
+
+/* held: the folder of the save that lets go of them; NULL: begin. */
 static int change(struct call *call, const json_t *req, enum vm_state goal, uint64_t bound_ms,
-		  int (*begin)(struct vm *vm, struct err *err), struct err *err)
+		  int (*begin)(struct vm *vm, struct err *err), const char *held, struct err *err)
 {
 	struct agent *a = call->agent;
 	struct rankset ranks = RANKSET_INIT;
@@ -127,12 +142,13 @@ static int change(struct call *call, const json_t *req, enum vm_state goal, uint
 	     r = rankset_next(&ch->left, r + 1)) {
 		struct err why = ERR_INIT;
 		struct vm *vm = service_vm(a, r, &why);
-		if (vm && vm_get_state(vm) == goal && begin != begin_restart)
-			rankset_del(&ch->left, r);
-		else if (!vm && begin == begin_restart)
+		int rc = vm ? begin_one(vm, goal, begin, held, &why) : -1;
+		if (!vm && begin == begin_restart)
 			make_anew(ch, r);
-		else if (!vm || begin(vm, &why) < 0)
+		else if (rc < 0)
 			failed(ch, r, &why);
+		else if (rc)
+			rankset_del(&ch->left, r);
 	}
 	/* A VM that was over before (vm_stop of a failed one) tells nothing any more. */
 	for (uint32_t r = rankset_next(&ch->left, 0); goal == VM_STOPPED && r != UINT32_MAX;
@@ -164,25 +180,18 @@ int service_stop(struct call *call, const json_t *req, struct err *err)
 {
 	bool hard = json_is_true(json_object_get(req, "hard"));
 	uint64_t bound = cluster_get_spec(call->agent->cluster)->stop_timeout_ms + SLACK_MS;
-	return change(call, req, VM_STOPPED, bound, hard ? begin_kill : begin_stop, err);
+	return change(call, req, VM_STOPPED, bound, hard ? begin_kill : begin_stop, NULL, err);
 }
 
 int service_pause(struct call *call, const json_t *req, struct err *err)
 {
-	return change(call, req, VM_PAUSED, PAUSE_MS, vm_pause, err);
-}
-
-static int begin_resume(struct vm *vm, struct err *err)
-{
-	if (vm_is_held(vm))
-		return err_set(err, EBUSY, "%s: cannot resume: it is being saved", vm_name(vm));
-	return vm_resume(vm, err);
+	return change(call, req, VM_PAUSED, PAUSE_MS, vm_pause, NULL, err);
 }
 
 int service_resume(struct call *call, const json_t *req, struct err *err)
 {
-	bool held = json_is_true(json_object_get(req, "held"));
-	return change(call, req, VM_READY, PAUSE_MS, held ? vm_resume : begin_resume, err);
+	const char *held = json_string_value(json_object_get(req, "held"));
+	return change(call, req, VM_READY, PAUSE_MS, vm_resume, held, err);
 }
 
 static int place(struct agent *a, uint32_t rank, uint32_t node, bool start, struct err *err)
@@ -233,5 +242,5 @@ int service_restart(struct call *call, const json_t *req, struct err *err)
 	uint64_t bound = cluster_get_spec(call->agent->cluster)->boot_timeout_ms + SLACK_MS;
 	if (cluster_get_phase(call->agent->cluster) >= CLUSTER_ENDING)
 		return err_set(err, ESHUTDOWN, "the cluster is being ended");
-	return change(call, req, VM_READY, bound, begin_restart, err);
+	return change(call, req, VM_READY, bound, begin_restart, NULL, err);
 }

@@ -73,8 +73,8 @@ static int write_note(const char *dir, const char *id, json_t *create, struct er
 
 /* ---- the VMs ---- */
 
-/* Which ones run, and that none is in another state than running or paused. */
-static int look(struct vse_cluster *c, struct rankset *running, struct vse_error *e)
+/* That none is in another state than running or paused. */
+static int look(struct vse_cluster *c, struct vse_error *e)
 {
 	json_t *status, *vm;
 	size_t i;
@@ -84,9 +84,7 @@ static int look(struct vse_cluster *c, struct rankset *running, struct vse_error
 	json_array_foreach (json_object_get(status, "vms"), i, vm) {
 		const char *state = json_string_value(json_object_get(vm, "state"));
 		uint32_t rank = (uint32_t)json_integer_value(json_object_get(vm, "rank"));
-		if (state && strcmp(state, "ready") == 0)
-			rankset_add(running, rank);
-		else if (!rc && (!state || strcmp(state, "paused") != 0))
+		if (!rc && (!state || (strcmp(state, "ready") != 0 && strcmp(state, "paused") != 0)))
 			rc = error_set(e, EBUSY, "vm%u: cannot save: it is %.20s", rank,
 				       state ? state : "unknown");
 	}
@@ -94,16 +92,10 @@ static int look(struct vse_cluster *c, struct rankset *running, struct vse_error
 	return rc;
 }
 
-/* Also of those that stand still for a save. */
-static int resume(struct vse_cluster *c, const struct rankset *ranks, struct vse_error *e)
+/* Those that were paused before stay so. */
+static int resume(struct vse_cluster *c, const char *dir, struct vse_error *e)
 {
-	_cleanup_buf_ struct buf text = BUF_INIT;
-	if (!rankset_count(ranks))
-		return 0;
-	rankset_format(ranks, &text);
-	return cluster_ask(c,
-			   json_pack("{s:s, s:s, s:b}", "verb", "resume", "ranks", buf_cstr(&text),
-				     "held", 1),
+	return cluster_ask(c, json_pack("{s:s, s:s, s:s}", "verb", "resume", "ranks", "all", "held", dir),
 			   0, NULL, e);
 }
 
@@ -270,11 +262,10 @@ static char *make_part(const char *dir, char **ret_full, struct vse_error *e)
 int vse_save(struct vse_cluster *c, const char *dir, struct vse_error *err)
 {
 	ERROR_OR_OWN(err);
-	_cleanup_rankset_ struct rankset running = RANKSET_INIT;
 	_cleanup_(vse_error_finish) struct vse_error why = {0};
 	_cleanup_free_ char *full = NULL;
 	struct held held;
-	int rc = look(c, &running, err);
+	int rc = look(c, err);
 	if (rc)
 		return rc;
 	_cleanup_free_ char *part = make_part(dir, &full, err);
@@ -294,7 +285,7 @@ int vse_save(struct vse_cluster *c, const char *dir, struct vse_error *err)
 		path_remove(part, NULL);
 	else
 		rc = check_whole(c, full, err);
-	int back = held.over ? 0 : resume(c, &running, &why);
+	int back = held.over ? 0 : resume(c, part, &why);
 	let_go(c, &held);
 	if (!rc && back)
 		rc = error_set(err, why.err.code, "saved in %s, but not all VMs go on: %s", full,

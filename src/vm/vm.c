@@ -46,9 +46,11 @@ static bool input(struct vm *vm, enum vm_input in, const char *reason)
 		evtimer_stop(vm->timer);
 	if (next == VM_READY && !vm->ready_after)
 		vm->ready_after = MAX(loop_now(vm->loop) - vm->started, (uint64_t)1);
-	vm->set_up |= next == VM_READY;
-	if (next == VM_READY)
+	if (next == VM_READY) {
+		vm->set_up = true;
+		vm->restored = false;
 		vm->false_starts = 0;
+	}
 	if (was == next || untold(vm))
 		return true;
 	if (vm->profile->keep && vm_note_wanted(next))
@@ -81,7 +83,9 @@ static void let_go(struct vm *vm)
 	vm_unbind(vm);
 	vm->ran_ms = vm_uptime_ms(vm);
 	vm->running = 0;
-	vm->adopted = vm->attach = vm->set_up = vm->cloned = vm->writing = vm->going_on = false;
+	vm->adopted = vm->attach = vm->set_up = vm->cloned = vm->restored = false;
+	vm->writing = vm->pausing = vm->going_on = false;
+	free(TAKE_PTR(vm->holder));
 	vm->came[0] = '\0';
 	free(TAKE_PTR(vm->boot));
 	_cleanup_free_ char *pid = path_join(vm->dir, "pid");
@@ -143,11 +147,11 @@ static void on_guest_failed(void *arg, const char *text)
 {
 	struct vm *vm = arg;
 	_cleanup_free_ char *why = xasprintf("guest set-up: %s", text);
-	if (!vm->set_up) {
+	if (!vm->set_up || vm->restored) {
 		vm_fail(vm, why);
 		return;
 	}
-	/* It was ready before in this boot: that it cannot be told once more (its file system is full) is no reason to end it. */
+	/* It was ready before, as who it is: that it cannot be told once more (its file system is full) is no reason to end it. */
 	vm->ops->on_note(vm->arg, vm, why);
 	input(vm, VM_IN_READY, why);
 }
@@ -251,15 +255,7 @@ static void send_time(struct vm *vm)
 static void on_saving_done(void *arg, const struct err *err)
 {
 	end_save(arg, err);
-}
-
-static void look_go_on(struct vm *vm)
-{
-	if (!vm->going_on || vm->send_ops || vm->state != VM_PAUSED || vm->writing || !vm->hv)
-		return;
-	vm->going_on = false;
-	if (hv_resume(vm->hv, NULL) < 0)
-		log_warn("%s: it cannot be resumed", vm->name);
+	vm_look_go_on(arg);
 }
 
 static void on_save_event(struct vm *vm, const struct hv_event *e)
@@ -279,7 +275,7 @@ static void on_save_event(struct vm *vm, const struct hv_event *e)
 		hv_cancel(vm->hv, NULL); /* of one that is done: nothing */
 		end_save(vm, &err);
 	}
-	look_go_on(vm);
+	vm_look_go_on(vm);
 }
 
 static void go_on(struct vm *vm)
@@ -341,14 +337,16 @@ static void on_hv_state(struct vm *vm, const struct hv_event *e)
 		vm->ran = true;
 		vm_hold_over(vm);
 		bool resumed = vm->state == VM_PAUSED;
+		vm->going_on &= !resumed;
 		input(vm, resumed ? VM_IN_RESUMED : VM_IN_RUNNING, vm->came);
 		if (resumed)
 			send_time(vm);
 	} else if (e->state == HV_PAUSED) {
 		if (vm->adopting && vm->set_up)
 			vm->state = VM_READY; /* only such a VM is ever paused */
+		vm->pausing = false;
 		input(vm, VM_IN_PAUSED, vm->send_ops ? "it is being moved" : "");
-		look_go_on(vm);
+		vm_look_go_on(vm);
 	}
 }
 
@@ -394,6 +392,8 @@ static void on_hv_event(void *arg, const struct hv_event *e)
 			on_save_event(vm, e);
 			break;
 		}
+		if (e->op && strcmp(e->op, hv_cap_name(HV_CAP_PAUSE)) == 0)
+			vm_pause_failed(vm);
 		_cleanup_free_ char *text = xasprintf("%s: %s", e->op ? e->op : "operation",
 						      e->err ? e->err->text : "failed");
 		vm->ops->on_note(vm->arg, vm, text);
@@ -491,8 +491,8 @@ int vm_start_hv(struct vm *vm, int scratch_fd, struct err *err)
 	struct hv_spec spec = make_spec(vm, scratch_fd >= 0 ? scratch : NULL);
 	if (add_saved(vm, &spec, &state_fd, err) < 0)
 		return -1;
-	if (p->keep && vm->cloned)
-		vm_note_write(vm, vm->state); /* that of its start says no more than that it starts */
+	if (p->keep && (vm->cloned || vm->unclonable))
+		vm_note_write(vm, vm->state); /* that of its start does not say whether it is a clone */
 	if (spec.tap && vm->ops->make_tap(vm->arg, vm, &tap, err) < 0)
 		return -1;
 	spec.tap_fd = tap;
@@ -588,6 +588,7 @@ bool vm_adopt(struct vm *vm)
 	struct err err = ERR_INIT;
 	enum vm_state was = vm_note_read(vm);
 	if (was == VM_PLANNED || vm_state_is_over(was)) {
+		pid_note_kill(vm->dir); /* of a run that began, and could not be noted */
 		vm->state = was;
 		vm->running = 0;
 		free(TAKE_PTR(vm->boot));
@@ -647,7 +648,7 @@ static int restore(struct vm *vm, const char *dir, struct err *err)
 		return -1;
 	if (restoring_saved(vm->restoring)->scratch != size)
 		return err_set(err, EINVAL, "%s: saved with another size of scratch disk", vm->name);
-	vm->attach = vm->set_up = true;
+	vm->attach = vm->set_up = vm->restored = true;
 	if (!size)
 		return vm_start_hv(vm, -1, err);
 	_cleanup_free_ char *disk = restoring_disk(vm->restoring),
@@ -696,12 +697,7 @@ void vm_save_forget(struct vm *vm)
 	saving_destroy(TAKE_PTR(vm->saving));
 	if (vm->hv)
 		hv_cancel(vm->hv, NULL);
-}
-
-void vm_go_on(struct vm *vm)
-{
-	vm->going_on = vm_state_is_live(vm->state);
-	look_go_on(vm);
+	vm_look_go_on(vm);
 }
 
 static int graceful(struct vm *vm)
@@ -734,28 +730,6 @@ int vm_stop(struct vm *vm, enum hv_stop how, struct err *err)
 	let_go(vm);
 	input(vm, VM_IN_GONE, "");
 	return 0;
-}
-
-static int need(struct vm *vm, enum vm_state state, const char *verb, struct err *err)
-{
-	if (vm->state == state)
-		return 0;
-	return err_set(err, EBUSY, "%s: cannot %s: it is %s", vm->name, verb, vm_state_name(vm->state));
-}
-
-int vm_pause(struct vm *vm, struct err *err)
-{
-	if (vm_move_holds(vm, "pause", err))
-		return -1;
-	vm->going_on = false;
-	return need(vm, VM_READY, "pause", err) < 0 ? -1 : hv_pause(vm->hv, err);
-}
-
-int vm_resume(struct vm *vm, struct err *err)
-{
-	if (vm_move_holds(vm, "resume", err))
-		return -1;
-	return need(vm, VM_PAUSED, "resume", err) < 0 ? -1 : hv_resume(vm->hv, err);
 }
 
 int vm_restart(struct vm *vm, struct err *err)

@@ -73,12 +73,14 @@ int vm_start(struct vm *vm, struct err *err);
 int vm_stop(struct vm *vm, enum hv_stop how, struct err *err);
 int vm_pause(struct vm *vm, struct err *err);
 int vm_resume(struct vm *vm, struct err *err);
-/* vm_pause() for a save into dir, which ends with vm_go_on(), vm_resume() or the VM; of one that is paused already it ends
- * with vm_hold_forget(), and that stays so. Should this process end before, the one that adopts the VM removes what was written
- * of it, and lets it go on if it did before. */
+/* vm_pause() for a save into dir, until vm_hold_end() or the VM's end. Who else pauses, resumes, moves or saves it meanwhile has
+ * EBUSY. Should this process end before, the one that adopts the VM removes what was written of it, and lets it go on if it did
+ * before. */
 int vm_hold(struct vm *vm, const char *dir, struct err *err);
-void vm_hold_forget(struct vm *vm);
-bool vm_is_held(const struct vm *vm); /* for a save: whoever lets it go on now tears that apart */
+/* It goes on, as soon as it can (not before the hypervisor has let go of a save); true: it does not, it was paused before. */
+bool vm_hold_end(struct vm *vm);
+bool vm_is_held(const struct vm *vm); /* for a save, now */
+bool vm_is_held_for(const struct vm *vm, const char *dir);
 /* Instead of vm_start(): as it was saved in dir (vm/saved.h). It goes on by itself, from there. */
 int vm_restore(struct vm *vm, const char *dir, struct err *err);
 /* Writes a paused VM, with its scratch disk, into dir (vm/saved.h). It stays paused. done() once, unless the VM is destroyed
@@ -87,8 +89,6 @@ int vm_save(struct vm *vm, const char *dir, const char *id,
 	    void (*done)(void *arg, struct vm *vm, const struct err *err), void *arg, struct err *err);
 /* Ends a vm_save() without its done(). */
 void vm_save_forget(struct vm *vm);
-/* Resumes one that is paused or about to be, as soon as it can be: not before the hypervisor has let go of a save. */
-void vm_go_on(struct vm *vm);
 
 /* ---- vm_move.c: to another node. A VM that was sent stands still until vm_unsend() or its end: whoever sends it has seen
  * to it that only one of the two ever goes on. ---- */

@@ -49,10 +49,14 @@ struct vm {
 	struct saving *saving;
 	void (*on_saved)(void *arg, struct vm *vm, const struct err *err);
 	void *saved_arg;
-	bool on_hold, stays;    /* it has the note of vm_hold(); it was paused before */
-	bool writing, going_on; /* the hypervisor writes the state; resumed as soon as that can be */
+	char *holder;        /* the folder of the save that it stands still for, now; NULL: none */
+	bool on_hold, stays; /* it has the note of vm_hold(); it was paused before */
+	bool pausing;        /* the hypervisor was asked, and has not answered */
+	bool going_on;       /* the save has let it go: resumed as soon as that can be */
+	bool writing;        /* the hypervisor writes the state */
 	struct restoring *restoring;
 	bool unpacked, arrived; /* restoring: all was read and good; the hypervisor has taken it */
+	bool restored;          /* and its guest was not told yet who it is here */
 
 	/* vm_move.c */
 	const struct vm_send_ops *send_ops; /* it is being sent, or was and waits; NULL: neither */
@@ -86,7 +90,9 @@ void vm_note_write(const struct vm *vm, enum vm_state state);
 enum vm_state vm_note_read(struct vm *vm); /* PLANNED: there is no note, so it never ran */
 
 /* vm_hold.c */
-void vm_hold_over(struct vm *vm);
+void vm_look_go_on(struct vm *vm); /* after whatever a VM that is going on may have waited for */
+void vm_pause_failed(struct vm *vm);
+void vm_hold_over(struct vm *vm); /* the note has no meaning any more */
 void vm_hold_adopt(struct vm *vm);
 
 /* vm_bind.c */

@@ -11,9 +11,11 @@
 
 int vm_send(struct vm *vm, bool post_copy, const struct vm_send_ops *ops, void *arg, struct err *err)
 {
-	if (vm->state != VM_READY || vm->send_ops || vm->unsent)
+	if (vm->state != VM_READY || vm->send_ops || vm->unsent || vm->pausing)
 		return err_set(err, EBUSY, "%s: cannot be moved: it is %s", vm->name,
-			       vm->send_ops || vm->unsent ? "being moved" : vm_state_name(vm->state));
+			       vm->send_ops || vm->unsent ? "being moved"
+			       : vm->pausing              ? "being paused"
+							  : vm_state_name(vm->state));
 	if (vm->profile->scratch && !vm->scratch)
 		return err_set(err, ENOTSUP, "%s: its scratch disk is of an agent that has died: it cannot be moved",
 			       vm->name);

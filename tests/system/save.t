@@ -93,7 +93,64 @@ def let_go_meanwhile(tap, w, file):
     tap.ok(save.returncode == 0 and states(w) == ["ready", "ready", "paused"], "the save ends well, and they go on", said, states(w))
     r = w.vse("resume", "2")
     tap.ok(r.code == 0, "then the one that was paused is resumed", r)
+    pause_meanwhile(tap, w)
+    two_saves(tap, w)
     w.vse("down")
+
+
+def during(w, save, what):
+    """What each of many tries gave while the save ran."""
+    tries = []
+    while save.poll() is None:
+        tries.append(what())
+    return tries, save.communicate()[1].decode()
+
+
+def begin_save(w, name):
+    return subprocess.Popen([VSE, "save", "-q", "--to", str(w.dir / name)], env=w.env, stderr=subprocess.PIPE)
+
+
+def pause_meanwhile(tap, w):
+    """A pause of a VM that is being saved would be undone with the save."""
+    tries, said = during(w, begin_save(w, "paused-meanwhile"), lambda: w.vse("pause", "1"))
+    refused = [r for r in tries if r.code]
+    # One that came before the save made it refuse; one after it was heeded.
+    tap.ok(refused and all("cannot pause: it is being saved" in r.said for r in refused), "pause of a VM that is being saved is refused", *tries)
+    want = ["ready", "ready" if all(r.code for r in tries) else "paused", "ready"]
+    tap.ok(states(w) == want, "and none that was heeded is undone", states(w), want, said)
+    w.vse("resume", "1")
+    # The front end dies while its save is under way: VMs go on by themselves, unless somebody paused them meanwhile.
+    save = begin_save(w, "killed")
+    while states(w) == ["ready"] * 3 and save.poll() is None:
+        pass
+    save.kill()
+    save.communicate()
+    for _ in range(200):
+        r = w.vse("pause", "0")
+        if r.code == 0:
+            break
+        time.sleep(0.05)
+    for _ in range(200):
+        if states(w)[1:] == ["ready", "ready"]:
+            break
+        time.sleep(0.05)
+    time.sleep(0.3)
+    tap.ok(r.code == 0 and states(w) == ["paused", "ready", "ready"], "a pause after a save that died stays", r, states(w))
+    w.vse("resume", "0")
+
+
+def two_saves(tap, w):
+    """Of two saves at once one is made, and the other one told so; afterwards all go on."""
+    saves = [begin_save(w, "at-once-%d" % i) for i in range(2)]
+    said = [s.communicate()[1].decode() for s in saves]
+    codes = sorted(s.returncode for s in saves)
+    # Where the first was over before the second began, both are made.
+    lost = [t for s, t in zip(saves, said) if s.returncode]
+    tap.ok(codes in ([0, 1], [0, 0]) and all("another save has it" in t or "cannot save: it is" in t for t in lost),
+           "two saves at once: one is refused", codes, *said)
+    tap.ok(states(w) == ["ready"] * 3, "and the VMs go on", states(w))
+    whole = [n for n in os.listdir(w.dir) if n.startswith("at-once")]
+    tap.ok(len(whole) == codes.count(0), "nothing is left of the other", whole)
 
 
 def identity(w):
