@@ -11,6 +11,8 @@ MACHINE_CACHE=${MACHINE_CACHE:-$VSE_TEST_HOME/.cache/vse-test}
 MACHINE_CPUS=1
 MACHINE_TRIES=1 # both begin anew, or none
 . "$MACHINE_SH"
+one=k two=x
+. "$TOP/tests/system/pair.sh"
 
 if [ "$(uname -m)" != x86_64 ]; then
 	skip_all='the test machine is x86_64'
@@ -38,7 +40,7 @@ test_expect_success 'the test machines are built' '
 	(in_k machine_build) && in_x machine_build
 '
 
-mkdir -p k/bin k/apt k/store/images k/ssh x/ssh
+mkdir -p k/bin k/apt k/store/images
 test_expect_success 'what they are to run is built' '
 	id=$(vse build "$EXAMPLES/mpi.yaml") &&
 	cp -R "$XDG_DATA_HOME/vse/images/$id" k/store/images/ &&
@@ -48,38 +50,10 @@ test_expect_success 'what they are to run is built' '
 	for file in sources.list sources.list.d; do
 		[ ! -e /etc/apt/$file ] || cp -R /etc/apt/$file k/apt/ || return 1
 	done &&
-	ssh-keygen -q -t ed25519 -N "" -f k/ssh/id_ed25519 && ssh-keygen -q -t ed25519 -N "" -f k/ssh/host &&
-	cp k/ssh/id_ed25519.pub k/ssh/host x/ssh/ &&
-	echo "10.79.0.1,10.79.0.2 $(cat k/ssh/host.pub)" >k/ssh/known_hosts
+	pair_keys
 '
 
-# The wire, sshd, and ssh to both.
-cat >k/net <<'GUEST'
-modprobe -a virtio_pci virtio_net
-until [ -e /sys/class/net/eth0 ]; do sleep 0.1; done
-ip address add "10.79.0.$host/24" dev eth0
-ip link set eth0 up
-mkdir -p -m 755 /run/sshd
-cp -R /payload/ssh /root/.ssh # with names, since there is no /etc/hosts
-chmod -R go= /root/.ssh
-cat >/run/sshd.conf <<'END'
-HostKey /root/.ssh/host
-AuthorizedKeysFile /root/.ssh/id_ed25519.pub
-PermitRootLogin prohibit-password
-UsePAM no
-UseDNS no
-KexAlgorithms curve25519-sha256
-END
-cat >/root/.ssh/config <<'END'
-Host k
-HostName 10.79.0.1
-Host x
-HostName 10.79.0.2
-END
-/usr/sbin/sshd -f /run/sshd.conf -E /out/sshd.log
-GUEST
-cp k/net x/net
-
+pair_net
 cat >k/cluster <<'GUEST'
 set -ex
 at() { echo "# $1: $(cut -d. -f1 /proc/uptime) s" >>/out/times; }
@@ -142,58 +116,8 @@ ls /sys/class/net >/out/links-after
 ls /var/tmp >/out/cache
 GUEST
 
-wires=$SHARNESS_TEST_DIRECTORY # without a blank
-wire() { # OWN OTHER NUMBER: its words for QEMU
-	echo "-pidfile $wires/$1.pid -device virtio-net-pci,netdev=wire,romfile=,mac=52:54:00:79:00:0$3" \
-		"-netdev dgram,id=wire,local.type=unix,local.path=$wires/$1.wire,remote.type=unix,remote.path=$wires/$2.wire"
-}
-
-run_k() {
-	(
-		machine_build && MACHINE_ARGS=$(wire k x 1) MACHINE_TIME=$seconds machine_run out.k k "sh ./cluster"
-		echo $? >k.code
-	)
-}
-
-run_x() {
-	machine_build && MACHINE_ARGS=$(wire x k 2) MACHINE_TIME=$((seconds + 300)) machine_run out.x x "sh ./node"
-	echo $? >x.code
-}
-
-one_ended() {
-	[ -e k.code ] || [ -e x.code ]
-}
-
-both_ended() {
-	[ -e k.code ] && [ -e x.code ]
-}
-
-end_machine() { # NAME
-	[ ! -s "$wires/$1.pid" ] || kill "$(cat "$wires/$1.pid")"
-}
-
-run_both() {
-	rm -f k.code x.code
-	in_k run_k &
-	in_x run_x &
-	wait_for $((seconds + 600)) one_ended
-	wait_for 60 both_ended || { end_machine k; end_machine x; }
-	wait
-	for name in k x; do
-		sed "s/^/$name: /" out.$name/qemu.log out.$name/stdout out.$name/stderr
-	done
-	[ "$(cat k.code)$(cat x.code)" = 00 ]
-}
-
-# Corrupted processes in dom0 were seen on hosts with much else to do, and a kernel that the emulated SVM brought down: what
-# ends so is done once more.
-crashed() {
-	[ "$(cat k.code)" -gt 125 ] || [ "$(cat x.code)" -gt 125 ] ||
-		grep -q "$MACHINE_CRASH\|Panic on CPU\|Hardware Dom0 crashed" out.k/console.log out.x/console.log
-}
-
 test_expect_success 'the machines run all to its end' '
-	run_both || { crashed && run_both; } || { tail -n 30 out.k/console.log out.x/console.log; false; }
+	pair_run "sh ./cluster" "sh ./node"
 '
 
 cat >look <<'PYTHON'
