@@ -102,6 +102,16 @@ static int unpack(const char *whole)
 	return rename(part, whole) < 0 ? complain(whole) : 0;
 }
 
+/* A tree is whole while it has its name: who is killed at this leaves the other name, which means nothing. Something that
+ * cannot be removed keeps its lock, so that the next one tries again. */
+static void remove_tree(const char *whole, const char *name)
+{
+	_cleanup_free_ char *part = xasprintf("%s.new", whole);
+	if (path_remove(part, NULL) == 0 && (rename(whole, part) == 0 || errno == ENOENT) &&
+	    path_remove(part, NULL) == 0)
+		unlink(name);
+}
+
 /* KEY.lock is touched by every use; a container holds it for as long as it runs. */
 static void sweep(const char *dir)
 {
@@ -116,11 +126,9 @@ static void sweep(const char *dir)
 		_cleanup_close_ int fd = openat(dirfd(d), e->d_name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
 		if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB) < 0)
 			continue;
-		_cleanup_free_ char *root = xasprintf("%s/%.*s", dir, (int)(dot - e->d_name), e->d_name);
-		_cleanup_free_ char *part = xasprintf("%s.new", root),
+		_cleanup_free_ char *root = xasprintf("%s/%.*s", dir, (int)(dot - e->d_name), e->d_name),
 				    *name = path_join(dir, e->d_name);
-		if (path_remove(root, NULL) == 0 && path_remove(part, NULL) == 0)
-			unlink(name);
+		remove_tree(root, name);
 	}
 	if (d)
 		closedir(d);
