@@ -27,13 +27,19 @@ static int complain(const char *what)
 	return 1;
 }
 
-/* Alone on the lock, or together with others on that of a tree that is there. Waited for by looking: who sleeps for a
- * lock of his own sleeps on when the tree has come, for as long as the container that was faster to hold it runs. */
-static void wait_lock(int fd, const char *whole)
+/* Together with others on the lock of a tree that is there, else alone. Waited for by looking: who sleeps for a lock of his
+ * own sleeps on when the tree has come, for as long as the container that was faster to hold it runs. */
+static int wait_lock(int fd, const char *whole)
 {
-	while (flock(fd, LOCK_EX | LOCK_NB) < 0 && (errno == EWOULDBLOCK || errno == EINTR)) {
-		if (path_exists(whole) && flock(fd, LOCK_SH) == 0 && path_exists(whole))
-			return;
+	for (;;) {
+		bool there = path_exists(whole);
+		if (flock(fd, (there ? LOCK_SH : LOCK_EX) | LOCK_NB) == 0) {
+			if (!there || path_exists(whole))
+				return 0;
+			flock(fd, LOCK_UN);
+		} else if (errno != EWOULDBLOCK && errno != EINTR) {
+			return -1;
+		}
 		nanosleep(&(struct timespec){.tv_nsec = LOOK_NS}, NULL);
 	}
 }
@@ -43,10 +49,10 @@ static int lock(const char *path, const char *whole)
 	struct stat a, b;
 	for (;;) {
 		_cleanup_close_ int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-		if (fd >= 0)
-			wait_lock(fd, whole);
+		if (fd < 0 || wait_lock(fd, whole) < 0)
+			return -1;
 		/* Swept between the two calls: only a lock on the file that is there now counts. */
-		if (fd < 0 || (fstat(fd, &a) == 0 && stat(path, &b) == 0 && a.st_ino == b.st_ino))
+		if (fstat(fd, &a) == 0 && stat(path, &b) == 0 && a.st_ino == b.st_ino)
 			return TAKE_FD(fd);
 	}
 }
@@ -141,8 +147,11 @@ int unpack_main(const char *dir, const char *key)
 	_cleanup_close_ int held = lock(name, whole);
 	if (held < 0)
 		return complain(name);
+	futimens(held, NULL); /* used now: nobody else takes it for one to be swept, while it changes its kind below */
 	int rc = unpack(whole);
-	if (rc == 0)
+	if (rc == 0) {
+		flock(held, LOCK_SH); /* sweeping may take long, and others want to hold the tree */
 		sweep(dir);
+	}
 	return rc;
 }

@@ -195,12 +195,44 @@ class Checks:
         os.utime(folder / "old.lock", (time.time() - 14 * 86400,) * 2)
         return folder, folder / "old", folder / "old.lock", folder / "old.new"
 
+    def sweeping(self, there):
+        """What is not removed to its end is not taken for a root afterwards; and nobody waits for that."""
+        folder, old, lock, part = self.swept("beside" if there else "after")
+        image = folder.with_suffix(".image")
+        subprocess.check_call(["mksquashfs", str(folder / "k/root"), str(image), "-quiet", "-no-progress"], stdout=subprocess.DEVNULL)
+        if not there:
+            shutil.rmtree(folder / "k")
+        first = self.unpack(folder, "k", image, preexec_fn=filtered(1, 2, AT_REMOVEDIR, HOLD))
+        try:
+            self.ok(within(20, lambda: not any((d / "root/file").exists() for d in (old, part))) and first.poll() is None,
+                    "an old root image is being removed", first.poll())
+            with open(folder / "k.lock") as mine:
+                try:
+                    fcntl.flock(mine, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                    held = True
+                except BlockingIOError:
+                    held = False
+            self.ok(held, "meanwhile the new one can be held%s" % ("" if there else ", by others than who made it"))
+        finally:
+            first.kill()
+            first.communicate()
+        self.ok(not old.exists() and lock.exists(), "killed at it: it is not taken for a whole one", os.listdir(folder))
+        second = self.unpack(folder, "k")
+        self.ok("" == second.communicate()[1].decode() and second.returncode == 0 and sorted(os.listdir(folder)) == ["k", "k.lock"],
+                "the next one removes the rest", os.listdir(folder))
+
     def stuck(self):
         folder, old, lock, part = self.swept("kept")
         first = self.unpack(folder, "k", preexec_fn=filtered(1, 2, AT_REMOVEDIR, REFUSE | errno.EPERM))
         first.communicate()
         self.ok(first.returncode == 0 and not old.exists() and part.exists() and lock.exists(),
                 "what cannot be removed is not taken for a whole one either", os.listdir(folder))
+
+    def no_locks(self):
+        folder = self.swept("locks")[0]
+        r = self.unpack(folder, "k", preexec_fn=filtered(0, 1, fcntl.LOCK_EX | fcntl.LOCK_SH, REFUSE | errno.ENOLCK))
+        said = r.communicate()[1].decode()
+        self.ok(r.returncode == 1 and os.strerror(errno.ENOLCK) in said, "a disk without locks is told", r.returncode, said)
 
     def copies(self):
         blob = os.urandom(300000)
@@ -301,7 +333,10 @@ class Checks:
         if not self.words:
             self.race()
             if CALLS:
+                self.sweeping(True)
+                self.sweeping(False)
                 self.stuck()
+                self.no_locks()
         self.up()
         word = self.sleeper()
         self.vse("down", "down")
