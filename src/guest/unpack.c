@@ -118,8 +118,18 @@ static void remove_tree(const char *whole, const char *name)
 		unlink(name);
 }
 
+/* HOST-BOOT-...: what a former boot of this node unpacked is never used again. */
+static bool former_boot(const char *name, const char *key)
+{
+	size_t host = strcspn(key, "-"), boot = host + 1;
+	if (!key[host])
+		return false;
+	boot += strcspn(key + boot, "-") + 1;
+	return strncmp(name, key, host + 1) == 0 && strncmp(name, key, boot) != 0;
+}
+
 /* KEY.lock is touched by every use; a container holds it for as long as it runs. */
-static void sweep(const char *dir)
+static void sweep(const char *dir, const char *key)
 {
 	DIR *d = opendir(dir);
 	struct dirent *e;
@@ -127,7 +137,7 @@ static void sweep(const char *dir)
 	while (d && (e = readdir(d))) {
 		const char *dot = strrchr(e->d_name, '.');
 		if (!dot || strcmp(dot, ".lock") != 0 || fstatat(dirfd(d), e->d_name, &st, 0) < 0 ||
-		    st.st_mtime > time(NULL) - KEEP_S)
+		    (st.st_mtime > time(NULL) - KEEP_S && !former_boot(e->d_name, key)))
 			continue;
 		_cleanup_close_ int fd = openat(dirfd(d), e->d_name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
 		if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB) < 0)
@@ -151,7 +161,7 @@ int unpack_main(const char *dir, const char *key)
 	int rc = unpack(whole);
 	if (rc == 0) {
 		flock(held, LOCK_SH); /* sweeping may take long, and others want to hold the tree */
-		sweep(dir);
+		sweep(dir, key);
 	}
 	return rc;
 }

@@ -131,20 +131,33 @@ static int make_dir(const char *dir, const struct container_ids *ids, struct err
 	return 0;
 }
 
-/* Which file it is, without reading it: a file in a store never changes, it is replaced. */
+/* Letters and digits alone. */
+static void plain(char *text, char other)
+{
+	char *to = text;
+	for (const char *c = text; *c; c++)
+		if (isalnum((unsigned char)*c) || other)
+			*to++ = isalnum((unsigned char)*c) ? *c : other;
+	*to = '\0';
+}
+
+/* Which file it is, without reading it: a file in a store never changes, it is replaced. And of which boot the tree is: a
+ * power cut leaves files empty that were not on the disk yet, and to wait for a busy disk may take minutes. */
 static int make_key(int image, char **ret, struct err *err)
 {
 	struct stat st;
 	char host[256] = "";
+	_cleanup_free_ char *boot = NULL;
 	if (fstat(image, &st) < 0)
 		return err_errno(err, errno, "root image");
+	if (path_read("/proc/sys/kernel/random/boot_id", 256, &boot, NULL, err) < 0)
+		return -1;
 	gethostname(host, sizeof(host) - 1);
-	for (char *c = host; *c; c++)
-		if (!isalnum((unsigned char)*c))
-			*c = '_';
-	*ret = xasprintf("%.64s-%" PRIx64 "-%" PRIx64 "-%" PRIx64 "-%" PRIx64 "-%" PRIx64
+	plain(host, '_');
+	plain(boot, '\0');
+	*ret = xasprintf("%.64s-%.32s-%" PRIx64 "-%" PRIx64 "-%" PRIx64 "-%" PRIx64 "-%" PRIx64
 			 "-%" PRIx64 "-%" PRIx64,
-			 host, (uint64_t)st.st_dev, (uint64_t)st.st_ino, (uint64_t)st.st_size,
+			 host, boot, (uint64_t)st.st_dev, (uint64_t)st.st_ino, (uint64_t)st.st_size,
 			 (uint64_t)st.st_mtim.tv_sec, (uint64_t)st.st_mtim.tv_nsec,
 			 (uint64_t)st.st_ctim.tv_sec, (uint64_t)st.st_ctim.tv_nsec);
 	return 0;

@@ -234,6 +234,22 @@ class Checks:
         said = r.communicate()[1].decode()
         self.ok(r.returncode == 1 and os.strerror(errno.ENOLCK) in said, "a disk without locks is told", r.returncode, said)
 
+    def former_boot(self):
+        with open("/proc/sys/kernel/random/boot_id") as f:
+            boot = f.read().strip().replace("-", "")
+        keys = [name for name in os.listdir(self.env["VSE_ROOTS"]) if "." not in name]
+        self.ok(keys and all(key.split("-")[1] == boot for key in keys), "a root image is unpacked once a boot", keys)
+        folder = self.w.dir / "boots"
+        for key in "a-1-x", "a-2-x", "a-2-y", "b-1-x":
+            (folder / key).mkdir(parents=True)
+            (folder / (key + ".lock")).write_text("")
+        with open(folder / "a-1-y.lock", "w") as used:
+            fcntl.flock(used, fcntl.LOCK_SH)
+            self.unpack(folder, "a-2-x").communicate()
+        left = sorted(name for name in os.listdir(folder) if name.endswith(".lock"))
+        self.ok(left == ["a-1-y.lock", "a-2-x.lock", "a-2-y.lock", "b-1-x.lock"] and not (folder / "a-1-x").exists(),
+                "those of a former boot of this node make room", left)
+
     def copies(self):
         blob = os.urandom(300000)
         (self.w.dir / "blob").write_bytes(blob)
@@ -332,6 +348,7 @@ class Checks:
         self.deaths()
         if not self.words:
             self.race()
+            self.former_boot()
             if CALLS:
                 self.sweeping(True)
                 self.sweeping(False)
