@@ -98,11 +98,24 @@ struct rootdir {
 	char *dir, *key, *root, *lock_name;
 	int image, lock, program;
 	unsigned tries;
-	struct cage *cage;
-	struct evtimer *timer;
+	struct unpacking *unpacking; /* it waits for that */
+	struct rootdir *next;        /* that waits for the same */
+	struct evtimer *timer;       /* to look again, or to tell */
+	struct err failure;
 	void (*done)(void *arg, const char *root, const struct err *err);
 	void *arg;
 };
+
+/* One is under way for each tree: as root each may begin with a copy of the image (guest/guard.c). It is nobody's in
+ * particular: who has begun it may go. */
+struct unpacking {
+	struct loop *loop;
+	char *root;
+	struct cage *cage;
+	struct rootdir *waiting;
+	struct unpacking *next;
+};
+static struct unpacking *under_way;
 
 static char *roots_dir(void)
 {
@@ -178,14 +191,36 @@ static int try_hold(struct rootdir *r)
 	return 0;
 }
 
-static void tell(struct rootdir *r, const struct err *err)
+static void drop_unpacking(struct unpacking *u)
 {
-	r->done(r->arg, err->code ? NULL : r->root, err);
+	struct unpacking **at = &under_way;
+	while (*at && *at != u)
+		at = &(*at)->next;
+	if (*at)
+		*at = u->next;
+	cage_destroy(u->cage);
+	free(u->root);
+	free(u);
 }
 
-static void on_unpacked(void *arg, int status);
+static void on_unpacked(void *arg, int status)
+{
+	struct unpacking *u = arg;
+	struct err err = ERR_INIT;
+	char words[300], how[40];
+	if (status != 0)
+		err_set(&err, EIO, "unpack the root image: %s (%s)",
+			cage_words(u->cage, words, sizeof(words)), child_status_text(status, how));
+	for (struct rootdir *r = u->waiting, *next; r; r = next) {
+		next = r->next;
+		r->unpacking = NULL;
+		r->failure = err;
+		evtimer_start(r->timer, 0, 0);
+	}
+	drop_unpacking(u);
+}
 
-static int start_unpack(struct rootdir *r, struct err *err)
+static int start_cage(struct unpacking *u, struct rootdir *r, struct err *err)
 {
 	static const struct cage_ops ops = {.on_end = on_unpacked};
 	_cleanup_strvec_ struct strvec args = STRVEC_INIT;
@@ -200,33 +235,54 @@ static int start_unpack(struct rootdir *r, struct err *err)
 	strvec_addv(&args, "--unpack", r->dir, r->key, NULL);
 	spec.fds[UNPACK_FD_IMAGE] = r->image;
 	spec.fds[CONTAINER_FD_PROGRAM] = r->program;
-	r->cage = cage_start(r->loop, &spec, &ops, r, err);
-	return r->cage ? 0 : -1;
+	u->cage = cage_start(r->loop, &spec, &ops, u, err);
+	return u->cage ? 0 : -1;
 }
 
-static void on_unpacked(void *arg, int status)
+/* Waits for the one that is under way, or begins it. */
+static int await_unpacking(struct rootdir *r, struct err *err)
+{
+	struct unpacking *u = under_way;
+	while (u && (u->loop != r->loop || strcmp(u->root, r->root) != 0))
+		u = u->next;
+	if (!u) {
+		u = xcalloc(1, sizeof(*u));
+		*u = (struct unpacking){.loop = r->loop, .root = xstrdup(r->root), .next = under_way};
+		under_way = u;
+		if (start_cage(u, r, err) < 0) {
+			drop_unpacking(u);
+			return -1;
+		}
+	}
+	r->unpacking = u;
+	r->next = u->waiting;
+	u->waiting = r;
+	return 0;
+}
+
+/* The last one that goes ends it. */
+static void stop_waiting(struct rootdir *r)
+{
+	struct unpacking *u = r->unpacking;
+	struct rootdir **at = &u->waiting;
+	while (*at != r)
+		at = &(*at)->next;
+	*at = r->next;
+	if (!u->waiting)
+		drop_unpacking(u);
+}
+
+static void on_look(void *arg)
 {
 	struct rootdir *r = arg;
-	struct err err = ERR_INIT;
-	char words[300], how[40];
-	if (status == 0 && try_hold(r) != 0)
-		err_set(&err, EAGAIN, "%s: made, and gone again", r->root);
-	else if (status != 0)
-		err_set(&err, EIO, "unpack the root image: %s (%s)",
-			cage_words(r->cage, words, sizeof(words)), child_status_text(status, how));
-	cage_destroy(TAKE_PTR(r->cage));
-	if (err.code == EAGAIN && ++r->tries < TRIES) {
-		err = ERR_INIT;
-		if (start_unpack(r, &err) == 0)
+	struct err err = r->failure;
+	if (!err.code && r->lock < 0 && try_hold(r) != 0) {
+		if (++r->tries >= TRIES)
+			err_set(&err, EAGAIN, "%s: made, and gone again", r->root);
+		else if (await_unpacking(r, &err) == 0)
 			return;
 	}
-	tell(r, &err);
-}
-
-static void on_held(void *arg)
-{
-	struct err none = ERR_INIT;
-	tell(arg, &none);
+	r->done(r->arg, err.code ? NULL : r->root, &err);
 }
 
 struct rootdir *rootdir_open(struct loop *l, const struct container_ids *ids, const char *image,
@@ -237,7 +293,7 @@ struct rootdir *rootdir_open(struct loop *l, const struct container_ids *ids, co
 	struct rootdir *r = xcalloc(1, sizeof(*r));
 	*r = (struct rootdir){
 		.loop = l, .ids = ids, .lock = -1, .program = program, .done = done, .arg = arg};
-	r->timer = evtimer_create(l, on_held, r);
+	r->timer = evtimer_create(l, on_look, r);
 	r->dir = roots_dir();
 	r->image = open(image, O_RDONLY | O_CLOEXEC);
 	if (r->image < 0) {
@@ -252,7 +308,7 @@ struct rootdir *rootdir_open(struct loop *l, const struct container_ids *ids, co
 		evtimer_start(r->timer, 0, 0);
 		return r;
 	}
-	if (start_unpack(r, err) == 0)
+	if (await_unpacking(r, err) == 0)
 		return r;
 fail:
 	rootdir_destroy(r);
@@ -263,7 +319,8 @@ void rootdir_destroy(struct rootdir *r)
 {
 	if (!r)
 		return;
-	cage_destroy(r->cage);
+	if (r->unpacking)
+		stop_waiting(r);
 	evtimer_destroy(r->timer);
 	if (r->image >= 0)
 		close(r->image);

@@ -12,6 +12,7 @@
 #include "base/path.h"
 #include "base/proc.h"
 #include "hypervisor/container.h"
+#include "io/loop.h"
 #include "tap.h"
 
 static char *tmp;
@@ -272,6 +273,86 @@ end:
 	tree_finish(&t);
 }
 
+/* ---- the tree of a root image ---- */
+
+/* In place of vse-guest: does as the image says, and is counted. */
+static const char UNPACKER[] =
+	"#!/bin/sh\n"
+	"read what <&3\n"
+	"echo >>\"$VSE_ROOTS/count\"\n"
+	"for key; do :; done\n"
+	"case $what in\n"
+	"make) mkdir -p \"$VSE_ROOTS/$key/root\"; : >\"$VSE_ROOTS/$key.lock\" ;;\n"
+	"fail) echo 'vse-guest: no space' >&2; exit 1 ;;\n"
+	"esac\n";
+#define OPENED 4
+
+struct opened {
+	struct rootdir *rootdir;
+	unsigned told, good;
+	char why[ERR_TEXT_MAX];
+};
+
+static void on_root(void *arg, const char *root, const struct err *err)
+{
+	struct opened *o = arg;
+	o->told++;
+	o->good += root && path_exists(root);
+	snprintf(o->why, sizeof(o->why), "%s", err->text);
+}
+
+/* Opens the same image so many times, lets the first ones go, and gives how many programs ran for the rest. */
+static size_t open_all(struct opened o[OPENED], int program, const char *what, int gone)
+{
+	const struct container_ids ids = {.uid = geteuid(), .gid = getegid()};
+	_cleanup_free_ char *image = path_join(tmp, what), *count = path_join(tmp, "roots/count"),
+			    *ran = NULL;
+	struct loop *l = loop_create();
+	struct err e = ERR_INIT;
+	char text[8];
+	size_t n = 0;
+	unlink(count);
+	snprintf(text, sizeof(text), "%.4s\n", what);
+	path_write(image, text, 5, 0600, NULL);
+	memset(o, 0, OPENED * sizeof(*o));
+	for (int i = 0; i < OPENED; i++) {
+		o[i].rootdir = rootdir_open(l, &ids, image, program, on_root, &o[i], &e);
+		ok(o[i].rootdir, "%s %d: opened %s", what, i, e.text);
+	}
+	for (int i = 0; i < gone; i++)
+		rootdir_destroy(TAKE_PTR(o[i].rootdir));
+	loop_run(l);
+	for (int i = 0; i < OPENED; i++) {
+		is_int(o[i].told, i < gone ? 0 : 1, "%s %d: is told once, if it is there", what, i);
+		rootdir_destroy(o[i].rootdir);
+	}
+	loop_destroy(l);
+	path_read(count, 100, &ran, &n, NULL);
+	return n;
+}
+
+static void test_root(void)
+{
+	struct opened o[OPENED];
+	_cleanup_free_ char *roots = path_join(tmp, "roots"), *path = path_join(tmp, "bwrap"),
+			    *places = xasprintf("%s:%s", tmp, getenv("PATH") ?: "/bin:/usr/bin");
+	setenv("VSE_ROOTS", roots, 1);
+	setenv("PATH", places, 1); /* bwrap is looked for, and not run */
+	path_write(path, UNPACKER, strlen(UNPACKER), 0700, NULL);
+	_cleanup_close_ int program = open(path, O_RDONLY | O_CLOEXEC);
+	is_int(open_all(o, program, "make", 0), 1, "one unpacks for all");
+	is_int(o[0].good + o[3].good, 2, "and all have it %s%s", o[0].why, o[3].why);
+	is_int(open_all(o, program, "make", 0), 1, "another file is unpacked anew, once");
+	is_int(open_all(o, program, "make more", OPENED - 1), 1,
+	       "who has begun it goes: it is made for the last");
+	is_int(o[OPENED - 1].good, 1, "who has it %s", o[OPENED - 1].why);
+	is_int(open_all(o, program, "fail", 0), 1, "one that fails");
+	ok(strstr(o[0].why, "no space") && strstr(o[3].why, "no space"), "fails for all: %s", o[0].why);
+	is_int(open_all(o, program, "gone", 0), 3, "one that is gone again is tried so often");
+	ok(strstr(o[0].why, "gone again") && strstr(o[3].why, "gone again"), "then not: %s", o[3].why);
+	unsetenv("VSE_ROOTS");
+}
+
 int main(void)
 {
 	tmp = xasprintf("%s/container.XXXXXX", getenv("TMPDIR") ?: "/tmp");
@@ -282,6 +363,7 @@ int main(void)
 	test_args();
 	test_check();
 	test_tree();
+	test_root();
 	path_remove(tmp, NULL);
 	free(tmp);
 	return done();
