@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -21,6 +22,8 @@
 	(14 * 24 * 3600) /* then it is made anew: what it was made of may be gone for good, and nobody tells */
 #define LIMIT (UINT64_C(1) << 30) /* bytes of all; unless VSE_TEMPLATE_LIMIT says */
 #define NOTE ".note"
+#define LOCK_LOOKS                                                                                 \
+	100 /* of a millisecond each: nobody holds it for longer than some renames take */
 
 const char *const kept_names[KEPT_PARTS] = {"memory", "state"};
 
@@ -66,6 +69,22 @@ void kept_used(const char *folder, const char *key)
 {
 	_cleanup_free_ char *path = kept_path(folder, key, "note");
 	utimensat(AT_FDCWD, path, NULL, AT_SYMLINK_NOFOLLOW);
+}
+
+/* No file of its own, which would have to be swept. */
+static int lock(const char *folder, struct err *err)
+{
+	_cleanup_close_ int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return err_errno(err, errno, "%s", folder);
+	for (int i = 0; i < LOCK_LOOKS; i++) {
+		if (flock(fd, LOCK_EX | LOCK_NB) == 0)
+			return TAKE_FD(fd);
+		if (errno != EWOULDBLOCK && errno != EINTR)
+			return err_errno(err, errno, "%s: lock", folder);
+		nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+	}
+	return err_set(err, EBUSY, "%s: others are at work in it", folder);
 }
 
 /* ---- all of them ---- */
@@ -157,6 +176,9 @@ static void remove_one(const char *folder, const char *key)
 void kept_sweep(const char *folder, uint64_t limit, const char *key)
 {
 	size_t n;
+	_cleanup_close_ int held = lock(folder, NULL);
+	if (held < 0)
+		return; /* the next one does it */
 	sweep_unfinished(folder);
 	_cleanup_free_ struct one *list = all(folder, &n);
 	uint64_t sum = key ? one_of(folder, key).size : 0;
@@ -211,6 +233,34 @@ void kept_close(struct kept *k)
 		if (k->fds[i] >= 0)
 			close(TAKE_FD(k->fds[i]));
 	free(TAKE_PTR(k->note));
+}
+
+/* ---- to be there, or not ---- */
+
+int kept_put(const char *folder, const char *key, char *const temps[KEPT_PARTS], const char *note,
+	     struct err *err)
+{
+	_cleanup_free_ char *path = kept_path(folder, key, "note");
+	_cleanup_close_ int held = lock(folder, err);
+	if (held < 0)
+		return -1;
+	for (int i = 0; i < KEPT_PARTS; i++) {
+		_cleanup_free_ char *to = kept_path(folder, key, kept_names[i]);
+		if (rename(temps[i], to) < 0)
+			return err_errno(err, errno, "%s", to);
+	}
+	return path_replace(path, note, strlen(note), 0600, err);
+}
+
+bool kept_refuse(const char *folder, const char *key, const char *id)
+{
+	_cleanup_free_ char *path = kept_path(folder, key, "note"), *text = NULL;
+	_cleanup_close_ int held = lock(folder, NULL);
+	if (path_read(path, KEPT_NOTE, &text, NULL, NULL) == 0 && strncmp(text, id, strlen(id)) != 0)
+		return false;
+	if (held >= 0)
+		unlink(path);
+	return true;
 }
 
 /* ---- one that comes ---- */
@@ -268,24 +318,17 @@ int kept_add(struct kept_new *k, enum kept_part part, const void *p, size_t n, s
 
 int kept_commit(struct kept_new *k, struct err *err)
 {
-	_cleanup_free_ char *note = kept_path(k->folder, k->key, "note");
 	for (int i = 0; i < KEPT_PARTS; i++)
 		if (k->got[i] != k->sizes[i])
 			return err_set(err, EBADMSG, "%llu of %llu bytes of the template's %s came",
 				       (unsigned long long)k->got[i],
 				       (unsigned long long)k->sizes[i], kept_names[i]);
-	for (int i = 0; i < KEPT_PARTS; i++) {
-		_cleanup_free_ char *path = kept_path(k->folder, k->key, kept_names[i]);
-		if (rename(k->temps[i], path) < 0)
-			return err_errno(err, errno, "%s", path);
-		free(TAKE_PTR(k->temps[i]));
-	}
-	if (path_replace(note, k->note, strlen(k->note), 0600, err) < 0)
+	if (kept_put(k->folder, k->key, k->temps, k->note, err) < 0)
 		return -1;
 	/* Last: an old file without a note is taken for one that nobody finished. */
 	const struct timespec made = {.tv_sec = time(NULL) - (time_t)k->age_s};
 	return futimens(k->fds[KEPT_MEMORY], (const struct timespec[]){made, made}) < 0
-		       ? err_errno(err, errno, "%s", note)
+		       ? err_errno(err, errno, "%s: age of a template", k->folder)
 		       : 0;
 }
 

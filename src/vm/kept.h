@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The folder where a node keeps templates (vm/template.h), of this user's alone. One is KEY.memory and KEY.state (vm/pack.h), and
- * KEY.note, written last: a random id that both must carry, then the hypervisor's signature. Two agents that write at once thus
- * leave a whole template or one that is refused. The note's modification time says when it was last used. */
+ * KEY.note, written last: a random id that both must carry, then the hypervisor's signature. What is put there or removed is so
+ * under a lock on the folder; who reads takes none, and what he reads may be replaced meanwhile. The note's modification time says when it was last used. */
 #ifndef VSE_VM_KEPT_H
 #define VSE_VM_KEPT_H
 
@@ -37,6 +37,13 @@ struct kept {
 };
 int kept_open(const char *folder, const char *key, struct kept *ret, struct err *err); /* ENOENT */
 void kept_close(struct kept *k);
+
+/* Puts one there in place of the one that is: the files temps, of that folder, get their names. EBUSY: others are at it, who put
+ * one there too. */
+int kept_put(const char *folder, const char *key, char *const temps[KEPT_PARTS], const char *note,
+	     struct err *err);
+/* The one whose note begins with this id is of no use: is none any more. False: another is there now. */
+bool kept_refuse(const char *folder, const char *key, const char *id);
 
 /* One that comes from elsewhere: not there before kept_commit(). What is in it is checked by who uses it. It was made age_s
  * seconds ago: no node makes it younger. */

@@ -54,7 +54,8 @@ struct template
 	struct packer *packer;
 	enum kept_part part;
 	int file;
-	char *temp; /* path of the file that is written */
+	bool replaced;           /* another was put there while it was read: that was read then */
+	char *temps[KEPT_PARTS]; /* paths of the files that are written */
 };
 
 static void let_go(struct template *t)
@@ -68,9 +69,11 @@ static void let_go(struct template *t)
 	evtimer_destroy(TAKE_PTR(t->timer));
 	if (t->file >= 0)
 		close(TAKE_FD(t->file));
-	if (t->temp)
-		unlink(t->temp);
-	free(TAKE_PTR(t->temp));
+	for (int i = 0; i < KEPT_PARTS; i++) {
+		if (t->temps[i])
+			unlink(t->temps[i]);
+		free(TAKE_PTR(t->temps[i]));
+	}
 	path_remove(t->dir, NULL);
 }
 
@@ -125,12 +128,11 @@ static void keep_over(struct template *t, const struct err *err)
 	let_go(t);
 }
 
-static void write_note(struct template *t)
+static void put(struct template *t)
 {
 	struct err err = ERR_INIT;
-	_cleanup_free_ char *path = file_of(t, "note"),
-			    *text = xasprintf("%s\n%s\n%s\n", t->id, t->signature, t->boot);
-	int rc = path_write(path, text, strlen(text), 0600, &err);
+	_cleanup_free_ char *note = xasprintf("%s\n%s\n%s\n", t->id, t->signature, t->boot);
+	int rc = kept_put(t->cache, t->key, t->temps, note, &err);
 	kept_sweep(t->cache, kept_limit(), t->key);
 	keep_over(t, rc < 0 ? &err : NULL);
 }
@@ -138,37 +140,28 @@ static void write_note(struct template *t)
 static void on_packed(void *arg, const struct err *err)
 {
 	struct template *t = arg;
-	struct err why = ERR_INIT;
-	_cleanup_free_ char *path = file_of(t, kept_names[t->part]);
 	packer_destroy(TAKE_PTR(t->packer));
 	close(TAKE_FD(t->file));
-	if (!err && rename(t->temp, path) < 0) {
-		err_errno(&why, errno, "%s", path);
-		err = &why;
-	}
-	if (err) {
-		keep_over(t, err);
-		return;
-	}
-	free(TAKE_PTR(t->temp));
 	t->part++;
-	keep_next(t);
+	if (err)
+		keep_over(t, err);
+	else if (t->part == KEPT_PARTS)
+		put(t);
+	else
+		keep_next(t);
 }
 
 static void keep_next(struct template *t)
 {
 	struct err err = ERR_INIT;
-	if (t->part == KEPT_PARTS) {
-		write_note(t);
-		return;
-	}
-	t->temp = xasprintf("%s/.%s.%s", t->cache, t->id, kept_names[t->part]);
-	t->file = open(t->temp, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+	char *temp = xasprintf("%s/.%s.%s", t->cache, t->id, kept_names[t->part]);
+	t->file = open(temp, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
 	if (t->file < 0)
-		err_errno(&err, errno, "%s", t->temp);
+		err_errno(&err, errno, "%s", temp);
 	else if (lseek(t->fds[t->part], 0, SEEK_SET) == 0)
 		t->packer = packer_start(t->loop, true, part_kinds[t->part], t->id, t->fds[t->part],
 					 t->file, on_packed, t, &err);
+	t->temps[t->part] = temp;
 	if (!t->packer)
 		keep_over(t, &err);
 }
@@ -402,11 +395,15 @@ static void on_unpacked(void *arg, const struct err *err)
 	struct template *t = arg;
 	packer_destroy(TAKE_PTR(t->packer));
 	close(TAKE_FD(t->file));
+	/* Another agent may put its own there at any moment: the parts were of two then, and both may be sound. */
+	if (err && !kept_refuse(t->cache, t->key, t->id) && !t->replaced) {
+		t->replaced = true;
+		on_begin(t);
+		return;
+	}
 	if (err) {
-		_cleanup_free_ char *note = file_of(t, "note");
 		log_warn("the template%s is of no use: %s", t->origin, err->text);
 		snprintf(t->refused, sizeof(t->refused), "; that%s was of no use", t->origin);
-		unlink(note);
 		look_elsewhere(t, err);
 		return;
 	}

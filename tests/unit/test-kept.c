@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -163,6 +164,40 @@ static void test_coming(void)
 	is_int(rmdir(dir), 0, "no file is left over");
 }
 
+/* Others put theirs there at the same moment, and remove what they found to be of no use. */
+static void test_others(void)
+{
+	struct err e;
+	struct kept k;
+	add('a', 0);
+	struct kept_new *n = begin('a', PART / 2, &e);
+	ok(n && fill(n, PART / 2, PART / 2, &e) == 0, "another one of the same key %s", e.text);
+	int others = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	is_int(flock(others, LOCK_EX), 0, "while others are at work");
+	is_int(kept_commit(n, &e), -1, "it is not taken: %s", e.text);
+	is_int(e.code, EBUSY, "as they are busy");
+	kept_sweep(dir, 0, NULL);
+	ok(!kept_refuse(dir, key('a'), "other"), "one of another name is not theirs to refuse");
+	ok(kept_refuse(dir, key('a'), "note") && has('a', "note"), "nor is any removed by two");
+	close(others);
+	ok(kept_open(dir, key('a'), &k, &e) == 0 && k.sizes[KEPT_MEMORY] == PART &&
+		   k.sizes[KEPT_STATE] == PART,
+	   "the one that was there is whole %s", e.text);
+	kept_close(&k);
+	ok(kept_commit(n, &e) == 0 && kept_open(dir, key('a'), &k, &e) == 0 &&
+		   k.sizes[KEPT_MEMORY] == PART / 2 && k.sizes[KEPT_STATE] == PART / 2,
+	   "later it is taken, and whole %s", e.text);
+	kept_close(&k);
+	kept_drop(n);
+	ok(!kept_refuse(dir, key('a'), "other") && has('a', "note"),
+	   "what was read was another: this one stays");
+	ok(kept_refuse(dir, key('a'), "note") && !has('a', "note"),
+	   "what was read is this: it goes");
+	_cleanup_free_ char *memory = kept_path(dir, key('a'), "memory"),
+			    *state = kept_path(dir, key('a'), "state");
+	is_int(unlink(memory) | unlink(state), 0, "and its files are nobody's");
+}
+
 static void test_told(void)
 {
 	json_t *all = json_object();
@@ -191,6 +226,7 @@ int main(void)
 		return 1;
 	test_limit();
 	test_age();
+	test_others();
 	test_coming();
 	test_told();
 	return done();
