@@ -18,6 +18,7 @@
  *   poweroff-after=DURATION  the guest powers off, with its "bye"
  *   slow-exec=DURATION    every program takes so long to start
  *   ignore-shutdown       "shutdown" does nothing
+ *   hello-twice           as one that has heard nonsense on its channel
  *   garbage               speaks nonsense in place of "hello"
  *   console=TEXT          what the console says at boot ("off": no console); default a banner
  *   state=SIZE            so many bytes stand for its memory when it is saved or moved; default 512K. By post-copy half of
@@ -38,7 +39,7 @@ struct fake_script {
 	uint64_t console_bytes, state_bytes;
 	uint64_t hangs, hang_rank; /* hang_rank: UINT64_MAX: every */
 	bool refuse_start, fail_start, never_hello, never_ready, fail_setup, fail_again,
-		ignore_shutdown, garbage, no_timer;
+		ignore_shutdown, garbage, no_timer, hello_twice;
 	char *console; /* owned; NULL = the default banner */
 };
 

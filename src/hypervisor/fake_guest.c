@@ -50,6 +50,8 @@ static void hello(struct fake_guest *g)
 	kv_adds(&b, "boot", g->boot);
 	kv_addu(&b, "uptime_ms", uptime(g));
 	fake_send(g, 0, &b);
+	if (g->script->hello_twice)
+		fake_send(g, 0, &b);
 }
 
 static void say_ready(struct fake_guest *g)

@@ -22,25 +22,16 @@ static const struct {
 	{                                                                                          \
 		name, kind, offsetof(struct fake_script, field)                                    \
 	}
-	WORD("boot", DURATION, boot_ms),
-	WORD("ready", DURATION, ready_ms),
-	WORD("refuse-start", FLAG, refuse_start),
-	WORD("fail-start", FLAG, fail_start),
-	WORD("never-hello", FLAG, never_hello),
-	WORD("never-ready", FLAG, never_ready),
-	WORD("fail-setup", FLAG, fail_setup),
-	WORD("fail-again", FLAG, fail_again),
-	WORD("crash-after", DURATION, crash_ms),
-	WORD("poweroff-after", DURATION, poweroff_ms),
-	WORD("slow-exec", DURATION, exec_ms),
-	WORD("ignore-shutdown", FLAG, ignore_shutdown),
-	WORD("garbage", FLAG, garbage),
-	WORD("console", TEXT, console),
-	WORD("console-bytes", SIZE, console_bytes),
-	WORD("state", SIZE, state_bytes),
-	WORD("hang", NUMBER, hangs),
-	WORD("hang-rank", NUMBER, hang_rank),
-	WORD("no-timer", FLAG, no_timer),
+	WORD("boot", DURATION, boot_ms),          WORD("ready", DURATION, ready_ms),
+	WORD("refuse-start", FLAG, refuse_start), WORD("fail-start", FLAG, fail_start),
+	WORD("never-hello", FLAG, never_hello),   WORD("never-ready", FLAG, never_ready),
+	WORD("fail-setup", FLAG, fail_setup),     WORD("fail-again", FLAG, fail_again),
+	WORD("crash-after", DURATION, crash_ms),  WORD("poweroff-after", DURATION, poweroff_ms),
+	WORD("slow-exec", DURATION, exec_ms),     WORD("ignore-shutdown", FLAG, ignore_shutdown),
+	WORD("hello-twice", FLAG, hello_twice),   WORD("garbage", FLAG, garbage),
+	WORD("console", TEXT, console),           WORD("console-bytes", SIZE, console_bytes),
+	WORD("state", SIZE, state_bytes),         WORD("hang", NUMBER, hangs),
+	WORD("hang-rank", NUMBER, hang_rank),     WORD("no-timer", FLAG, no_timer),
 #undef WORD
 };
 

@@ -48,7 +48,7 @@ struct template
 	struct channel *channel;
 	struct stream *stream; /* the state comes */
 	struct evtimer *timer;
-	bool state_ended, snapped, stopping;
+	bool state_ended, said_hello, snapped, stopping;
 
 	/* while it is read or kept */
 	struct packer *packer;
@@ -232,6 +232,9 @@ static void on_hello(void *arg, const char *boot)
 {
 	struct template *t = arg;
 	struct err err = ERR_INIT;
+	if (t->said_hello) /* the snapshot is under way */
+		return;
+	t->said_hello = true;
 	if (strlen(boot) < sizeof(t->boot) && !strchr(boot, '\n'))
 		memcpy(t->boot, boot, strlen(boot) + 1);
 	if (hv_snapshot(t->hv, &err) < 0)

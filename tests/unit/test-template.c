@@ -117,6 +117,13 @@ static void test_replaced(void)
 	ok(before && after && strcmp(before, after) == 0, "that one stays, and is the one");
 }
 
+static void test_hellos(void)
+{
+	strvec_add(&profile.extra_args, "hello-twice");
+	get(NULL, " made now");
+	strvec_finish(&profile.extra_args);
+}
+
 int main(int argc, char **argv)
 {
 	struct err e = ERR_INIT;
@@ -143,6 +150,7 @@ int main(int argc, char **argv)
 	test_kept();
 	test_busy();
 	test_replaced();
+	test_hellos();
 	path_remove(tmp, NULL);
 	free(tmp);
 	free(caches[0]);
