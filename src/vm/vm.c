@@ -480,6 +480,15 @@ static struct hv_spec make_spec(const struct vm *vm, const char *scratch)
 	return spec;
 }
 
+/* It could not begin as a clone. */
+static int boot_after_all(struct vm *vm, int scratch_fd, struct err *err)
+{
+	boots_instead(vm, err->text);
+	vm->cloned = vm->attach = false;
+	*err = ERR_INIT;
+	return vm_start_hv(vm, scratch_fd, err);
+}
+
 int vm_start_hv(struct vm *vm, int scratch_fd, struct err *err)
 {
 	const struct vm_profile *p = vm->profile;
@@ -490,19 +499,14 @@ int vm_start_hv(struct vm *vm, int scratch_fd, struct err *err)
 		return -1;
 	struct hv_spec spec = make_spec(vm, scratch_fd >= 0 ? scratch : NULL);
 	if (add_saved(vm, &spec, &state_fd, err) < 0)
-		return -1;
+		return vm->cloned ? boot_after_all(vm, scratch_fd, err) : -1;
 	if (p->keep && (vm->cloned || vm->unclonable))
 		vm_note_write(vm, vm->state); /* that of its start does not say whether it is a clone */
 	if (spec.tap && vm->ops->make_tap(vm->arg, vm, &tap, err) < 0)
 		return -1;
 	spec.tap_fd = tap;
-	if (hv_start(p->hypervisor, vm->loop, &spec, &p->probe, on_hv_event, vm, &vm->hv, err) < 0) {
-		if (!vm->cloned)
-			return -1;
-		boots_instead(vm, err->text);
-		vm->attach = false;
-		return vm_start_hv(vm, scratch_fd, err);
-	}
+	if (hv_start(p->hypervisor, vm->loop, &spec, &p->probe, on_hv_event, vm, &vm->hv, err) < 0)
+		return vm->cloned ? boot_after_all(vm, scratch_fd, err) : -1;
 	vm->vmm_noted = false;
 	note_vmm(vm);
 	if (p->keep && vm->scratch)
