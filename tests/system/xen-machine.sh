@@ -8,7 +8,9 @@
 #
 # What this needs of QEMU 7.2: no SMAP, which its iret gets wrong for a PV dom0 (it dies at once); no RDTSCP, which Xen
 # has no way to emulate for SVM guests on it. And of Xen: no lazy switching of the FPU, as it has by itself on AMD; with it
-# registers of one domain turn up in another (PVH: one of five copies of 60 KB into a guest was wrong, then none of sixty).
+# registers of one domain turn up in another (PVH: one of five copies of 60 KB into a guest was wrong, then none of sixty). And the
+# older scheduler: with credit2 and HVM guests the machine stood still after half an hour, twice; Xen's own dump (its console,
+# three times Ctrl-A, then r) showed dom0 in the queue of what could run, and both processors idle.
 
 MACHINE_MORE=$TOP/tests/system/xen-machine.sh
 MACHINE_PACKAGES=busybox-static,e2fsprogs,iproute2,kmod,procps,qemu-system-xen,xen-utils-4.17,xenstore-utils
@@ -144,8 +146,7 @@ machine__qemu() (
 	out=$(cd "$out" && pwd) && cd "$MACHINE_DIR" || exit 1
 	# Xen parts words at blanks alone.
 	words="console=com1 com1=115200,8n1 dom0_mem=768M,max:768M dom0_max_vcpus=1 loglvl=warning guest_loglvl=warning"
-	words="$words spec-ctrl=eager-fpu"
-	# Woken as the other machine: one with HVM guests stood in HLT with all its processors, after half an hour.
+	words="$words spec-ctrl=eager-fpu sched=credit"
 	machine__wake | TMPDIR=$out timeout -k 5 "$limit" qemu-system-x86_64 -accel tcg,thread=multi,tb-size=512 -M q35 \
 		-cpu max,-smap,-rdtscp -smp "${MACHINE_CPUS:-2}" -m "${MACHINE_MEM:-3072}" -nodefaults -no-user-config \
 		-display none -no-reboot -kernel xen -append "$words" \
